@@ -1,0 +1,1 @@
+//! What lies on disk: checkpoints, model folders, the hub. Bytes and headers only.

@@ -1,0 +1,229 @@
+//! The field's activations, forward and backward.
+
+use rayon::prelude::*;
+
+use crate::level::leveled;
+use crate::math;
+
+/// An elementwise activation, by the names that `config.json` files use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x Φ(x)` with the exact error function (`gelu`).
+    Gelu,
+    /// `x σ(1.702 x)` (`quick_gelu`, OpenAI's CLIP).
+    QuickGelu,
+    /// The tanh form (`gelu_pytorch_tanh`, `gelu_new`).
+    GeluTanh,
+    /// `x σ(x)` (`silu`, `swish`).
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+/// Elements that one task takes: large enough to pay for the hand-over.
+const CHUNK: usize = 1 << 15;
+
+impl Activation {
+    /// The activation of that name, in any of the spellings of public configs.
+    pub fn from_name(name: &str) -> Option<Activation> {
+        Some(match name {
+            "gelu" | "gelu_python" => Activation::Gelu,
+            "quick_gelu" => Activation::QuickGelu,
+            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_tanh" => Activation::GeluTanh,
+            "silu" | "swish" => Activation::Silu,
+            "relu" => Activation::Relu,
+            "tanh" => Activation::Tanh,
+            _ => return None,
+        })
+    }
+
+    /// The name that a public config gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick_gelu",
+            Activation::GeluTanh => "gelu_pytorch_tanh",
+            Activation::Silu => "silu",
+            Activation::Relu => "relu",
+            Activation::Tanh => "tanh",
+        }
+    }
+
+    /// `out = f(x)`.
+    pub fn forward(self, x: &[f32], out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        out.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .for_each(|(out, x)| match self {
+                Activation::Gelu => gelu(x, out),
+                Activation::QuickGelu => quick_gelu(x, out),
+                Activation::GeluTanh => gelu_tanh(x, out),
+                Activation::Silu => silu(x, out),
+                Activation::Relu => relu(x, out),
+                Activation::Tanh => tanh(x, out),
+            });
+    }
+
+    /// `dx = f'(x) dy`.
+    pub fn backward(self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        assert!(x.len() == dx.len() && dy.len() == dx.len());
+        dx.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
+            .for_each(|(dx, (x, dy))| match self {
+                Activation::Gelu => gelu_backward(x, dy, dx),
+                Activation::QuickGelu => quick_gelu_backward(x, dy, dx),
+                Activation::GeluTanh => gelu_tanh_backward(x, dy, dx),
+                Activation::Silu => silu_backward(x, dy, dx),
+                Activation::Relu => relu_backward(x, dy, dx),
+                Activation::Tanh => tanh_backward(x, dy, dx),
+            });
+    }
+}
+
+/// One activation's pair of loops from its value and its derivative at one element.
+macro_rules! pair {
+    ($forward:ident, $backward:ident, $value:expr, $slope:expr) => {
+        leveled! {
+            fn $forward(x: &[f32], out: &mut [f32]) {
+                for (out, &x) in out.iter_mut().zip(x) {
+                    *out = ($value)(x);
+                }
+            }
+        }
+        leveled! {
+            fn $backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+                for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+                    *dx = ($slope)(x) * dy;
+                }
+            }
+        }
+    };
+}
+
+const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
+/// `1 / sqrt(2 pi)`.
+const NORMAL: f32 = 0.398_942_3;
+/// `sqrt(2 / pi)` and the cubic term of the tanh form.
+const TANH_SCALE: f32 = 0.797_884_6;
+const TANH_CUBE: f32 = 0.044_715;
+const QUICK: f32 = 1.702;
+
+pair!(
+    gelu,
+    gelu_backward,
+    |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)),
+    |x: f32| 0.5 * (1.0 + math::erf(x * SQRT_HALF)) + x * NORMAL * math::exp(-0.5 * x * x)
+);
+pair!(
+    quick_gelu,
+    quick_gelu_backward,
+    |x: f32| x * math::sigmoid(QUICK * x),
+    |x: f32| {
+        let s = math::sigmoid(QUICK * x);
+        s + QUICK * x * s * (1.0 - s)
+    }
+);
+pair!(
+    gelu_tanh,
+    gelu_tanh_backward,
+    |x: f32| 0.5 * x * (1.0 + math::tanh(TANH_SCALE * (x + TANH_CUBE * x * x * x))),
+    |x: f32| {
+        let t = math::tanh(TANH_SCALE * (x + TANH_CUBE * x * x * x));
+        let slope = TANH_SCALE * (1.0 + 3.0 * TANH_CUBE * x * x);
+        0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
+    }
+);
+pair!(
+    silu,
+    silu_backward,
+    |x: f32| x * math::sigmoid(x),
+    |x: f32| {
+        let s = math::sigmoid(x);
+        s + x * s * (1.0 - s)
+    }
+);
+pair!(
+    relu,
+    relu_backward,
+    // Written so that a NaN stays a NaN.
+    |x: f32| if x < 0.0 { 0.0 } else { x },
+    |x: f32| if x > 0.0 { 1.0 } else { 0.0 }
+);
+pair!(tanh, tanh_backward, math::tanh, |x: f32| {
+    let t = math::tanh(x);
+    1.0 - t * t
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Activation; 6] = [
+        Activation::Gelu,
+        Activation::QuickGelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::Relu,
+        Activation::Tanh,
+    ];
+
+    fn reference(kind: Activation, x: f64) -> f64 {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        match kind {
+            // Φ by its own integral, trapezoids fine enough for f32.
+            Activation::Gelu => {
+                let steps = 4000;
+                let h = x / steps as f64;
+                let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
+                let inner: f64 = (1..steps).map(|i| density(i as f64 * h)).sum();
+                x * (0.5 + h * (0.5 * (density(0.0) + density(x)) + inner))
+            }
+            Activation::QuickGelu => x * sigmoid(1.702 * x),
+            Activation::GeluTanh => {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+                0.5 * x * (1.0 + inner.tanh())
+            }
+            Activation::Silu => x * sigmoid(x),
+            Activation::Relu => x.max(0.0),
+            Activation::Tanh => x.tanh(),
+        }
+    }
+
+    #[test]
+    fn values_and_slopes_follow_the_reference() {
+        let x: Vec<f32> = (-120..=120).map(|i| i as f32 * 0.05 + 0.003).collect();
+        let ones = vec![1.0f32; x.len()];
+        for kind in ALL {
+            let mut y = vec![f32::NAN; x.len()];
+            let mut dx = vec![f32::NAN; x.len()];
+            kind.forward(&x, &mut y);
+            kind.backward(&x, &ones, &mut dx);
+            for i in 0..x.len() {
+                let at = x[i] as f64;
+                let value = reference(kind, at);
+                let slope = (reference(kind, at + 1e-5) - reference(kind, at - 1e-5)) / 2e-5;
+                assert!(
+                    (y[i] as f64 - value).abs() < 2e-6,
+                    "{kind:?}({at}) = {} not {value}",
+                    y[i]
+                );
+                assert!(
+                    (dx[i] as f64 - slope).abs() < 5e-5,
+                    "{kind:?}'({at}) = {} not {slope}",
+                    dx[i]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        for kind in ALL {
+            let mut y = [0.0];
+            kind.forward(&[f32::NAN], &mut y);
+            assert!(y[0].is_nan(), "{kind:?}");
+        }
+    }
+}

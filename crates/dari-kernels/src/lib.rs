@@ -1,0 +1,22 @@
+//! The hot loops: plain slices in and out, SIMD picked at run time.
+//!
+//! No tensor library and no model may be named here. Every kernel has a plain scalar reference
+//! beside it in its tests. All kernels are row-major and contiguous unless a [`Matrix`] says
+//! otherwise, check their slices' lengths, and panic only when the caller broke that contract:
+//! whoever reads untrusted sizes checks them floors above.
+//!
+//! The row kernels (norms, activations, softmax) give the same bits at every SIMD level: they sum
+//! in a fixed number of lanes and never contract a multiplication with an addition.
+
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+pub mod gemm;
+pub mod level;
+pub mod norm;
+pub mod patch;
+
+mod math;
+
+pub use activation::Activation;
+pub use gemm::Matrix;

@@ -1,0 +1,1 @@
+//! Encoders, bridges, language models, and the three roads that join them.

@@ -1,0 +1,1 @@
+//! Layers over candle tensors, each with its gradient.

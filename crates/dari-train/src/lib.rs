@@ -1,0 +1,1 @@
+//! Recipes, optimizers, schedules, checkpoints and the loop that runs them.

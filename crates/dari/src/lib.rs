@@ -1,0 +1,1 @@
+//! The library: load a model, ask it for what it can do.
