@@ -29,6 +29,10 @@ PICTURE_SIZES = {  # name: (width, height)
 }
 PICTURES = list(PICTURE_SIZES)
 
+# How every transformers checkpoint is read back for its reference.
+EAGER = {"dtype": torch.float32, "attn_implementation": "eager"}
+HIDDEN_TEXTS = 2  # text hidden states are kept for the first texts only, for size
+
 TEXTS = [
     "a photo of a cat",
     "A red circle left of a BLUE square.",
@@ -106,6 +110,14 @@ def save_tensors(path: Path, tensors: dict) -> None:
         tensor = torch.as_tensor(tensors[name]).detach()
         kept[name] = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64).contiguous().clone()
     save_file(kept, path, metadata={"format": "pt"})
+
+
+def finish_case(folder: Path) -> int:
+    """Makes the case's files readable to all (safetensors writes them for the owner alone); their size in bytes."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    for file in files:
+        file.chmod(0o644)
+    return sum(file.stat().st_size for file in files)
 
 
 def save_json(path: Path, value) -> None:

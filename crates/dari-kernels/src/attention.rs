@@ -59,7 +59,8 @@ pub struct Mask<'a> {
 }
 
 /// `out = softmax(scale q k^T, masked) v`, `[batch, queries, heads * width]`; the probabilities are
-/// kept in `probabilities` for the backward pass. A query that may see nothing gets zeros.
+/// kept in `probabilities`, where given, for the backward pass. A query that may see nothing gets
+/// zeros.
 #[allow(clippy::too_many_arguments)]
 pub fn forward(
     sizes: Sizes,
@@ -69,10 +70,10 @@ pub fn forward(
     k: &[f32],
     v: &[f32],
     out: &mut [f32],
-    probabilities: &mut [f32],
+    probabilities: Option<&mut [f32]>,
 ) {
     sizes.check(q, k, v, &mask);
-    assert!(out.len() == q.len() && probabilities.len() == sizes.probabilities());
+    assert_eq!(out.len(), q.len());
     if out.is_empty() || sizes.keys == 0 {
         out.fill(0.0);
         return;
@@ -85,37 +86,36 @@ pub fn forward(
         ..
     } = sizes;
     let (q_stride, kv_stride) = (heads * width, sizes.kv_heads * width);
+    let attend = |index: usize, out: &mut [f32], table: &mut [f32]| {
+        let (batch, head) = (index / heads, index % heads);
+        let (q_at, kv_at) = offsets(&sizes, batch, head);
+        let q = Matrix::strided(&q[q_at..], queries, width, q_stride);
+        let k = Matrix::strided(&k[kv_at..], keys, width, kv_stride).transposed();
+        let v = Matrix::strided(&v[kv_at..], keys, width, kv_stride);
+        let scores = MatrixMut::new(table, queries, keys);
+        product(scores, q, k, scale, false, Threads::One);
+        let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
+        softmax(table, queries, keys, mask.causal, visible);
+        let table = Matrix::new(table, queries, keys);
+        let out = MatrixMut::new(out, queries, width);
+        product(out, table, v, 1.0, false, Threads::One);
+    };
     // Head by head into a buffer of its own, then interleaved: tasks write disjoint slices.
     let mut by_head = vec![0.0f32; out.len()];
-    by_head
-        .par_chunks_mut(queries * width)
-        .zip(probabilities.par_chunks_mut(queries * keys))
-        .enumerate()
-        .for_each(|(index, (out, table))| {
-            let (batch, head) = (index / heads, index % heads);
-            let (q_at, kv_at) = offsets(&sizes, batch, head);
-            let q = Matrix::strided(&q[q_at..], queries, width, q_stride);
-            let k = Matrix::strided(&k[kv_at..], keys, width, kv_stride);
-            let v = Matrix::strided(&v[kv_at..], keys, width, kv_stride);
-            product(
-                MatrixMut::new(table, queries, keys),
-                q,
-                k.transposed(),
-                scale,
-                false,
-                Threads::One,
-            );
-            let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
-            softmax(table, queries, keys, mask.causal, visible);
-            product(
-                MatrixMut::new(out, queries, width),
-                Matrix::new(table, queries, keys),
-                v,
-                1.0,
-                false,
-                Threads::One,
-            );
-        });
+    let parts = by_head.par_chunks_mut(queries * width).enumerate();
+    match probabilities {
+        Some(table) => {
+            assert_eq!(table.len(), sizes.probabilities());
+            let tables = table.par_chunks_mut(queries * keys);
+            parts
+                .zip(tables)
+                .for_each(|((index, out), table)| attend(index, out, table));
+        }
+        None => parts.for_each_init(
+            || vec![0.0; queries * keys],
+            |table, (index, out)| attend(index, out, table),
+        ),
+    }
     interleave(&by_head, heads, queries, width, out);
 }
 
@@ -397,7 +397,7 @@ mod tests {
             ] {
                 let mut out = vec![f32::NAN; nq];
                 let mut table = vec![f32::NAN; sizes.probabilities()];
-                forward(sizes, mask, 0.3, &q, &k, &v, &mut out, &mut table);
+                forward(sizes, mask, 0.3, &q, &k, &v, &mut out, Some(&mut table));
                 let expected = reference(sizes, mask, 0.3, &wide(&q), &wide(&k), &wide(&v));
                 for (a, b) in out.iter().zip(&expected) {
                     assert!((*a as f64 - b).abs() < 1e-5, "{sizes:?} {mask:?}: {a} {b}");
@@ -450,7 +450,7 @@ mod tests {
             keys: Some(&[0, 0, 0]),
         };
         forward(
-            sizes, mask, 1.0, &[1.0; 4], &[1.0; 6], &[1.0; 6], &mut out, &mut table,
+            sizes, mask, 1.0, &[1.0; 4], &[1.0; 6], &[1.0; 6], &mut out, Some(&mut table),
         );
         assert_eq!(out, [0.0; 4]);
     }

@@ -1,1 +1,32 @@
-//! Layers over candle tensors, each with its gradient.
+//! Layers over candle tensors, each with its gradient; one definition serves training and inference.
+//!
+//! On a CPU every hot operation is a kernel of `dari-kernels` wrapped as a candle operation with a
+//! backward pass; on other devices the same layer is composed of candle's own operations. Weights
+//! come by the checkpoint's own tensor names through [`Weights`]. No model, no file format and no
+//! training loop may live here.
+
+pub mod activation;
+pub mod attention;
+pub mod block;
+pub mod embedding;
+pub mod linear;
+pub mod loss;
+pub mod mlp;
+pub mod norm;
+pub mod patch;
+pub mod pool;
+pub mod random;
+pub mod weight;
+pub mod weights;
+
+mod error;
+mod ops;
+
+pub use attention::{Attention, Mask};
+pub use block::Block;
+pub use dari_kernels::Activation;
+pub use error::{Error, Result};
+pub use linear::Linear;
+pub use mlp::Mlp;
+pub use norm::Norm;
+pub use weights::{Init, Precision, Weights};

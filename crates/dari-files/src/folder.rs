@@ -1,0 +1,265 @@
+//! A model folder in the Hugging Face layout: `config.json`, tokenizer files, weights; on disk or
+//! embedded in the binary.
+
+use crate::checkpoint::{Checkpoint, is_inside, read_index};
+use crate::error::{Error, shown};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// The largest tokenizers of this field have some 40 MB.
+const MAX_READ_BYTES: u64 = 256 << 20;
+
+/// The names of weights, in the order they are looked for.
+pub(crate) const WEIGHTS: [&str; 6] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// What a model needs beside its weights.
+pub(crate) const CONFIGS: [&str; 18] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
+
+/// A model folder, on disk or embedded in the binary.
+#[derive(Clone)]
+pub struct Folder {
+    place: Place,
+}
+
+#[derive(Clone)]
+enum Place {
+    Disk(PathBuf),
+    Embedded {
+        name: &'static str,
+        files: &'static [(&'static str, &'static [u8])],
+    },
+}
+
+impl Folder {
+    /// A folder on disk.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(path: &Path) -> Result<Folder, Error> {
+        let about = std::fs::metadata(path).map_err(Error::io(path, "open the model folder"))?;
+        if !about.is_dir() {
+            return Err(Error::WrongKind {
+                file: path.to_owned(),
+                problem: "is no folder".to_owned(),
+                remedy: "give the folder that holds config.json",
+            });
+        }
+        Ok(Folder {
+            place: Place::Disk(path.to_owned()),
+        })
+    }
+
+    /// A folder whose files, (name, bytes), are part of the binary.
+    pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Folder {
+        Folder {
+            place: Place::Embedded { name, files },
+        }
+    }
+
+    /// What errors and listings call it: the path, or "mini (embedded)".
+    pub fn label(&self) -> String {
+        match &self.place {
+            Place::Disk(path) => path.display().to_string(),
+            Place::Embedded { name, .. } => format!("{name} (embedded)"),
+        }
+    }
+
+    /// The path, if it is on disk.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Disk(path) => Some(path),
+            Place::Embedded { .. } => None,
+        }
+    }
+
+    /// True if there is such a file.
+    pub fn has(&self, file: &str) -> bool {
+        match &self.place {
+            Place::Disk(path) => is_inside(file) && path.join(file).is_file(),
+            Place::Embedded { .. } => self.find(file).is_some(),
+        }
+    }
+
+    /// The file's bytes; None when there is no such file.
+    ///
+    /// # Errors
+    /// A file of more than 256 MiB, a name that may leave the folder, what the system refuses.
+    pub fn read(&self, file: &str) -> Result<Option<Cow<'static, [u8]>>, Error> {
+        if !is_inside(file) {
+            return Err(Error::Escape {
+                file: self.label(),
+                name: shown(file),
+            });
+        }
+        match &self.place {
+            Place::Disk(path) if self.has(file) => {
+                let bytes = read_bounded(&path.join(file), MAX_READ_BYTES)?;
+                Ok(Some(Cow::Owned(bytes)))
+            }
+            Place::Disk(_) => Ok(None),
+            Place::Embedded { .. } => Ok(self.find(file).map(Cow::Borrowed)),
+        }
+    }
+
+    /// The file as JSON; None when there is no such file.
+    ///
+    /// # Errors
+    /// As [`Folder::read`], and [`Error::Json`] with the line and the column.
+    pub fn json(&self, file: &str) -> Result<Option<serde_json::Value>, Error> {
+        let Some(bytes) = self.read(file)? else {
+            return Ok(None);
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(Error::json(&self.name_of(file), &error)),
+        }
+    }
+
+    /// The weights, by the first of the usual names that is there: `model.safetensors`, its
+    /// index, those of OpenCLIP, those of PyTorch.
+    ///
+    /// # Errors
+    /// [`Error::NoWeights`] with the names looked for, or as [`Checkpoint::open`].
+    pub fn weights(&self) -> Result<Checkpoint, Error> {
+        let name = self.weights_name()?;
+        match &self.place {
+            Place::Disk(path) => Checkpoint::open(&path.join(name)),
+            Place::Embedded { .. } => {
+                let bytes = self.find(name).unwrap_or_default();
+                Checkpoint::from_bytes(&self.name_of(name), bytes)
+            }
+        }
+    }
+
+    /// A hash of all that decides what the model computes: the bytes of its configs, tokenizer
+    /// files and weights with their names. BLAKE3, the first 16 bytes, in hex; the same on disk
+    /// and embedded.
+    ///
+    /// # Errors
+    /// As [`Folder::weights`].
+    pub fn fingerprint(&self) -> Result<String, Error> {
+        let weights = self.weights_name()?;
+        let mut names: BTreeSet<String> = CONFIGS
+            .into_iter()
+            .filter(|name| self.has(name))
+            .map(str::to_owned)
+            .collect();
+        names.insert(weights.to_owned());
+        if let Place::Disk(path) = &self.place
+            && weights.ends_with(".index.json")
+        {
+            let shards = read_index(&path.join(weights))?;
+            names.extend(shards.into_iter().map(|(_, shard)| shard));
+        }
+        let mut hasher = blake3::Hasher::new();
+        for name in &names {
+            let contents = match &self.place {
+                Place::Disk(path) => hash_file(&path.join(name))?,
+                Place::Embedded { .. } => blake3::hash(self.find(name).unwrap_or_default()),
+            };
+            // Of known lengths, so that no two folders give the same stream.
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(contents.as_bytes());
+        }
+        let mut bytes = [0; 16];
+        hasher.finalize_xof().fill(&mut bytes);
+        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn weights_name(&self) -> Result<&'static str, Error> {
+        let embedded = self.path().is_none();
+        WEIGHTS
+            .into_iter()
+            // Shards are for the disk.
+            .filter(|name| !(embedded && name.ends_with(".index.json")))
+            .find(|name| self.has(name))
+            .ok_or_else(|| Error::NoWeights {
+                folder: self.label(),
+                looked_for: WEIGHTS.join(", "),
+            })
+    }
+
+    fn find(&self, file: &str) -> Option<&'static [u8]> {
+        match &self.place {
+            Place::Disk(_) => None,
+            Place::Embedded { files, .. } => files
+                .iter()
+                .find(|(name, _)| *name == file)
+                .map(|(_, bytes)| *bytes),
+        }
+    }
+
+    fn name_of(&self, file: &str) -> String {
+        match &self.place {
+            Place::Disk(path) => path.join(file).display().to_string(),
+            Place::Embedded { name, .. } => format!("{name}/{file} (embedded)"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Folder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Folder({})", self.label())
+    }
+}
+
+/// A whole file, if it is no longer than `limit`.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    let about = file.metadata().map_err(Error::io(path, "open"))?;
+    let too_large = |bytes| Error::TooLarge {
+        file: path.display().to_string(),
+        bytes,
+        limit,
+    };
+    if about.len() > limit {
+        return Err(too_large(about.len()));
+    }
+    let mut bytes = Vec::new();
+    // It may have grown meanwhile, or not be a regular file.
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path, "read"))?;
+    match bytes.len() as u64 {
+        length if length > limit => Err(too_large(length)),
+        _ => Ok(bytes),
+    }
+}
+
+fn hash_file(path: &Path) -> Result<blake3::Hash, Error> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut BufReader::with_capacity(1 << 20, file), &mut hasher)
+        .map_err(Error::io(path, "read"))?;
+    Ok(hasher.finalize())
+}

@@ -1,0 +1,351 @@
+//! From a model folder to a model: the only place that lists them all.
+
+use candle_core::Device;
+use dari_data::image::ImageProcessor;
+use dari_data::text::TextProcessor;
+use dari_files::{Checkpoint, Folder, TensorView};
+use dari_nn::weights::{Frozen, Source};
+use dari_nn::{Precision, Weights};
+use serde_json::{Value, json};
+
+use crate::capability::{ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask};
+use crate::contrastive::clip::{Clip, ClipConfig};
+use crate::contrastive::open_clip::{self, OpenClip};
+use crate::contrastive::siglip::{Siglip, SiglipConfig};
+use crate::encoder::vit::{Vit, VitConfig};
+use crate::language::bert::{Bert, BertConfig, Pooling};
+use crate::{Error, Processor, Result, config};
+
+/// Any model that Dari knows.
+#[allow(missing_docs)]
+pub enum Model {
+    Clip(Clip),
+    Siglip(Siglip),
+    Vit(Vit),
+    Bert(Bert),
+}
+
+impl Model {
+    /// The name of its kind, as `config.json` spells it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Model::Clip(_) => "clip",
+            Model::Siglip(_) => "siglip",
+            Model::Vit(_) => "vit",
+            Model::Bert(_) => "bert",
+        }
+    }
+
+    /// Pictures and words in one space.
+    pub fn contrastive(&self) -> Option<&dyn Contrastive> {
+        match self {
+            Model::Clip(model) => Some(model),
+            Model::Siglip(model) => Some(model),
+            Model::Vit(_) | Model::Bert(_) => None,
+        }
+    }
+
+    /// Pictures to vectors.
+    pub fn pictures(&self) -> Option<&dyn EmbedPictures> {
+        match self {
+            Model::Clip(model) => Some(model),
+            Model::Siglip(model) => Some(model),
+            Model::Vit(model) => Some(model),
+            Model::Bert(_) => None,
+        }
+    }
+
+    /// Texts to vectors.
+    pub fn texts(&self) -> Option<&dyn EmbedTexts> {
+        match self {
+            Model::Clip(model) => Some(model),
+            Model::Siglip(model) => Some(model),
+            Model::Bert(model) => Some(model),
+            Model::Vit(_) => None,
+        }
+    }
+
+    /// The checkpoint's own labels.
+    pub fn classifier(&self) -> Option<&dyn ClassifyPictures> {
+        match self {
+            Model::Vit(model) => model.classifier(),
+            _ => None,
+        }
+    }
+
+    /// Masked words.
+    pub fn fill_mask(&self) -> Option<&dyn FillMask> {
+        match self {
+            Model::Bert(model) => model.word_head(),
+            _ => None,
+        }
+    }
+}
+
+/// A model with everything that its folder says of it.
+pub struct Loaded {
+    /// The model.
+    pub model: Model,
+    /// How its pictures and texts are prepared.
+    pub processor: Processor,
+    /// Its weights, for training and saving.
+    pub weights: Weights,
+    /// `config.json` in the public layout.
+    pub config: Value,
+    /// Tensors in the checkpoint that the model has no place for.
+    pub unused: Vec<String>,
+}
+
+/// Loads a folder for inference.
+pub fn load(folder: &Folder, device: &Device, precision: Precision) -> Result<Loaded> {
+    let layout = Layout::read(folder)?;
+    let source = layout.source(folder)?;
+    build(folder, layout, Weights::read(source, device, precision))
+}
+
+/// Loads a folder to go on training it; `frozen` decides by name what stays as it is.
+pub fn load_for_training(
+    folder: &Folder,
+    device: &Device,
+    seed: u64,
+    frozen: Frozen,
+) -> Result<Loaded> {
+    let layout = Layout::read(folder)?;
+    let source = layout.source(folder)?;
+    build(
+        folder,
+        layout,
+        Weights::train(Some(source), device, seed, frozen),
+    )
+}
+
+/// Draws a new model of a folder's configuration, which needs no weights.
+pub fn create(folder: &Folder, device: &Device, seed: u64, frozen: Frozen) -> Result<Loaded> {
+    let layout = Layout::read(folder)?;
+    build(folder, layout, Weights::train(None, device, seed, frozen))
+}
+
+/// Which config file a folder has, and what it says.
+struct Layout {
+    origin: String,
+    config: Value,
+    open_clip: bool,
+}
+
+impl Layout {
+    fn read(folder: &Folder) -> Result<Layout> {
+        let place = |file: &str| format!("{}/{file}", folder.label());
+        if let Some(config) = folder.json("open_clip_config.json")?
+            && (!folder.has("config.json") || folder.has("open_clip_model.safetensors"))
+        {
+            return Ok(Layout {
+                origin: place("open_clip_config.json"),
+                config,
+                open_clip: true,
+            });
+        }
+        match folder.json("config.json")? {
+            Some(config) => Ok(Layout {
+                origin: place("config.json"),
+                config,
+                open_clip: false,
+            }),
+            None => config::refuse(
+                &folder.label(),
+                "no config.json or open_clip_config.json: a model folder as the hub lays it out is expected",
+            ),
+        }
+    }
+
+    fn source(&self, folder: &Folder) -> Result<Box<dyn Source>> {
+        let checkpoint = folder.weights()?;
+        if self.open_clip {
+            return Ok(Box::new(OpenClip::new(checkpoint)));
+        }
+        // The oldest BERT files call a norm's weights gamma and beta.
+        if checkpoint
+            .names()
+            .any(|name| name.ends_with(".LayerNorm.gamma"))
+        {
+            return Ok(Box::new(OldNorms(checkpoint)));
+        }
+        Ok(Box::new(checkpoint))
+    }
+}
+
+fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
+    let origin = layout.origin.clone();
+    let kind = match layout.open_clip {
+        true => "clip",
+        false => match layout.config.get("model_type").and_then(Value::as_str) {
+            Some(kind) => kind,
+            None => {
+                return config::refuse(
+                    &origin,
+                    "`model_type` is missing: the config of a transformers checkpoint names it",
+                );
+            }
+        },
+    };
+    let (model, context, config) = match kind {
+        "clip" => {
+            let config = match layout.open_clip {
+                true => open_clip::parse(&layout.config, weights.has("logit_bias"), &origin)?,
+                false => ClipConfig::parse(&layout.config, &origin)?,
+            };
+            let context = config.text_config.max_position_embeddings;
+            let model = Model::Clip(Clip::load(&weights, &config, &origin)?);
+            (
+                model,
+                Some(context),
+                public(layout, &config, "clip", "CLIPModel")?,
+            )
+        }
+        "siglip" => {
+            let config = SiglipConfig::parse(&layout.config, &origin)?;
+            let context = config.text_config.max_position_embeddings;
+            (
+                Model::Siglip(Siglip::load(&weights, &config, &origin)?),
+                Some(context),
+                layout.config,
+            )
+        }
+        "vit" => {
+            let config: VitConfig = config::parse(&origin, &layout.config)?;
+            (
+                Model::Vit(Vit::load(&weights, &config, &origin)?),
+                None,
+                layout.config,
+            )
+        }
+        "bert" => {
+            let config: BertConfig = config::parse(&origin, &layout.config)?;
+            let context = config.max_position_embeddings;
+            let model = Bert::load(&weights, &config, pooling(folder)?, &origin)?;
+            (Model::Bert(model), Some(context), layout.config)
+        }
+        other => {
+            return config::refuse(
+                &origin,
+                format!("`model_type` is `{other}`; known are clip, siglip, vit, bert"),
+            );
+        }
+    };
+    let image = match model.pictures() {
+        Some(_) => image_processor(folder)?,
+        None => None,
+    };
+    let text = match context {
+        Some(context) => Some(TextProcessor::from_folder(folder, context)?),
+        None => None,
+    };
+    let unused = unused(&weights);
+    Ok(Loaded {
+        processor: Processor::new(folder.label(), image, text),
+        model,
+        weights,
+        config,
+        unused,
+    })
+}
+
+/// A config in the public layout: as it was read, or rewritten from another.
+fn public(layout: Layout, config: &ClipConfig, kind: &str, class: &str) -> Result<Value> {
+    if !layout.open_clip {
+        return Ok(layout.config);
+    }
+    let mut value = serde_json::to_value(config).map_err(|error| Error::Config {
+        origin: layout.origin,
+        problem: error.to_string(),
+    })?;
+    value["model_type"] = json!(kind);
+    value["architectures"] = json!([class]);
+    Ok(value)
+}
+
+/// The image processor by whichever file describes it.
+fn image_processor(folder: &Folder) -> Result<Option<ImageProcessor>> {
+    for file in [
+        "preprocessor_config.json",
+        "processor_config.json",
+        "open_clip_config.json",
+    ] {
+        if let Some(config) = folder.json(file)? {
+            let processor =
+                ImageProcessor::from_config(&config).map_err(|error| Error::Config {
+                    origin: format!("{}/{file}", folder.label()),
+                    problem: error.to_string(),
+                })?;
+            return Ok(Some(processor));
+        }
+    }
+    Ok(None)
+}
+
+/// sentence-transformers' pooling file; the mean where there is none.
+fn pooling(folder: &Folder) -> Result<Pooling> {
+    const FILE: &str = "1_Pooling/config.json";
+    let Some(config) = folder.json(FILE)? else {
+        return Ok(Pooling::Mean);
+    };
+    let on = |field: &str| config.get(field).and_then(Value::as_bool) == Some(true);
+    let mode = config.get("pooling_mode").and_then(Value::as_str);
+    match (
+        mode,
+        on("pooling_mode_cls_token"),
+        on("pooling_mode_mean_tokens"),
+    ) {
+        (Some("cls"), ..) | (None, true, false) => Ok(Pooling::Class),
+        (Some("mean"), ..) | (None, false, true) => Ok(Pooling::Mean),
+        _ => config::refuse(
+            &format!("{}/{FILE}", folder.label()),
+            "only mean or class-token pooling is known",
+        ),
+    }
+}
+
+/// Names that no model needs: positions counted up, kept by older versions of transformers.
+fn unused(weights: &Weights) -> Vec<String> {
+    let mut names = weights.unused();
+    names.retain(|name| !name.ends_with("position_ids") && !name.ends_with("attn_mask"));
+    names
+}
+
+/// A checkpoint whose norms carry their oldest names.
+struct OldNorms(Checkpoint);
+
+impl OldNorms {
+    fn old(&self, name: &str) -> String {
+        for (new, old) in [
+            (".LayerNorm.weight", ".LayerNorm.gamma"),
+            (".LayerNorm.bias", ".LayerNorm.beta"),
+        ] {
+            if let Some(stem) = name.strip_suffix(new) {
+                return format!("{stem}{old}");
+            }
+        }
+        name.to_owned()
+    }
+}
+
+impl Source for OldNorms {
+    fn names(&self) -> Vec<String> {
+        Source::names(&self.0)
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        Source::shape(&self.0, &self.old(name))
+    }
+
+    fn tensor(&self, name: &str) -> Result<TensorView<'_>, dari_files::Error> {
+        self.0.tensor(&self.old(name))
+    }
+
+    fn stored(&self, name: &str) -> String {
+        self.old(name)
+    }
+
+    fn origin(&self, name: &str) -> String {
+        Source::origin(&self.0, &self.old(name))
+    }
+}

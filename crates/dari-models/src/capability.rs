@@ -1,0 +1,98 @@
+//! What a model can do, as traits that trainers, metrics and the facade share.
+
+use candle_core::Tensor;
+use dari_data::text::Encoded;
+
+use crate::Result;
+
+/// Texts as token ids, all of one length.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    /// `[batch][tokens]`.
+    pub ids: Vec<Vec<u32>>,
+    /// 1 for a token, 0 for padding; same shape.
+    pub mask: Vec<Vec<u8>>,
+}
+
+impl Tokens {
+    /// Gathers encoded texts of equal length.
+    pub fn new(texts: Vec<Encoded>) -> Tokens {
+        let (ids, mask) = texts.into_iter().map(|text| (text.ids, text.mask)).unzip();
+        Tokens { ids, mask }
+    }
+
+    /// The ids as a tensor `[batch, tokens]` in u32.
+    pub fn tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
+        let tokens = self.ids.first().map_or(0, Vec::len);
+        let flat: Vec<u32> = self.ids.iter().flatten().copied().collect();
+        Ok(Tensor::from_vec(flat, (self.ids.len(), tokens), device)?)
+    }
+}
+
+/// Turns pictures into vectors.
+pub trait EmbedPictures {
+    /// Values of one vector.
+    fn picture_dim(&self) -> usize;
+    /// `[batch, 3, height, width]` to `[batch, dim]`, not normalised.
+    fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor>;
+}
+
+/// Turns texts into vectors.
+pub trait EmbedTexts {
+    /// Values of one vector.
+    fn text_dim(&self) -> usize;
+    /// Texts to `[batch, dim]`, not normalised.
+    fn embed_texts(&self, tokens: &Tokens) -> Result<Tensor>;
+}
+
+/// Pictures and words in one space.
+pub trait Contrastive: EmbedPictures + EmbedTexts {
+    /// Logits `[pictures, texts]` from unit vectors: scaled, and shifted where the model has a bias.
+    fn logits(&self, pictures: &Tensor, texts: &Tensor) -> Result<Tensor>;
+    /// How logits become probabilities.
+    fn matching(&self) -> Matching;
+    /// The loss that the model is trained with, a scalar, of unit vectors `[batch, dim]`.
+    fn loss(&self, pictures: &Tensor, texts: &Tensor) -> Result<Tensor>;
+    /// The learned temperature: logarithm of the logit scale, a scalar.
+    fn log_scale(&self) -> Result<f32>;
+}
+
+/// How logits of pictures against texts become probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matching {
+    /// One of the texts is right: softmax over them (CLIP).
+    Softmax,
+    /// Each pair is right or wrong by itself: sigmoid (SigLIP).
+    Sigmoid,
+}
+
+impl Matching {
+    /// Probabilities of one picture's logits.
+    pub fn probabilities(self, logits: &[f32]) -> Vec<f32> {
+        match self {
+            Matching::Softmax => {
+                let most = logits
+                    .iter()
+                    .fold(f32::NEG_INFINITY, |most, &x| most.max(x));
+                let powers: Vec<f32> = logits.iter().map(|x| (x - most).exp()).collect();
+                let total: f32 = powers.iter().sum();
+                powers.into_iter().map(|x| x / total).collect()
+            }
+            Matching::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        }
+    }
+}
+
+/// Names what is in a picture, from a fixed list.
+pub trait ClassifyPictures {
+    /// The checkpoint's own labels, by index.
+    fn labels(&self) -> &[String];
+    /// `[batch, 3, height, width]` to logits `[batch, labels]`.
+    fn classify(&self, pixels: &Tensor) -> Result<Tensor>;
+}
+
+/// Fills masked words.
+pub trait FillMask {
+    /// Logits `[batch, tokens, vocabulary]`.
+    fn mask_logits(&self, tokens: &Tokens) -> Result<Tensor>;
+}

@@ -1,0 +1,120 @@
+//! SigLIP, and SigLIP 2 at fixed resolution (Zhai et al. 2023, Tschannen et al. 2025;
+//! `SiglipModel` of transformers).
+
+use candle_core::Tensor;
+use dari_nn::linear::product;
+use dari_nn::{Init, Weights, loss};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Matching, Tokens};
+use crate::encoder::siglip_vision::{SiglipVision, SiglipVisionConfig};
+use crate::language::siglip_text::{SiglipText, SiglipTextConfig};
+use crate::{Result, config};
+
+/// `config.json` of a `siglip` checkpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the checkpoint's own field names
+pub struct SiglipConfig {
+    pub text_config: SiglipTextConfig,
+    pub vision_config: SiglipVisionConfig,
+}
+
+impl SiglipConfig {
+    /// Reads and checks a config.
+    pub fn parse(value: &Value, origin: &str) -> Result<SiglipConfig> {
+        let parsed: SiglipConfig = config::parse(origin, value)?;
+        let text = parsed
+            .text_config
+            .projection_size
+            .unwrap_or(parsed.text_config.hidden_size);
+        let vision = parsed.vision_config.hidden_size;
+        if text != vision {
+            return config::refuse(
+                origin,
+                format!(
+                    "the text tower gives {text} values, the vision tower {vision}: they must be equal"
+                ),
+            );
+        }
+        Ok(parsed)
+    }
+}
+
+/// Two towers whose heads meet directly, a temperature and a bias.
+pub struct Siglip {
+    vision: SiglipVision,
+    text: SiglipText,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    dim: usize,
+}
+
+impl Siglip {
+    /// Reads the whole model.
+    pub fn load(weights: &Weights, config: &SiglipConfig, origin: &str) -> Result<Siglip> {
+        Ok(Siglip {
+            vision: SiglipVision::load(&weights.pp("vision_model"), &config.vision_config, origin)?,
+            text: SiglipText::load(&weights.pp("text_model"), &config.text_config, origin)?,
+            // The paper's starting point: temperature 10, bias -10.
+            logit_scale: weights.tensor("logit_scale", &[1], Init::Constant(10f32.ln()))?,
+            logit_bias: weights.tensor("logit_bias", &[1], Init::Constant(-10.0))?,
+            dim: config.vision_config.hidden_size,
+        })
+    }
+
+    /// The vision tower, for bridges.
+    pub fn vision(&self) -> &SiglipVision {
+        &self.vision
+    }
+
+    /// The text tower.
+    pub fn text(&self) -> &SiglipText {
+        &self.text
+    }
+}
+
+impl EmbedPictures for Siglip {
+    fn picture_dim(&self) -> usize {
+        self.dim
+    }
+
+    fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
+        Ok(self.vision.forward(pixels)?.pooled)
+    }
+}
+
+impl EmbedTexts for Siglip {
+    fn text_dim(&self) -> usize {
+        self.dim
+    }
+
+    fn embed_texts(&self, tokens: &Tokens) -> Result<Tensor> {
+        self.text.pooled(tokens)
+    }
+}
+
+impl Contrastive for Siglip {
+    fn logits(&self, pictures: &Tensor, texts: &Tensor) -> Result<Tensor> {
+        let logits = product(pictures, texts, None)?.broadcast_mul(&self.logit_scale.exp()?)?;
+        Ok(logits.broadcast_add(&self.logit_bias)?)
+    }
+
+    fn matching(&self) -> Matching {
+        Matching::Sigmoid
+    }
+
+    fn loss(&self, pictures: &Tensor, texts: &Tensor) -> Result<Tensor> {
+        Ok(loss::pairwise_sigmoid(
+            pictures,
+            texts,
+            &self.logit_scale,
+            &self.logit_bias,
+        )?)
+    }
+
+    fn log_scale(&self) -> Result<f32> {
+        Ok(self.logit_scale.squeeze(0)?.to_scalar()?)
+    }
+}

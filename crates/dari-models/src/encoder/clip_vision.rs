@@ -1,0 +1,123 @@
+//! CLIP's vision tower (Radford et al. 2021; `CLIPVisionModel` of transformers).
+
+use candle_core::Tensor;
+use dari_nn::attention::Mask;
+use dari_nn::block::{self, Block, Order, forward_stack};
+use dari_nn::patch::PatchEmbedding;
+use dari_nn::{Init, Norm, Weights, pool};
+use serde::{Deserialize, Serialize};
+
+use super::Features;
+use crate::{Result, config};
+
+/// `vision_config` of a `clip` checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the checkpoint's own field names
+pub struct ClipVisionConfig {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_channels: usize,
+    pub image_size: usize,
+    pub patch_size: usize,
+    pub hidden_act: String,
+    pub layer_norm_eps: f64,
+}
+
+impl Default for ClipVisionConfig {
+    fn default() -> Self {
+        ClipVisionConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: "quick_gelu".into(),
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+/// Patches and a class token, a norm, the blocks, and a norm over the class token.
+pub struct ClipVision {
+    class: Tensor,
+    patches: PatchEmbedding,
+    positions: Tensor,
+    pre_norm: Norm,
+    blocks: Vec<Block>,
+    post_norm: Norm,
+}
+
+impl ClipVision {
+    /// Reads the tower below `vision_model`.
+    pub fn load(weights: &Weights, config: &ClipVisionConfig, origin: &str) -> Result<ClipVision> {
+        let c = config;
+        config::check_tower(
+            origin,
+            c.hidden_size,
+            c.intermediate_size,
+            c.num_hidden_layers,
+            c.num_attention_heads,
+        )?;
+        let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
+        let block = block::Config {
+            width: c.hidden_size,
+            inner: c.intermediate_size,
+            heads: c.num_attention_heads,
+            activation: config::activation(origin, &c.hidden_act)?,
+            epsilon: c.layer_norm_eps,
+            order: Order::Pre,
+            qkv_bias: true,
+        };
+        let embeddings = weights.pp("embeddings");
+        let tokens = side * side + 1;
+        Ok(ClipVision {
+            class: embeddings.tensor(
+                "class_embedding",
+                &[c.hidden_size],
+                Init::fan_in(c.hidden_size),
+            )?,
+            patches: PatchEmbedding::load(
+                &embeddings.pp("patch_embedding"),
+                c.num_channels,
+                c.patch_size,
+                c.hidden_size,
+                false,
+            )?,
+            positions: embeddings.tensor(
+                "position_embedding.weight",
+                &[tokens, c.hidden_size],
+                Init::Normal(0.02),
+            )?,
+            // The published checkpoints spell it so.
+            pre_norm: Norm::layer(&weights.pp("pre_layrnorm"), c.hidden_size, c.layer_norm_eps)?,
+            blocks: Block::load_stack(
+                &weights.pp("encoder.layers"),
+                &block::CLIP,
+                &block,
+                c.num_hidden_layers,
+            )?,
+            post_norm: Norm::layer(
+                &weights.pp("post_layernorm"),
+                c.hidden_size,
+                c.layer_norm_eps,
+            )?,
+        })
+    }
+
+    /// `[batch, channels, size, size]` to features; the pooled vector is the normed class token.
+    pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
+        let patches = self.patches.forward(pixels)?;
+        let (batch, _, width) = patches.dims3()?;
+        let class = self.class.broadcast_as((batch, 1, width))?;
+        let x = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)?;
+        let x = self.pre_norm.forward(&x)?;
+        let tokens = forward_stack(&self.blocks, &x, &Mask::none())?;
+        let pooled = self.post_norm.forward(&pool::token(&tokens, 0)?)?;
+        Ok(Features { tokens, pooled })
+    }
+}

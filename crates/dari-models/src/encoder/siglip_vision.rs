@@ -1,0 +1,140 @@
+//! SigLIP's vision tower (Zhai et al. 2023; `SiglipVisionModel` of transformers).
+
+use candle_core::Tensor;
+use dari_nn::attention::Mask;
+use dari_nn::block::{self, Block, Order, forward_stack};
+use dari_nn::patch::PatchEmbedding;
+use dari_nn::pool::{self, AttentionPool};
+use dari_nn::{Init, Norm, Weights};
+use serde::{Deserialize, Serialize};
+
+use super::Features;
+use crate::{Result, config};
+
+/// `vision_config` of a `siglip` checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the checkpoint's own field names
+pub struct SiglipVisionConfig {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_channels: usize,
+    pub image_size: usize,
+    pub patch_size: usize,
+    pub hidden_act: String,
+    pub layer_norm_eps: f64,
+    pub vision_use_head: bool,
+}
+
+impl Default for SiglipVisionConfig {
+    fn default() -> Self {
+        SiglipVisionConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 16,
+            hidden_act: "gelu_pytorch_tanh".into(),
+            layer_norm_eps: 1e-6,
+            vision_use_head: true,
+        }
+    }
+}
+
+/// Patches, the blocks, a norm, and a head that attends to all patches.
+pub struct SiglipVision {
+    patches: PatchEmbedding,
+    positions: Tensor,
+    blocks: Vec<Block>,
+    post_norm: Norm,
+    head: Option<AttentionPool>,
+}
+
+impl SiglipVision {
+    /// Reads the tower below `vision_model`.
+    pub fn load(
+        weights: &Weights,
+        config: &SiglipVisionConfig,
+        origin: &str,
+    ) -> Result<SiglipVision> {
+        let c = config;
+        config::check_tower(
+            origin,
+            c.hidden_size,
+            c.intermediate_size,
+            c.num_hidden_layers,
+            c.num_attention_heads,
+        )?;
+        let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
+        let (width, inner, heads, epsilon) = (
+            c.hidden_size,
+            c.intermediate_size,
+            c.num_attention_heads,
+            c.layer_norm_eps,
+        );
+        let activation = config::activation(origin, &c.hidden_act)?;
+        let block = block::Config {
+            width,
+            inner,
+            heads,
+            activation,
+            epsilon,
+            order: Order::Pre,
+            qkv_bias: true,
+        };
+        let embeddings = weights.pp("embeddings");
+        let head = if c.vision_use_head {
+            Some(AttentionPool::load(
+                &weights.pp("head"),
+                width,
+                inner,
+                heads,
+                activation,
+                epsilon,
+            )?)
+        } else {
+            None
+        };
+        Ok(SiglipVision {
+            patches: PatchEmbedding::load(
+                &embeddings.pp("patch_embedding"),
+                c.num_channels,
+                c.patch_size,
+                width,
+                true,
+            )?,
+            positions: embeddings.tensor(
+                "position_embedding.weight",
+                &[side * side, width],
+                Init::fan_in(width),
+            )?,
+            blocks: Block::load_stack(
+                &weights.pp("encoder.layers"),
+                &block::CLIP,
+                &block,
+                c.num_hidden_layers,
+            )?,
+            post_norm: Norm::layer(&weights.pp("post_layernorm"), width, epsilon)?,
+            head,
+        })
+    }
+
+    /// `[batch, channels, size, size]` to features; pooled by the head, by the mean without one.
+    pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
+        let x = self
+            .patches
+            .forward(pixels)?
+            .broadcast_add(&self.positions)?;
+        let x = forward_stack(&self.blocks, &x, &Mask::none())?;
+        let tokens = self.post_norm.forward(&x)?;
+        let pooled = match &self.head {
+            Some(head) => head.forward(&tokens)?,
+            None => pool::mean(&tokens, None)?,
+        };
+        Ok(Features { tokens, pooled })
+    }
+}

@@ -1,0 +1,201 @@
+//! The Vision Transformer (Dosovitskiy et al. 2021; `ViTModel` and `ViTForImageClassification`).
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use dari_nn::attention::Mask;
+use dari_nn::block::{self, Block, Order, forward_stack};
+use dari_nn::patch::PatchEmbedding;
+use dari_nn::{Init, Linear, Norm, Weights, activation, pool};
+use serde::{Deserialize, Serialize};
+
+use super::Features;
+use crate::capability::{ClassifyPictures, EmbedPictures};
+use crate::{Result, config};
+
+/// `config.json` of a `vit` checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)] // the checkpoint's own field names
+pub struct VitConfig {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_channels: usize,
+    pub image_size: usize,
+    pub patch_size: usize,
+    pub hidden_act: String,
+    pub layer_norm_eps: f64,
+    pub qkv_bias: bool,
+    pub pooler_output_size: Option<usize>,
+    pub pooler_act: String,
+    pub id2label: BTreeMap<String, String>,
+}
+
+impl Default for VitConfig {
+    fn default() -> Self {
+        VitConfig {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 16,
+            hidden_act: "gelu".into(),
+            layer_norm_eps: 1e-12,
+            qkv_bias: true,
+            pooler_output_size: None,
+            pooler_act: "tanh".into(),
+            id2label: BTreeMap::new(),
+        }
+    }
+}
+
+/// The tower, with the pooler and the classifier that the checkpoint has.
+pub struct Vit {
+    class: Tensor,
+    patches: PatchEmbedding,
+    positions: Tensor,
+    blocks: Vec<Block>,
+    norm: Norm,
+    pooler: Option<(Linear, dari_nn::Activation)>,
+    classifier: Option<Linear>,
+    labels: Vec<String>,
+    width: usize,
+}
+
+impl Vit {
+    /// Reads a ViT, below `vit` or at the root.
+    pub fn load(root: &Weights, config: &VitConfig, origin: &str) -> Result<Vit> {
+        let c = config;
+        config::check_tower(
+            origin,
+            c.hidden_size,
+            c.intermediate_size,
+            c.num_hidden_layers,
+            c.num_attention_heads,
+        )?;
+        let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
+        let width = c.hidden_size;
+        let block = block::Config {
+            width,
+            inner: c.intermediate_size,
+            heads: c.num_attention_heads,
+            activation: config::activation(origin, &c.hidden_act)?,
+            epsilon: c.layer_norm_eps,
+            order: Order::Pre,
+            qkv_bias: c.qkv_bias,
+        };
+        let weights = if root.has("vit.embeddings.cls_token") {
+            root.pp("vit")
+        } else {
+            root.clone()
+        };
+        let embeddings = weights.pp("embeddings");
+        let positions = embeddings.tensor(
+            "position_embeddings",
+            &[1, side * side + 1, width],
+            Init::Normal(0.02),
+        )?;
+        let labels = labels(&c.id2label);
+        let classifier = if !labels.is_empty() && root.has("classifier.weight") {
+            Some(Linear::load(
+                &root.pp("classifier"),
+                width,
+                labels.len(),
+                true,
+            )?)
+        } else {
+            None
+        };
+        let pooler = if weights.has("pooler.dense.weight") {
+            let outputs = c.pooler_output_size.unwrap_or(width);
+            let dense = Linear::load(&weights.pp("pooler.dense"), width, outputs, true)?;
+            Some((dense, config::activation(origin, &c.pooler_act)?))
+        } else {
+            None
+        };
+        let patches = embeddings.pp("patch_embeddings.projection");
+        Ok(Vit {
+            class: embeddings.tensor("cls_token", &[1, 1, width], Init::Normal(0.02))?,
+            patches: PatchEmbedding::load(&patches, c.num_channels, c.patch_size, width, true)?,
+            positions: positions.squeeze(0)?,
+            blocks: Block::load_stack(
+                &weights.pp("encoder.layer"),
+                &block::VIT,
+                &block,
+                c.num_hidden_layers,
+            )?,
+            norm: Norm::layer(&weights.pp("layernorm"), width, c.layer_norm_eps)?,
+            pooler,
+            classifier,
+            labels,
+            width,
+        })
+    }
+
+    /// `[batch, channels, size, size]` to features; pooled by the pooler where there is one, else
+    /// the class token.
+    pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
+        let patches = self.patches.forward(pixels)?;
+        let (batch, _, width) = patches.dims3()?;
+        let class = self.class.broadcast_as((batch, 1, width))?;
+        let x = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)?;
+        let tokens = self
+            .norm
+            .forward(&forward_stack(&self.blocks, &x, &Mask::none())?)?;
+        let class = pool::token(&tokens, 0)?;
+        let pooled = match &self.pooler {
+            Some((dense, act)) => activation::apply(*act, &dense.forward(&class)?)?,
+            None => class,
+        };
+        Ok(Features { tokens, pooled })
+    }
+
+    /// The same model's classifier, where the checkpoint has one.
+    pub fn classifier(&self) -> Option<&dyn ClassifyPictures> {
+        self.classifier
+            .is_some()
+            .then_some(self as &dyn ClassifyPictures)
+    }
+}
+
+impl EmbedPictures for Vit {
+    fn picture_dim(&self) -> usize {
+        self.width
+    }
+
+    fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
+        // The class token, whether or not a pooler stands behind it: it is what features are read from.
+        Ok(pool::token(&self.forward(pixels)?.tokens, 0)?)
+    }
+}
+
+impl ClassifyPictures for Vit {
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    fn classify(&self, pixels: &Tensor) -> Result<Tensor> {
+        let class = pool::token(&self.forward(pixels)?.tokens, 0)?;
+        match &self.classifier {
+            Some(classifier) => Ok(classifier.forward(&class)?),
+            None => config::refuse(
+                "this vit checkpoint",
+                "it has no classifier; its features can be embedded",
+            ),
+        }
+    }
+}
+
+/// `id2label` in the order of its numbers.
+fn labels(names: &BTreeMap<String, String>) -> Vec<String> {
+    let mut by_id: Vec<(usize, &String)> = names
+        .iter()
+        .filter_map(|(id, name)| Some((id.parse().ok()?, name)))
+        .collect();
+    by_id.sort_unstable_by_key(|(id, _)| *id);
+    by_id.into_iter().map(|(_, name)| name.clone()).collect()
+}

@@ -1,0 +1,5 @@
+//! Text understanding and generation.
+
+pub mod bert;
+pub mod clip_text;
+pub mod siglip_text;

@@ -1,0 +1,68 @@
+//! Borrowing candle's storage as the plain slices that kernels take.
+
+use std::ops::Deref;
+
+use parking_lot::RwLockReadGuard;
+
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, WithDType, bail};
+
+/// The values of an operation's argument inside `cpu_fwd`.
+pub fn view<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
+        None => bail!("an operation of dari-nn got a tensor that is not contiguous: {layout:?}"),
+    }
+}
+
+/// A tensor's values, held while this lives.
+pub struct Held<'a, T> {
+    guard: RwLockReadGuard<'a, Storage>,
+    start: usize,
+    end: usize,
+    kind: std::marker::PhantomData<T>,
+}
+
+/// Holds a contiguous CPU tensor's values.
+pub fn hold<T: WithDType>(tensor: &Tensor) -> Result<Held<'_, T>> {
+    if tensor.dtype() != T::DTYPE {
+        bail!("expected {:?}, found {:?}", T::DTYPE, tensor.dtype());
+    }
+    let (guard, layout) = tensor.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("an operation of dari-nn got a tensor that is not contiguous: {layout:?}");
+    };
+    if !matches!(&*guard, Storage::Cpu(_)) {
+        bail!("a CPU operation of dari-nn got a tensor of another device");
+    }
+    Ok(Held {
+        guard,
+        start,
+        end,
+        kind: std::marker::PhantomData,
+    })
+}
+
+impl<T: WithDType> Deref for Held<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &*self.guard {
+            // The type was checked when the tensor was held.
+            Storage::Cpu(storage) => match storage.as_slice::<T>() {
+                Ok(values) => &values[self.start..self.end],
+                Err(_) => &[],
+            },
+            _ => &[],
+        }
+    }
+}
+
+/// A new CPU tensor of these values.
+pub fn tensor(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
+    Tensor::from_vec(values, like.shape(), &Device::Cpu)
+}
+
+/// Whether the kernels serve this tensor: f32 on a CPU.
+pub fn by_kernel(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}

@@ -1,0 +1,130 @@
+//! Patch embedding: a strided convolution as one product (Dosovitskiy et al. 2021).
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
+use dari_kernels::patch::{self as kernel, Grid};
+
+use crate::linear::Linear;
+use crate::ops::{self, view};
+use crate::weights::{Init, Weights};
+use crate::{Error, Result};
+
+/// Pictures to one vector per patch.
+#[derive(Clone, Debug)]
+pub struct PatchEmbedding {
+    linear: Linear,
+    channels: usize,
+    patch: usize,
+}
+
+impl PatchEmbedding {
+    /// Reads `weight`, `[width, channels, patch, patch]`, and, with `bias`, `bias`.
+    pub fn load(
+        weights: &Weights,
+        channels: usize,
+        patch: usize,
+        width: usize,
+        bias: bool,
+    ) -> Result<PatchEmbedding> {
+        let init = Init::fan_in(channels * patch * patch);
+        let weight = weights.weight("weight", &[width, channels, patch, patch], init)?;
+        let bias = if bias {
+            Some(weights.tensor("bias", &[width], Init::ZEROS)?)
+        } else {
+            None
+        };
+        Ok(PatchEmbedding {
+            linear: Linear::new(weight, bias),
+            channels,
+            patch,
+        })
+    }
+
+    /// `[batch, channels, height, width]` to `[batch, patches, width]`, row by row of patches.
+    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (_, channels, height, width) = pixels.dims4()?;
+        if channels != self.channels || height < self.patch || width < self.patch {
+            return Err(Error::Config(format!(
+                "pictures of {:?} do not fit a patch embedding of {} channels and patches of {}",
+                pixels.dims(),
+                self.channels,
+                self.patch
+            )));
+        }
+        let grid = Grid {
+            channels,
+            height,
+            width,
+            patch: self.patch,
+        };
+        self.linear.forward(&unfold(pixels, grid)?)
+    }
+}
+
+fn unfold(pixels: &Tensor, grid: Grid) -> Result<Tensor> {
+    if ops::by_kernel(pixels) {
+        return Ok(pixels.contiguous()?.apply_op1(Unfold(grid))?);
+    }
+    let batch = pixels.dim(0)?;
+    let ((down, across), side) = (grid.patches(), grid.patch);
+    let whole = pixels
+        .narrow(2, 0, down * side)?
+        .narrow(3, 0, across * side)?;
+    let cut = whole.reshape(&[batch, grid.channels, down, side, across, side][..])?;
+    let ordered = cut.permute(vec![0, 2, 4, 1, 3, 5])?;
+    Ok(ordered.reshape((batch, down * across, grid.values()))?)
+}
+
+struct Unfold(Grid);
+
+impl CustomOp1 for Unfold {
+    fn name(&self) -> &'static str {
+        "unfold"
+    }
+
+    fn cpu_fwd(&self, pixels: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let batch = layout.dims().first().copied().unwrap_or(0);
+        let (down, across) = self.0.patches();
+        let shape = Shape::from((batch, down * across, self.0.values()));
+        let mut out = vec![0.0; shape.elem_count()];
+        kernel::unfold(self.0, view(pixels, layout)?, &mut out);
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(&self, pixels: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let dy = dy.contiguous()?;
+        let mut gradient = vec![0.0; pixels.elem_count()];
+        kernel::fold(self.0, &ops::hold::<f32>(&dy)?, &mut gradient);
+        Ok(Some(ops::tensor(gradient, pixels)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn unfolding_agrees_with_a_convolution() -> Result<()> {
+        let pixels = Tensor::randn(0f32, 1., (2, 3, 9, 7), &Device::Cpu)?;
+        let weight = Tensor::randn(0f32, 1., (5, 3, 2, 2), &Device::Cpu)?;
+        let grid = Grid {
+            channels: 3,
+            height: 9,
+            width: 7,
+            patch: 2,
+        };
+        let ours =
+            crate::linear::product(&unfold(&pixels, grid)?, &weight.reshape((5, 12))?, None)?;
+        let theirs = pixels
+            .conv2d(&weight, 0, 2, 1, 1)?
+            .flatten_from(2)?
+            .transpose(1, 2)?;
+        let difference = (ours - theirs)?
+            .abs()?
+            .flatten_all()?
+            .max(0)?
+            .to_scalar::<f32>()?;
+        assert!(difference < 1e-4, "{difference}");
+        Ok(())
+    }
+}
