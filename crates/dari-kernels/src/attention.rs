@@ -450,7 +450,14 @@ mod tests {
             keys: Some(&[0, 0, 0]),
         };
         forward(
-            sizes, mask, 1.0, &[1.0; 4], &[1.0; 6], &[1.0; 6], &mut out, Some(&mut table),
+            sizes,
+            mask,
+            1.0,
+            &[1.0; 4],
+            &[1.0; 6],
+            &[1.0; 6],
+            &mut out,
+            Some(&mut table),
         );
         assert_eq!(out, [0.0; 4]);
     }

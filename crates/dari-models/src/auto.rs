@@ -1,5 +1,7 @@
 //! From a model folder to a model: the only place that lists them all.
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use dari_data::image::ImageProcessor;
 use dari_data::text::TextProcessor;
@@ -86,8 +88,8 @@ impl Model {
 pub struct Loaded {
     /// The model.
     pub model: Model,
-    /// How its pictures and texts are prepared.
-    pub processor: Processor,
+    /// How its pictures and texts are prepared; shared with threads that prepare ahead.
+    pub processor: Arc<Processor>,
     /// Its weights, for training and saving.
     pub weights: Weights,
     /// `config.json` in the public layout.
@@ -220,7 +222,9 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         }
         "bert" => {
             let config: BertConfig = config::parse(&origin, &layout.config)?;
-            let context = config.max_position_embeddings;
+            let context = config
+                .max_position_embeddings
+                .min(longest_sentence(folder)?);
             let model = Bert::load(&weights, &config, pooling(folder)?, &origin)?;
             (Model::Bert(model), Some(context), layout.config)
         }
@@ -236,12 +240,14 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         None => None,
     };
     let text = match context {
-        Some(context) => Some(TextProcessor::from_folder(folder, context)?),
-        None => None,
+        Some(context) if TOKENIZERS.iter().any(|file| folder.has(file)) => {
+            Some(TextProcessor::from_folder(folder, context)?)
+        }
+        _ => None,
     };
     let unused = unused(&weights);
     Ok(Loaded {
-        processor: Processor::new(folder.label(), image, text),
+        processor: Arc::new(Processor::new(folder.label(), image, text)),
         model,
         weights,
         config,
@@ -261,6 +267,18 @@ fn public(layout: Layout, config: &ClipConfig, kind: &str, class: &str) -> Resul
     value["model_type"] = json!(kind);
     value["architectures"] = json!([class]);
     Ok(value)
+}
+
+/// The files by any of which a tokenizer is known.
+const TOKENIZERS: [&str; 4] = ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"];
+
+/// sentence-transformers cuts texts before the model's positions end.
+fn longest_sentence(folder: &Folder) -> Result<usize> {
+    let config = folder
+        .json("sentence_bert_config.json")?
+        .unwrap_or_default();
+    let tokens = config.get("max_seq_length").and_then(Value::as_u64);
+    Ok(tokens.map_or(usize::MAX, |tokens| tokens.max(2) as usize))
 }
 
 /// The image processor by whichever file describes it.

@@ -1,0 +1,395 @@
+//! Batches from mixed sources: a function of the recipe and the step alone, so that a run taken up
+//! again sees what it would have seen.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use dari_data::datasets::{self, Caption, Pairs};
+use dari_data::image::augment::{Variation, vary};
+use dari_data::image::{Limits, Picture};
+use dari_data::scenes::Scene;
+use dari_models::Processor;
+use dari_models::capability::Tokens;
+use dari_nn::random::Key;
+
+use crate::recipe::{Augment, DataRecipe, Recipe};
+use crate::{Error, Result};
+
+/// One step's worth of pairs, ready for the model.
+pub struct Batch {
+    /// Which step it is for, from 1.
+    pub step: u64,
+    /// Prepared pictures, one vector each.
+    pub pixels: Vec<Vec<f32>>,
+    /// Their texts.
+    pub tokens: Tokens,
+    /// Records that could not be used, as messages.
+    pub skipped: Vec<String>,
+}
+
+enum Source {
+    Files(Box<dyn Pairs>),
+    Scenes(u64),
+}
+
+/// A recipe's sources, opened.
+pub struct Mixture {
+    sources: Vec<(Source, DataRecipe)>,
+    /// How many pairs of a batch each source gives.
+    counts: Vec<usize>,
+    augment: Augment,
+    key: Key,
+}
+
+/// Records tried for one place of a batch before giving up.
+const TRIES: u64 = 64;
+
+impl Mixture {
+    /// Opens all sources; one without a usable pair is an error at once.
+    pub fn open(recipe: &Recipe) -> Result<Mixture> {
+        let folder = recipe.data_folder.clone().unwrap_or_default();
+        let mut sources = Vec::new();
+        for data in &recipe.data {
+            let source = match (&data.path, data.scenes) {
+                (Some(path), _) => {
+                    Source::Files(datasets::open(&folder.join(path), &Limits::default())?)
+                }
+                (None, seed) => Source::Scenes(seed.unwrap_or_default()),
+            };
+            sources.push((source, data.clone()));
+        }
+        let weights: Vec<f64> = recipe.data.iter().map(|data| data.weight).collect();
+        Ok(Mixture {
+            sources,
+            counts: shares(&weights, recipe.train.batch),
+            augment: recipe.augment.clone(),
+            key: Key::new(recipe.seed).with("data"),
+        })
+    }
+
+    /// One line a source, for people.
+    pub fn describe(&self) -> Vec<String> {
+        let line = |((source, _), count): (&(Source, DataRecipe), &usize)| match source {
+            Source::Files(pairs) => format!("{}: {count} of each batch", pairs.describe()),
+            Source::Scenes(seed) => {
+                format!("synthetic scenes under seed {seed}: {count} of each batch")
+            }
+        };
+        self.sources.iter().zip(&self.counts).map(line).collect()
+    }
+
+    /// Captions to train a tokenizer on: all of the files', and some of the scenes'.
+    pub fn captions(&self, scenes: usize) -> Vec<String> {
+        let mut captions = Vec::new();
+        for (source, data) in &self.sources {
+            match source {
+                Source::Files(pairs) => {
+                    for index in 0..pairs.len() {
+                        let Ok(pair) = pairs.get(index) else { continue };
+                        captions.extend(
+                            wanted(&pair.captions, &data.languages)
+                                .map(|caption| caption.text.clone()),
+                        );
+                    }
+                }
+                Source::Scenes(seed) => {
+                    for index in 0..scenes as u64 {
+                        let language = self.language(data, self.key.at(index));
+                        captions.extend(
+                            Scene::draw(*seed, index)
+                                .caption(&language, index)
+                                .map(|caption| caption.text),
+                        );
+                    }
+                }
+            }
+        }
+        captions
+    }
+
+    fn language(&self, data: &DataRecipe, key: Key) -> String {
+        let known: Vec<&str> = match data.languages.is_empty() {
+            true => dari_data::scenes::LANGUAGES.to_vec(),
+            false => data.languages.iter().map(String::as_str).collect(),
+        };
+        known[key.below(11, known.len() as u64) as usize].to_owned()
+    }
+
+    /// The batch of a step, from 1.
+    pub fn batch(&self, step: u64, processor: &Processor) -> Result<Batch> {
+        let image = processor.image()?;
+        let (height, width) = image.size();
+        let (mut pictures, mut texts, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        // Two equal captions in one batch would be told apart for no reason.
+        let mut seen = HashSet::new();
+        for (number, ((source, data), &count)) in self.sources.iter().zip(&self.counts).enumerate()
+        {
+            let key = self.key.at(number as u64);
+            for place in 0..count as u64 {
+                let ordinal = (step - 1) * count as u64 + place;
+                let mut last = String::new();
+                let mut found = None;
+                for attempt in 0..TRIES {
+                    let key = key.with("pair").at(ordinal).at(attempt);
+                    match self.pair(
+                        source,
+                        data,
+                        ordinal,
+                        attempt,
+                        key,
+                        width.max(height) as u32,
+                    ) {
+                        // The last tries take what comes: a small set may have nothing unseen left.
+                        Ok((_, text)) if attempt < TRIES / 2 && seen.contains(&text) => {}
+                        Ok(pair) => {
+                            found = Some((pair, key));
+                            break;
+                        }
+                        Err(message) => {
+                            last.clone_from(&message);
+                            skipped.push(message);
+                        }
+                    }
+                }
+                let Some(((picture, text), key)) = found else {
+                    return Err(Error::Unusable {
+                        tried: TRIES as usize,
+                        last,
+                    });
+                };
+                let picture = match source {
+                    Source::Scenes(_) => picture,
+                    Source::Files(_) => {
+                        let variation = Variation {
+                            least_area: self.augment.crop,
+                            flip: self.augment.flip,
+                        };
+                        let draw = |index| key.with("vary").uniform(index);
+                        vary(&picture, &variation, (width as u32, height as u32), draw)?
+                    }
+                };
+                seen.insert(text.clone());
+                pictures.push(image.process(&picture));
+                texts.push(text);
+            }
+        }
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let tokens = processor.tokens(&texts)?.tokens;
+        Ok(Batch {
+            step,
+            pixels: pictures,
+            tokens,
+            skipped,
+        })
+    }
+
+    /// One pair of a source: its `ordinal`th in this run, or a neighbour after failed attempts.
+    fn pair(
+        &self,
+        source: &Source,
+        data: &DataRecipe,
+        ordinal: u64,
+        attempt: u64,
+        key: Key,
+        size: u32,
+    ) -> Result<(Picture, String), String> {
+        match source {
+            Source::Scenes(seed) => {
+                let scene = Scene::draw(*seed, ordinal.wrapping_mul(TRIES) + attempt);
+                let language = self.language(data, key);
+                match scene.caption(&language, key.bits(1)) {
+                    Some(caption) => Ok((scene.render(size), caption.text)),
+                    None => Err(format!(
+                        "synthetic scenes have no captions in `{language}`, expected en or ko"
+                    )),
+                }
+            }
+            Source::Files(pairs) => {
+                let length = pairs.len() as u64;
+                let (epoch, at) = (ordinal / length, ordinal % length);
+                let index = match attempt {
+                    0 => permuted(self.key.with("order").at(epoch), length, at),
+                    // A stand-in for a record that cannot be used, from anywhere.
+                    _ => key.below(5, length),
+                };
+                let pair = pairs
+                    .get(index as usize)
+                    .map_err(|error| error.to_string())?;
+                let captions: Vec<&Caption> = wanted(&pair.captions, &data.languages).collect();
+                // The language first, so that one with more captions is not heard more.
+                let mut languages: Vec<Option<&str>> =
+                    captions.iter().map(|c| c.language.as_deref()).collect();
+                languages.sort_unstable();
+                languages.dedup();
+                if languages.is_empty() {
+                    return Err(format!("{}: no caption in {:?}", pair.key, data.languages));
+                }
+                let language = languages[key.below(2, languages.len() as u64) as usize];
+                let own: Vec<&&Caption> = captions
+                    .iter()
+                    .filter(|c| c.language.as_deref() == language)
+                    .collect();
+                let caption = own[key.below(3, own.len() as u64) as usize];
+                Ok((pair.picture, caption.text.clone()))
+            }
+        }
+    }
+}
+
+fn wanted<'a>(
+    captions: &'a [Caption],
+    languages: &'a [String],
+) -> impl Iterator<Item = &'a Caption> {
+    captions.iter().filter(move |caption| {
+        languages.is_empty()
+            || caption
+                .language
+                .as_ref()
+                .is_some_and(|language| languages.contains(language))
+    })
+}
+
+/// Splits `batch` by weights, the largest remainders rounded up; every source gets at least one.
+fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
+    let total: f64 = weights.iter().sum();
+    let exact: Vec<f64> = weights.iter().map(|w| w / total * batch as f64).collect();
+    let mut counts: Vec<usize> = exact
+        .iter()
+        .map(|share| (share.floor() as usize).max(1))
+        .collect();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by(|&a, &b| {
+        exact[b]
+            .fract()
+            .total_cmp(&exact[a].fract())
+            .then(a.cmp(&b))
+    });
+    for &index in order.iter().cycle().take(batch) {
+        if counts.iter().sum::<usize>() < batch {
+            counts[index] += 1;
+        }
+    }
+    counts
+}
+
+/// The `at`th entry of a random order of `0..length`, without making the whole order: a Feistel
+/// network on the smallest square of bits that holds the length, walked until it lands inside.
+fn permuted(key: Key, length: u64, at: u64) -> u64 {
+    let half = (64 - length.saturating_sub(1).leading_zeros())
+        .div_ceil(2)
+        .max(1);
+    let mask = (1u64 << half) - 1;
+    let mut value = at;
+    loop {
+        let (mut left, mut right) = (value >> half, value & mask);
+        for round in 0..4 {
+            (left, right) = (right, left ^ (key.at(round).bits(right) & mask));
+        }
+        value = (left << half) | right;
+        if value < length {
+            return value;
+        }
+    }
+}
+
+/// Batches made ahead by worker threads, handed out in order.
+pub struct Ahead {
+    lanes: Vec<Receiver<Result<Batch>>>,
+    next: u64,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Ahead {
+    /// Starts `workers` threads at step `first`, up to step `last`.
+    pub fn start(
+        mixture: Arc<Mixture>,
+        processor: Arc<Processor>,
+        first: u64,
+        last: u64,
+        workers: usize,
+    ) -> Ahead {
+        let stop = Arc::new(AtomicBool::new(false));
+        let made = Arc::new(AtomicU64::new(0));
+        let (mut lanes, mut threads) = (Vec::new(), Vec::new());
+        for worker in 0..workers as u64 {
+            let (sender, receiver) = sync_channel(2);
+            lanes.push(receiver);
+            let (mixture, processor, stop, made) = (
+                mixture.clone(),
+                processor.clone(),
+                stop.clone(),
+                made.clone(),
+            );
+            threads.push(std::thread::spawn(move || {
+                let mut step = first + worker;
+                while step <= last && !stop.load(Ordering::Relaxed) {
+                    let batch = mixture.batch(step, &processor);
+                    made.fetch_add(1, Ordering::Relaxed);
+                    let failed = batch.is_err();
+                    if sender.send(batch).is_err() || failed {
+                        return;
+                    }
+                    step += workers as u64;
+                }
+            }));
+        }
+        Ahead {
+            lanes,
+            next: 0,
+            stop,
+            threads,
+        }
+    }
+
+    /// The next batch; `None` when all are done.
+    pub fn next(&mut self) -> Option<Result<Batch>> {
+        let lane = (self.next % self.lanes.len() as u64) as usize;
+        self.next += 1;
+        self.lanes[lane].recv().ok()
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.lanes.clear();
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so; there is nothing left to save here.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_shared_by_weight() {
+        assert_eq!(shares(&[1.0, 1.0], 64), [32, 32]);
+        assert_eq!(shares(&[2.0, 1.0], 64), [43, 21]);
+        assert_eq!(shares(&[1000.0, 1.0], 8), [7, 1]);
+        assert_eq!(shares(&[1.0, 1.0, 1.0], 8).iter().sum::<usize>(), 8);
+    }
+
+    #[test]
+    fn orders_are_permutations_that_differ() {
+        for length in [1, 2, 3, 10, 1000] {
+            let order = |epoch| -> Vec<u64> {
+                (0..length)
+                    .map(|at| permuted(Key::new(epoch), length, at))
+                    .collect()
+            };
+            let mut sorted = order(1);
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..length).collect::<Vec<_>>());
+            if length > 9 {
+                assert_ne!(order(1), order(2));
+            }
+        }
+    }
+}

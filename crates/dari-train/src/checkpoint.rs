@@ -1,0 +1,248 @@
+//! Checkpoints in the public layout, written so that a half-written one is never taken for one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+use dari_data::image::ImageProcessor;
+use dari_files::{Checkpoint, Dtype, Folder, safetensors, write_atomically};
+use dari_models::Loaded;
+use half::bf16;
+use serde::{Deserialize, Serialize};
+
+use crate::optimizer::Moments;
+use crate::{Error, Result};
+
+/// Files of a model folder that training carries over unchanged.
+const CARRIED: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "added_tokens.json",
+    "1_Pooling/config.json",
+];
+
+const STATE: &str = "trainer.json";
+const MOMENTS: &str = "optimizer.safetensors";
+
+/// Where a run stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done.
+    pub step: u64,
+    /// What must be equal to go on; see [`crate::Recipe::fingerprint`].
+    pub recipe: String,
+    /// Records skipped so far.
+    pub skipped: u64,
+}
+
+/// The type in which a model's weights are saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// As trained.
+    F32,
+    /// Half the size.
+    Bf16,
+}
+
+/// Writes `folder` as a model in the public layout: config, weights, processor files.
+pub fn write_model(folder: &Path, loaded: &Loaded, from: &Folder, saved: Saved) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    let mut config = loaded.config.clone();
+    config["dtype"] = serde_json::json!(match saved {
+        Saved::F32 => "float32",
+        Saved::Bf16 => "bfloat16",
+    });
+    write_json(&folder.join("config.json"), &config)?;
+    if let Ok(image) = loaded.processor.image() {
+        write_json(
+            &folder.join("preprocessor_config.json"),
+            &ImageProcessor::to_config(image),
+        )?;
+    }
+    for file in CARRIED {
+        if let Some(bytes) = from.read(file)? {
+            let path = folder.join(file);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(Error::file(parent))?;
+            }
+            write_atomically(&path, &bytes)?;
+        }
+    }
+    let tensors = loaded.weights.tensors();
+    let tensors: Vec<_> = tensors
+        .iter()
+        .map(|(name, tensor)| encode(name, tensor, saved))
+        .collect::<Result<_>>()?;
+    Ok(safetensors::write(
+        &folder.join("model.safetensors"),
+        &tensors,
+        &BTreeMap::new(),
+    )?)
+}
+
+type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
+
+fn encode(name: &str, tensor: &Tensor, saved: Saved) -> Result<Entry> {
+    let values = tensor
+        .to_dtype(DType::F32)?
+        .flatten_all()?
+        .to_vec1::<f32>()?;
+    let shape = tensor.dims().to_vec();
+    Ok(match saved {
+        Saved::F32 => (
+            name.to_owned(),
+            Dtype::F32,
+            shape,
+            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ),
+        Saved::Bf16 => {
+            let bytes = values
+                .iter()
+                .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
+                .collect();
+            (name.to_owned(), Dtype::BF16, shape, bytes)
+        }
+    })
+}
+
+/// A run's folder of checkpoints, `step-00001000` and so on.
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+impl Checkpoints {
+    /// Checkpoints below a run's output folder, the newest `keep` of them kept.
+    pub fn new(output: &Path, keep: usize) -> Checkpoints {
+        Checkpoints {
+            folder: output.join("checkpoints"),
+            keep,
+        }
+    }
+
+    /// Writes everything that a run needs to go on: into a folder of another name first, which is
+    /// renamed when it is whole.
+    pub fn write(
+        &self,
+        state: &State,
+        loaded: &Loaded,
+        from: &Folder,
+        moments: BTreeMap<String, Moments>,
+    ) -> Result<PathBuf> {
+        let name = format!("step-{:08}", state.step);
+        let (partial, whole) = (
+            self.folder.join(format!(".{name}.partial")),
+            self.folder.join(&name),
+        );
+        for old in [&partial, &whole] {
+            if old.exists() {
+                fs::remove_dir_all(old).map_err(Error::file(old))?;
+            }
+        }
+        write_model(&partial, loaded, from, Saved::F32)?;
+        let bytes = |values: &[f32]| {
+            values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<u8>>()
+        };
+        let entries: Vec<Entry> = moments
+            .iter()
+            .flat_map(|(name, m)| {
+                let entry = |kind: &str, values: &[f32]| {
+                    (
+                        format!("{kind}.{name}"),
+                        Dtype::F32,
+                        vec![values.len()],
+                        bytes(values),
+                    )
+                };
+                [entry("first", &m.first), entry("second", &m.second)]
+            })
+            .collect();
+        safetensors::write(&partial.join(MOMENTS), &entries, &BTreeMap::new())?;
+        let text = serde_json::to_value(state).unwrap_or_default();
+        write_json(&partial.join(STATE), &text)?;
+        fs::rename(&partial, &whole).map_err(Error::file(&whole))?;
+        sync(&self.folder);
+        self.prune()?;
+        Ok(whole)
+    }
+
+    /// Whole checkpoints, oldest first.
+    pub fn list(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => {
+                return Err(Error::File {
+                    path: self.folder.clone(),
+                    error,
+                });
+            }
+        };
+        for entry in entries {
+            let path = entry.map_err(Error::file(&self.folder))?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or("");
+            if name.starts_with("step-") && path.join(STATE).is_file() {
+                found.push(path);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn prune(&self) -> Result<()> {
+        let all = self.list()?;
+        for old in &all[..all.len().saturating_sub(self.keep)] {
+            fs::remove_dir_all(old).map_err(Error::file(old))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads back where a run stands, and its optimizer.
+pub fn read(folder: &Path) -> Result<(State, BTreeMap<String, Moments>)> {
+    let path = folder.join(STATE);
+    let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+    let state: State = serde_json::from_str(&text).map_err(|error| Error::Recipe {
+        origin: path.display().to_string(),
+        problem: error.to_string(),
+    })?;
+    let file = Checkpoint::open(&folder.join(MOMENTS))?;
+    let mut moments: BTreeMap<String, Moments> = BTreeMap::new();
+    let names: Vec<String> = file.names().map(str::to_owned).collect();
+    for name in names {
+        let Some(values) = dari_nn::weights::floats(&file.tensor(&name)?) else {
+            continue;
+        };
+        match name.split_once('.') {
+            Some(("first", of)) => moments.entry(of.to_owned()).or_default().first = values,
+            Some(("second", of)) => moments.entry(of.to_owned()).or_default().second = values,
+            _ => {}
+        }
+    }
+    Ok((state, moments))
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    Ok(write_atomically(path, text.as_bytes())?)
+}
+
+/// Makes a rename last; where a folder cannot be synced there is nothing more to do.
+fn sync(folder: &Path) {
+    if let Ok(folder) = fs::File::open(folder) {
+        let _ = folder.sync_all();
+    }
+}

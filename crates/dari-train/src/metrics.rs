@@ -1,0 +1,67 @@
+//! Retrieval as the field measures it.
+
+/// Cosines of every query with every candidate: both `[n][dim]`, unit length.
+pub fn similarities(queries: &[Vec<f32>], candidates: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    queries
+        .iter()
+        .map(|query| {
+            candidates
+                .iter()
+                .map(|candidate| dot(query, candidate))
+                .collect()
+        })
+        .collect()
+}
+
+/// Share of queries with a relevant candidate among their `k` best; `relevant(query, candidate)`
+/// says which are. Ties go to the lower index. Queries with nothing relevant are left out.
+pub fn recall_at(
+    k: usize,
+    similarities: &[Vec<f32>],
+    relevant: impl Fn(usize, usize) -> bool,
+) -> f64 {
+    let (mut hits, mut asked) = (0usize, 0usize);
+    for (query, row) in similarities.iter().enumerate() {
+        // The rank of the best relevant one: how many others come before it.
+        let best = (0..row.len())
+            .filter(|&c| relevant(query, c))
+            .max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
+        let Some(best) = best else { continue };
+        asked += 1;
+        let before = (0..row.len())
+            .filter(|&c| row[c] > row[best] || (row[c] == row[best] && c < best))
+            .count();
+        hits += usize::from(before < k);
+    }
+    hits as f64 / asked.max(1) as f64
+}
+
+/// Share of rows whose largest value stands at the row's label; ties go to the lower index.
+pub fn top_1(scores: &[Vec<f32>], labels: &[usize]) -> f64 {
+    let right = scores.iter().zip(labels).filter(|(row, label)| {
+        let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
+        best == Some(**label)
+    });
+    right.count() as f64 / scores.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recall_counts_ranks() {
+        let table = vec![
+            vec![0.9, 0.1, 0.5],
+            vec![0.9, 0.1, 0.5],
+            vec![0.5, 0.5, 0.5],
+        ];
+        let own = |q: usize, c: usize| q == c;
+        assert!((recall_at(1, &table, own) - 1.0 / 3.0).abs() < 1e-12);
+        assert!((recall_at(2, &table, own) - 1.0 / 3.0).abs() < 1e-12);
+        assert!((recall_at(3, &table, own) - 1.0).abs() < 1e-12);
+        assert!((recall_at(1, &table, |q, c| q == c || c == 0) - 1.0).abs() < 1e-12);
+        assert!((top_1(&table, &[0, 0, 2]) - 2.0 / 3.0).abs() < 1e-12);
+    }
+}

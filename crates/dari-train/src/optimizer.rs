@@ -1,0 +1,224 @@
+//! AdamW with decoupled decay, none on norms, biases and scalars, and gradient clipping by norm.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result as CandleResult, Tensor, Var};
+use dari_kernels::adamw::{self, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// The optimizer's numbers.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the denominator.
+    pub epsilon: f32,
+    /// Decoupled weight decay of matrices and tables.
+    pub weight_decay: f32,
+    /// The gradients' common norm is cut to this; 0 for no limit.
+    pub clip: f32,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        AdamWConfig {
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-6,
+            weight_decay: 0.1,
+            clip: 1.0,
+        }
+    }
+}
+
+/// First and second moment of one tensor.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// Running mean of the gradient.
+    pub first: Vec<f32>,
+    /// Running mean of its square.
+    pub second: Vec<f32>,
+}
+
+/// AdamW over named variables.
+pub struct AdamW {
+    config: AdamWConfig,
+    variables: Vec<(String, Var)>,
+    moments: Vec<Mutex<Moments>>,
+}
+
+impl AdamW {
+    /// Starts with zero moments.
+    pub fn new(config: AdamWConfig, variables: Vec<(String, Var)>) -> AdamW {
+        let zero = |variable: &Var| {
+            let count = variable.elem_count();
+            Mutex::new(Moments {
+                first: vec![0.0; count],
+                second: vec![0.0; count],
+            })
+        };
+        let moments = variables
+            .iter()
+            .map(|(_, variable)| zero(variable))
+            .collect();
+        AdamW {
+            config,
+            variables,
+            moments,
+        }
+    }
+
+    /// The variables, by name.
+    pub fn variables(&self) -> &[(String, Var)] {
+        &self.variables
+    }
+
+    /// The moments by the variables' names, for a checkpoint.
+    pub fn moments(&self) -> BTreeMap<String, Moments> {
+        let locked = |m: &Mutex<Moments>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.variables
+            .iter()
+            .zip(&self.moments)
+            .map(|((name, _), m)| (name.clone(), locked(m)))
+            .collect()
+    }
+
+    /// Takes moments up again; `false` where they do not fit the variables.
+    pub fn restore(&mut self, mut from: BTreeMap<String, Moments>) -> bool {
+        for ((name, variable), slot) in self.variables.iter().zip(&mut self.moments) {
+            let Some(moments) = from.remove(name) else {
+                return false;
+            };
+            if moments.first.len() != variable.elem_count()
+                || moments.second.len() != moments.first.len()
+            {
+                return false;
+            }
+            *slot = Mutex::new(moments);
+        }
+        true
+    }
+
+    /// The common norm of all gradients; the name of the first that is not finite as an error.
+    pub fn gradient_norm(&self, gradients: &GradStore) -> Result<Result<f64, String>> {
+        let mut total = 0.0f64;
+        for (name, variable) in &self.variables {
+            let Some(gradient) = gradients.get(variable.as_tensor()) else {
+                continue;
+            };
+            let square = gradient
+                .to_dtype(DType::F32)?
+                .sqr()?
+                .sum_all()?
+                .to_scalar::<f32>()? as f64;
+            if !square.is_finite() {
+                return Ok(Err(format!("the gradient of `{name}`")));
+            }
+            total += square;
+        }
+        Ok(Ok(total.sqrt()))
+    }
+
+    /// One update of all variables; `count` is the step from 1, `norm` what
+    /// [`AdamW::gradient_norm`] found.
+    pub fn update(&self, gradients: &GradStore, rate: f64, count: u64, norm: f64) -> Result<()> {
+        let clip = self.config.clip as f64;
+        // As PyTorch's clip_grad_norm_, its 1e-6 included.
+        let scale = if clip > 0.0 {
+            (clip / (norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
+        for ((name, variable), moments) in self.variables.iter().zip(&self.moments) {
+            let Some(gradient) = gradients.get(variable.as_tensor()) else {
+                continue;
+            };
+            let step = Step {
+                rate: rate as f32,
+                beta1: self.config.beta1,
+                beta2: self.config.beta2,
+                epsilon: self.config.epsilon,
+                decay: if decays(name, variable) {
+                    self.config.weight_decay
+                } else {
+                    0.0
+                },
+                gradient_scale: scale as f32,
+                count,
+            };
+            let op = Update { step, moments };
+            variable
+                .as_tensor()
+                .inplace_op2(&gradient.contiguous()?, &op)?;
+        }
+        Ok(())
+    }
+}
+
+/// Matrices and tables shrink; norms, biases, class tokens and temperatures do not.
+fn decays(_name: &str, variable: &Var) -> bool {
+    variable.dims().len() >= 2
+}
+
+struct Update<'a> {
+    step: Step,
+    moments: &'a Mutex<Moments>,
+}
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &mut CpuStorage,
+        wl: &Layout,
+        gradient: &CpuStorage,
+        gl: &Layout,
+    ) -> CandleResult<()> {
+        let (Some((start, end)), Some((from, to))) =
+            (wl.contiguous_offsets(), gl.contiguous_offsets())
+        else {
+            candle_core::bail!("AdamW needs contiguous tensors");
+        };
+        let CpuStorage::F32(weights) = weights else {
+            candle_core::bail!("AdamW trains f32 weights only");
+        };
+        let gradient = &gradient.as_slice::<f32>()?[from..to];
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let Moments { first, second } = &mut *moments;
+        adamw::update(self.step, &mut weights[start..end], gradient, first, second);
+        Ok(())
+    }
+}
+
+/// Keeps a scalar variable below a bound (CLIP's temperature: ln 100).
+pub fn clamp(variable: &Tensor, most: f32) -> Result<()> {
+    struct Clamp(f32);
+    impl candle_core::InplaceOp1 for Clamp {
+        fn name(&self) -> &'static str {
+            "clamp"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> CandleResult<()> {
+            if let (CpuStorage::F32(values), Some((start, end))) =
+                (storage, layout.contiguous_offsets())
+            {
+                for value in &mut values[start..end] {
+                    *value = value.clamp(0.0, self.0);
+                }
+            }
+            Ok(())
+        }
+    }
+    variable.inplace_op1(&Clamp(most))?;
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! A training run as a TOML file: what model, on what data, how.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::optimizer::AdamWConfig;
+use crate::schedule::Shape;
+use crate::{Error, Result};
+
+/// A whole recipe. Relative paths are relative to the recipe's folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Everything random follows from it.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where checkpoints, metrics and the finished model go.
+    pub output: PathBuf,
+    /// Where `data` paths start; the recipe's own folder when absent.
+    #[serde(default)]
+    pub data_folder: Option<PathBuf>,
+    /// What is trained.
+    pub model: ModelRecipe,
+    /// What it learns from.
+    pub data: Vec<DataRecipe>,
+    /// How pictures are varied.
+    #[serde(default)]
+    pub augment: Augment,
+    /// How long and how fast.
+    pub train: TrainRecipe,
+    /// The optimizer.
+    #[serde(default)]
+    pub optimizer: AdamWConfig,
+}
+
+/// What is trained: a checkpoint to go on from, or a new model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// A model folder, or a hub id, to go on from.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// `config.json` of a new model, in the public layout.
+    #[serde(default)]
+    pub config: Option<Value>,
+    /// `preprocessor_config.json` of a new model.
+    #[serde(default)]
+    pub preprocessor: Option<Value>,
+    /// The tokenizer of a new model.
+    #[serde(default)]
+    pub tokenizer: Option<TokenizerRecipe>,
+    /// Patterns of tensor names that stay as they are; `*` stands for anything.
+    #[serde(default)]
+    pub freeze: Vec<String>,
+}
+
+/// A tokenizer of its own, trained on the recipe's captions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerRecipe {
+    /// Entries at most.
+    pub vocabulary: usize,
+    /// Captions drawn from each scene source for it.
+    #[serde(default = "default_scene_captions")]
+    pub scene_captions: usize,
+}
+
+fn default_scene_captions() -> usize {
+    20_000
+}
+
+/// One source of pairs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// A folder with sidecar captions, CSV, TSV, JSON Lines or WebDataset shards.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Synthetic scenes, drawn under this seed.
+    #[serde(default)]
+    pub scenes: Option<u64>,
+    /// Share of each batch, relative to the other sources'.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Languages of the captions, drawn equally; all that a record has when empty.
+    #[serde(default)]
+    pub languages: Vec<String>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// How pictures are varied before the model's own preparation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augment {
+    /// Least share of the picture's area that a random resized crop keeps; 1 for no crop.
+    pub crop: f64,
+    /// Mirrors half of the pictures. Wrong for data that speaks of left and right.
+    pub flip: bool,
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Augment {
+            crop: 1.0,
+            flip: false,
+        }
+    }
+}
+
+/// How long and how fast.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Batches in all.
+    pub steps: u64,
+    /// Pairs in a batch.
+    pub batch: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Steps in which it rises from zero.
+    #[serde(default)]
+    pub warmup: u64,
+    /// What follows.
+    #[serde(default)]
+    pub schedule: Shape,
+    /// Steps between checkpoints.
+    #[serde(default = "five_hundred")]
+    pub checkpoint_every: u64,
+    /// Checkpoints kept, the newest.
+    #[serde(default = "two")]
+    pub keep: usize,
+    /// Threads that draw and decode ahead.
+    #[serde(default = "two")]
+    pub workers: usize,
+}
+
+fn five_hundred() -> u64 {
+    500
+}
+
+fn two() -> usize {
+    2
+}
+
+impl Recipe {
+    /// Reads a recipe and lays `key=value` settings over it, the keys dotted as in
+    /// `train.batch=128`; values are TOML, or plain words.
+    pub fn read(path: &Path, settings: &[String]) -> Result<Recipe> {
+        let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
+        let origin = path.display().to_string();
+        let mut table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| refuse(&origin, one_line(&error.to_string())))?;
+        for setting in settings {
+            set(&mut table, setting)?;
+        }
+        let value =
+            serde_json::to_value(table).map_err(|error| refuse(&origin, error.to_string()))?;
+        let mut recipe: Recipe =
+            serde_json::from_value(value).map_err(|error| refuse(&origin, error.to_string()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        recipe.output = folder.join(&recipe.output);
+        recipe.data_folder = Some(match &recipe.data_folder {
+            Some(data) => folder.join(home(data)),
+            None => folder.to_owned(),
+        });
+        recipe.check(&origin)?;
+        Ok(recipe)
+    }
+
+    fn check(&self, origin: &str) -> Result<()> {
+        let problem = if self.data.is_empty() {
+            "`data` names no source".to_owned()
+        } else if self.model.from.is_none() == self.model.config.is_none() {
+            "`model` needs either `from` (a checkpoint) or `config` (a new model)".to_owned()
+        } else if self.train.batch < 2 || self.train.batch > 1 << 20 {
+            format!(
+                "`train.batch` is {}, expected 2 or more: a pair is told from the others of its batch",
+                self.train.batch
+            )
+        } else if self.train.steps == 0 || self.train.warmup > self.train.steps {
+            format!(
+                "`train.steps` is {} with `train.warmup` {}, expected at least 1 and no more warm-up than steps",
+                self.train.steps, self.train.warmup
+            )
+        } else if !(self.train.learning_rate > 0.0 && self.train.learning_rate.is_finite()) {
+            format!(
+                "`train.learning_rate` is {}, expected a number above 0",
+                self.train.learning_rate
+            )
+        } else if !(self.augment.crop > 0.0 && self.augment.crop <= 1.0) {
+            format!(
+                "`augment.crop` is {}, expected above 0 and at most 1",
+                self.augment.crop
+            )
+        } else if self.train.checkpoint_every == 0
+            || self.train.keep == 0
+            || self.train.workers == 0
+        {
+            "`train.checkpoint_every`, `train.keep` and `train.workers` must be at least 1"
+                .to_owned()
+        } else if let Some(source) = self
+            .data
+            .iter()
+            .find(|source| source.path.is_none() == source.scenes.is_none())
+        {
+            format!("a source of `data` needs either `path` or `scenes`, found {source:?}")
+        } else if let Some(source) = self
+            .data
+            .iter()
+            .find(|source| !(source.weight > 0.0 && source.weight.is_finite()))
+        {
+            format!(
+                "`data.weight` is {}, expected a number above 0",
+                source.weight
+            )
+        } else {
+            return Ok(());
+        };
+        Err(refuse(origin, problem))
+    }
+
+    /// What must be equal for a run to be taken up again: everything but where and how long.
+    pub fn fingerprint(&self) -> String {
+        let mut same = self.clone();
+        same.output = PathBuf::new();
+        same.data_folder = None;
+        same.train.checkpoint_every = 1;
+        same.train.keep = 1;
+        same.train.workers = 1;
+        serde_json::to_string(&same).unwrap_or_default()
+    }
+}
+
+fn refuse(origin: &str, problem: impl Into<String>) -> Error {
+    Error::Recipe {
+        origin: origin.to_owned(),
+        problem: problem.into(),
+    }
+}
+
+/// TOML's errors draw the place over several lines; ours are one.
+fn one_line(text: &str) -> String {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// `~` at the start is the user's folder.
+fn home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+/// Lays one `key=value` over a table.
+fn set(table: &mut toml::Table, setting: &str) -> Result<()> {
+    let bad = || {
+        refuse(
+            "--set",
+            format!("`{setting}` is not KEY=VALUE with a key such as train.batch"),
+        )
+    };
+    let (key, value) = setting.split_once('=').ok_or_else(bad)?;
+    let value = match format!("v = {value}").parse::<toml::Table>() {
+        Ok(mut parsed) => parsed.remove("v").ok_or_else(bad)?,
+        Err(_) => toml::Value::String(value.to_owned()),
+    };
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts
+        .pop()
+        .filter(|last| !last.is_empty())
+        .ok_or_else(bad)?;
+    let mut at = table;
+    for part in parts {
+        let entry = at
+            .entry(part)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = entry.as_table_mut().ok_or_else(bad)?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Whether `name` is one of `patterns`, in which `*` stands for anything.
+pub fn matches(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| matches_one(pattern, name))
+}
+
+fn matches_one(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or("");
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+        output = "out"
+        [model]
+        from = "somewhere"
+        freeze = ["vision_model.*"]
+        [[data]]
+        scenes = 1
+        [train]
+        steps = 10
+        batch = 8
+        learning_rate = 1e-3
+    "#;
+
+    fn read(text: &str, settings: &[&str]) -> Result<Recipe> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("recipe.toml");
+        std::fs::write(&path, text).expect("written");
+        let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+        Recipe::read(&path, &settings)
+    }
+
+    #[test]
+    fn settings_lie_over_the_file() {
+        let recipe = read(
+            SMALL,
+            &[
+                "train.batch=16",
+                "seed=3",
+                "model.from=other",
+                "augment.flip=true",
+            ],
+        )
+        .expect("a recipe");
+        assert_eq!((recipe.train.batch, recipe.seed), (16, 3));
+        assert_eq!(recipe.model.from.as_deref(), Some("other"));
+        assert!(recipe.augment.flip);
+    }
+
+    #[test]
+    fn mistakes_are_named_in_one_line() {
+        for (settings, word) in [
+            (vec!["train.batch=1"], "train.batch"),
+            (vec!["train.learning_rate=0"], "learning_rate"),
+            (vec!["train.lr=1"], "lr"),
+            (vec!["augment.crop=2"], "crop"),
+            (vec!["nothing"], "KEY=VALUE"),
+            (vec!["train.warmup=11"], "warmup"),
+            (vec!["model.config={}"], "model"),
+        ] {
+            let message = read(SMALL, &settings).expect_err("a mistake").to_string();
+            assert!(
+                message.contains(word) && !message.contains('\n'),
+                "{settings:?}: {message}"
+            );
+        }
+        let message = read("output = ", &[]).expect_err("no TOML").to_string();
+        assert!(!message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn patterns() {
+        let one = |pattern: &str, name: &str| matches(&[pattern.to_owned()], name);
+        assert!(one("vision_model.*", "vision_model.encoder.x"));
+        assert!(!one("vision_model.*", "text_model.x"));
+        assert!(one("*.bias", "a.b.bias") && !one("*.bias", "a.bias.c"));
+        assert!(one("a*b*c", "a1b2c") && !one("a*b*c", "a1c2b"));
+        assert!(one("logit_scale", "logit_scale") && !one("logit", "logit_scale"));
+    }
+}

@@ -1,0 +1,415 @@
+//! The loop: a batch, a loss, its gradients, a step; now and then a checkpoint.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Device;
+use dari_data::text::{tokenizer_config, train_tokenizer};
+use dari_files::{Folder, write_atomically};
+use dari_models::{Loaded, auto};
+use dari_nn::loss;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::batches::{Ahead, Batch, Mixture};
+use crate::checkpoint::{self, Checkpoints, Saved, State};
+use crate::optimizer::{AdamW, clamp};
+use crate::recipe::{Recipe, matches};
+use crate::{Error, Result, schedule};
+
+/// What one step did; also a line of `metrics.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// The step, from 1.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// The batch's loss.
+    pub loss: f32,
+    /// The learning rate of this step.
+    pub learning_rate: f64,
+    /// The gradients' norm before clipping.
+    pub gradient_norm: f64,
+    /// The logit scale, e to the learned temperature.
+    pub logit_scale: f32,
+    /// Pairs a second over this step.
+    pub pairs_per_second: f64,
+    /// Records skipped so far in the run.
+    pub skipped: u64,
+}
+
+/// Told of what happens; may ask to stop.
+pub trait Observer {
+    /// Before the first step: what is about to be done, a line each.
+    fn started(&mut self, lines: &[String]);
+    /// After each step.
+    fn stepped(&mut self, report: &StepReport);
+    /// After each checkpoint.
+    fn saved(&mut self, folder: &Path);
+    /// A record was skipped, and why.
+    fn skipped(&mut self, message: &str);
+    /// Asked after each step; `true` ends the run with a checkpoint.
+    fn stop(&mut self) -> bool;
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done; the model lies there.
+    Finished(PathBuf),
+    /// Stopped on request; going on starts from there.
+    Stopped(PathBuf),
+}
+
+/// CLIP's bound on the temperature: a scale of 100.
+const LARGEST_LOG_SCALE: f32 = 4.605_170_2;
+
+/// Runs a recipe; with `resume`, from its newest checkpoint where there is one.
+///
+/// `open` turns the recipe's `model.from` into a folder.
+pub fn train(
+    recipe: &Recipe,
+    resume: bool,
+    device: &Device,
+    open: &dyn Fn(&str) -> Result<Folder>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let checkpoints = Checkpoints::new(&recipe.output, recipe.train.keep);
+    let newest = checkpoints.list()?.pop();
+    if let (Some(there), false) = (&newest, resume) {
+        let problem = format!(
+            "there is a run already ({}): take it up with --resume, or choose another `output`",
+            there.display()
+        );
+        return Err(Error::Recipe {
+            origin: recipe.output.display().to_string(),
+            problem,
+        });
+    }
+    fs::create_dir_all(&recipe.output).map_err(Error::file(&recipe.output))?;
+    let mixture = Arc::new(Mixture::open(recipe)?);
+    let freeze = recipe.model.freeze.clone();
+    let frozen = Box::new(move |name: &str| matches(&freeze, name));
+
+    let (folder, loaded, state, moments) = match newest {
+        Some(path) => {
+            let (state, moments) = checkpoint::read(&path)?;
+            if state.recipe != recipe.fingerprint() {
+                let problem = "the recipe has changed since this checkpoint was written: give back its old settings, or choose another `output`";
+                return Err(Error::Recipe {
+                    origin: path.display().to_string(),
+                    problem: problem.into(),
+                });
+            }
+            let folder = Folder::open(&path)?;
+            let loaded = auto::load_for_training(&folder, device, recipe.seed, frozen)?;
+            (folder, loaded, state, Some(moments))
+        }
+        None => {
+            let state = State {
+                step: 0,
+                recipe: recipe.fingerprint(),
+                skipped: 0,
+            };
+            let (folder, loaded) = match &recipe.model.from {
+                Some(from) => {
+                    let folder = open(from)?;
+                    let loaded = auto::load_for_training(&folder, device, recipe.seed, frozen)?;
+                    (folder, loaded)
+                }
+                None => {
+                    let folder = prepare_new_model(recipe, &mixture)?;
+                    let loaded = auto::create(&folder, device, recipe.seed, frozen)?;
+                    (folder, loaded)
+                }
+            };
+            (folder, loaded, state, None)
+        }
+    };
+    let mut optimizer = AdamW::new(recipe.optimizer, loaded.weights.variables());
+    if let Some(moments) = moments
+        && !optimizer.restore(moments)
+    {
+        let problem = "its optimizer does not fit its model: the folder was changed".to_owned();
+        return Err(Error::Recipe {
+            origin: folder.label(),
+            problem,
+        });
+    }
+    if optimizer.variables().is_empty() {
+        let problem = format!(
+            "`model.freeze` {:?} leaves nothing to train",
+            recipe.model.freeze
+        );
+        return Err(Error::Recipe {
+            origin: "the recipe".into(),
+            problem,
+        });
+    }
+    let processor = loaded.processor.clone();
+    let run = Run {
+        recipe,
+        device,
+        folder,
+        checkpoints,
+        optimizer,
+        loaded,
+        processor,
+    };
+    run.go(state, mixture, observer)
+}
+
+/// Writes what a new model needs before its first step: config, preprocessor, tokenizer.
+fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
+    let refuse = |problem: &str| Error::Recipe {
+        origin: "the recipe".into(),
+        problem: problem.to_owned(),
+    };
+    let mut config = recipe
+        .model
+        .config
+        .clone()
+        .ok_or_else(|| refuse("`model.config` is missing"))?;
+    let preprocessor = recipe
+        .model
+        .preprocessor
+        .as_ref()
+        .ok_or_else(|| refuse("`model.preprocessor` is missing: a new model needs one"))?;
+    let tokenizer = recipe
+        .model
+        .tokenizer
+        .as_ref()
+        .ok_or_else(|| refuse("`model.tokenizer` is missing: a new model needs one"))?;
+    let trained = train_tokenizer(
+        mixture.captions(tokenizer.scene_captions).into_iter(),
+        tokenizer.vocabulary,
+    )?;
+    let entries = trained["model"]["vocab"]
+        .as_object()
+        .map_or(0, serde_json::Map::len);
+    let text = &mut config["text_config"];
+    if !text.is_object() {
+        return Err(refuse("`model.config.text_config` is missing"));
+    }
+    text["vocab_size"] = json!(entries);
+    // The two last entries, as CLIP has them.
+    text["bos_token_id"] = json!(entries.saturating_sub(2));
+    text["eos_token_id"] = json!(entries.saturating_sub(1));
+    text["pad_token_id"] = json!(entries.saturating_sub(1));
+    let context = text
+        .get("max_position_embeddings")
+        .and_then(Value::as_u64)
+        .unwrap_or(77) as usize;
+    let folder = recipe.output.join("start");
+    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+    for (file, value) in [
+        ("config.json", &config),
+        ("preprocessor_config.json", preprocessor),
+        ("tokenizer.json", &trained),
+        ("tokenizer_config.json", &tokenizer_config(context)),
+    ] {
+        let text = serde_json::to_string_pretty(value).unwrap_or_default();
+        write_atomically(&folder.join(file), text.as_bytes())?;
+    }
+    Ok(Folder::open(&folder)?)
+}
+
+struct Run<'a> {
+    recipe: &'a Recipe,
+    device: &'a Device,
+    folder: Folder,
+    checkpoints: Checkpoints,
+    optimizer: AdamW,
+    loaded: Loaded,
+    processor: Arc<dari_models::Processor>,
+}
+
+impl Run<'_> {
+    fn go(
+        self,
+        mut state: State,
+        mixture: Arc<Mixture>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let train = &self.recipe.train;
+        observer.started(&self.describe(&mixture, &state));
+        let mut metrics = Metrics::open(&self.recipe.output.join("metrics.jsonl"), state.step)?;
+        let mut ahead = Ahead::start(
+            mixture,
+            self.processor.clone(),
+            state.step + 1,
+            train.steps,
+            train.workers,
+        );
+        while state.step < train.steps {
+            let began = Instant::now();
+            let Some(batch) = ahead.next() else { break };
+            let batch = batch?;
+            for message in &batch.skipped {
+                observer.skipped(message);
+            }
+            state.skipped += batch.skipped.len() as u64;
+            let mut report = self.step(&batch, state.skipped)?;
+            report.pairs_per_second = train.batch as f64 / began.elapsed().as_secs_f64().max(1e-9);
+            state.step = batch.step;
+            metrics.write(&report)?;
+            observer.stepped(&report);
+            let stop = observer.stop();
+            if stop
+                || state.step.is_multiple_of(train.checkpoint_every)
+                || state.step == train.steps
+            {
+                metrics.flush()?;
+                let folder = self.save(&state)?;
+                observer.saved(&folder);
+                if stop && state.step < train.steps {
+                    return Ok(Outcome::Stopped(folder));
+                }
+            }
+        }
+        let output = self.recipe.output.join("model");
+        checkpoint::write_model(&output, &self.loaded, &self.folder, Saved::F32)?;
+        Ok(Outcome::Finished(output))
+    }
+
+    fn describe(&self, mixture: &Mixture, state: &State) -> Vec<String> {
+        let variables = self.optimizer.variables();
+        let trained: usize = variables.iter().map(|(_, v)| v.elem_count()).sum();
+        let total: usize = self
+            .loaded
+            .weights
+            .tensors()
+            .iter()
+            .map(|(_, t)| t.elem_count())
+            .sum();
+        let mut lines = vec![format!(
+            "{}: {trained} of {total} weights are trained",
+            self.loaded.model.kind()
+        )];
+        lines.extend(mixture.describe());
+        if state.step > 0 {
+            lines.push(format!("taken up again after step {}", state.step));
+        }
+        lines
+    }
+
+    fn save(&self, state: &State) -> Result<PathBuf> {
+        // Never over the last good one: a checkpoint with a number that is none is no checkpoint.
+        for (name, variable) in self.optimizer.variables() {
+            let sum = variable.as_tensor().sum_all()?.to_scalar::<f32>()?;
+            if !sum.is_finite() {
+                return Err(self.not_finite(state.step, format!("`{name}`")));
+            }
+        }
+        self.checkpoints
+            .write(state, &self.loaded, &self.folder, self.optimizer.moments())
+    }
+
+    fn step(&self, batch: &Batch, skipped: u64) -> Result<StepReport> {
+        let train = &self.recipe.train;
+        let Some(model) = self.loaded.model.contrastive() else {
+            let problem = format!(
+                "a `{}` model has no contrastive loss; clip and siglip can be trained",
+                self.loaded.model.kind()
+            );
+            return Err(Error::Recipe {
+                origin: "the recipe".into(),
+                problem,
+            });
+        };
+        let pixels = self.processor.stack(batch.pixels.clone(), self.device)?;
+        let pictures = loss::normalise(&model.embed_pictures(&pixels)?)?;
+        let texts = loss::normalise(&model.embed_texts(&batch.tokens)?)?;
+        let loss = model.loss(&pictures, &texts)?;
+        let value = loss.to_scalar::<f32>()?;
+        if !value.is_finite() {
+            return Err(self.not_finite(batch.step, "the loss".into()));
+        }
+        let gradients = loss.backward()?;
+        let norm = match self.optimizer.gradient_norm(&gradients)? {
+            Ok(norm) => norm,
+            Err(what) => return Err(self.not_finite(batch.step, what)),
+        };
+        let rate = schedule::rate(
+            train.schedule,
+            train.learning_rate,
+            train.warmup,
+            train.steps,
+            batch.step,
+        );
+        self.optimizer.update(&gradients, rate, batch.step, norm)?;
+        for (name, variable) in self.optimizer.variables() {
+            if name == "logit_scale" {
+                clamp(variable.as_tensor(), LARGEST_LOG_SCALE)?;
+            }
+        }
+        Ok(StepReport {
+            step: batch.step,
+            steps: train.steps,
+            loss: value,
+            learning_rate: rate,
+            gradient_norm: norm,
+            logit_scale: model.log_scale()?.exp(),
+            pairs_per_second: 0.0,
+            skipped,
+        })
+    }
+
+    fn not_finite(&self, step: u64, what: String) -> Error {
+        let kept = match self.checkpoints.list() {
+            Ok(list) => list
+                .last()
+                .map_or("none".to_owned(), |path| path.display().to_string()),
+            Err(error) => error.to_string(),
+        };
+        Error::NotFinite { step, what, kept }
+    }
+}
+
+/// `metrics.jsonl`: a line a step; lines of steps that are run again are dropped first.
+struct Metrics {
+    path: PathBuf,
+    file: std::io::BufWriter<fs::File>,
+}
+
+impl Metrics {
+    fn open(path: &Path, done: u64) -> Result<Metrics> {
+        let old = match fs::read_to_string(path) {
+            Ok(old) => old,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(Error::File {
+                    path: path.to_owned(),
+                    error,
+                });
+            }
+        };
+        let step = |line: &str| serde_json::from_str::<Value>(line).ok()?["step"].as_u64();
+        let kept: String = old
+            .lines()
+            .filter(|line| step(line).is_some_and(|step| step <= done))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        write_atomically(path, kept.as_bytes())?;
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(Error::file(path))?;
+        Ok(Metrics {
+            path: path.to_owned(),
+            file: std::io::BufWriter::new(file),
+        })
+    }
+
+    fn write(&mut self, report: &StepReport) -> Result<()> {
+        let line = serde_json::to_string(report).unwrap_or_default();
+        writeln!(self.file, "{line}").map_err(Error::file(&self.path))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(Error::file(&self.path))
+    }
+}
