@@ -80,7 +80,7 @@ fn check_hugging_face(name: &str, folder: &Path, pads: bool) {
     };
     assert_eq!(open().padding(), usual, "{name}");
     let padded = open().with_padding(Padding::Context);
-    for (at, text) in texts().iter().enumerate().skip(3).take(3) {
+    for (at, text) in texts().iter().enumerate().skip(3).take(1) {
         let Encoded {
             ids: found,
             mask,

@@ -21,6 +21,19 @@ impl Tokens {
         Tokens { ids, mask }
     }
 
+    /// The first `length` tokens of every text.
+    pub fn cut(&self, length: usize) -> Tokens {
+        fn cut<T: Clone>(rows: &[Vec<T>], length: usize) -> Vec<Vec<T>> {
+            rows.iter()
+                .map(|row| row[..length.min(row.len())].to_vec())
+                .collect()
+        }
+        Tokens {
+            ids: cut(&self.ids, length),
+            mask: cut(&self.mask, length),
+        }
+    }
+
     /// The ids as a tensor `[batch, tokens]` in u32.
     pub fn tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         let tokens = self.ids.first().map_or(0, Vec::len);

@@ -1,1 +1,34 @@
-//! The library: load a model, ask it for what it can do.
+//! Dari: pictures and words in one library.
+//!
+//! ```no_run
+//! use dari::{Engine, Options};
+//!
+//! let engine = Engine::open("mini", &Options::default())?;
+//! let pictures = engine.embed_files(&["samples/red-apple.png".into()]);
+//! let words = engine.embed_texts(&["빨간 사과"])?;
+//! println!("{}", dari::cosine(pictures[0].as_ref().unwrap(), &words[0]));
+//! # Ok::<(), dari::Error>(())
+//! ```
+//!
+//! An [`Engine`] is a loaded model, asked for what it can do: embed, compare, classify. Searching
+//! is [`rank`] over embeddings. No server, no terminal and no database is compiled with this crate.
+
+mod devices;
+mod engine;
+mod error;
+mod names;
+
+pub use dari_data as data;
+pub use dari_data::image::{Limits, Picture};
+pub use dari_files as files;
+pub use dari_models as models;
+pub use dari_models::capability::Matching;
+pub use dari_nn as nn;
+pub use dari_nn::Precision;
+pub use devices::{device, devices};
+pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, rank};
+pub use error::{Error, Result};
+pub use names::{Named, SHORT_NAMES, open_folder};
+
+/// The name of the model in the binary.
+pub const EMBEDDED: &str = "mini";

@@ -120,6 +120,8 @@ impl ClipText {
     /// One vector a text, `[batch, width]`: the token at its end.
     pub fn pooled(&self, tokens: &Tokens) -> Result<Tensor> {
         let places = pool::end_of_text(&tokens.ids, self.end);
-        Ok(pool::places(&self.forward(tokens)?, &places)?)
+        // What stands behind every text's end is never looked at: it need not be computed.
+        let longest = places.iter().max().map_or(0, |place| place + 1);
+        Ok(pool::places(&self.forward(&tokens.cut(longest))?, &places)?)
     }
 }

@@ -1,0 +1,449 @@
+//! A loaded model, asked for what it can do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use dari_data::image::{self, Limits, Picture};
+use dari_files::Folder;
+use dari_models::capability::{EmbedPictures, EmbedTexts, Matching};
+use dari_models::{Loaded, Processor, auto};
+use dari_nn::{Precision, loss};
+use rayon::prelude::*;
+
+use crate::names::open_folder;
+use crate::{Error, Result, devices};
+
+/// How a model is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// In what precision its weights are kept.
+    pub precision: Precision,
+    /// Where it runs: `cpu`, `cuda`, `cuda:N`, `metal`.
+    pub device: String,
+    /// Bounds on the pictures that are opened.
+    pub limits: Limits,
+    /// Pictures or texts that the model takes at once.
+    pub batch: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            precision: Precision::F32,
+            device: "cpu".into(),
+            limits: Limits::default(),
+            batch: 32,
+        }
+    }
+}
+
+/// A model ready to answer.
+pub struct Engine {
+    name: String,
+    folder: Folder,
+    loaded: Loaded,
+    device: Device,
+    options: Options,
+}
+
+/// What a model can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Abilities {
+    /// Pictures to vectors.
+    pub embed_pictures: bool,
+    /// Texts to vectors.
+    pub embed_texts: bool,
+    /// Pictures against words: similarity, zero-shot labels, search.
+    pub compare: bool,
+    /// Its own labels for pictures.
+    pub classify: bool,
+    /// Masked words.
+    pub fill_mask: bool,
+}
+
+/// Embedded texts, and which of them were longer than the model reads.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// One unit vector a text.
+    pub vectors: Vec<Vec<f32>>,
+    /// Indices of texts that lost their end.
+    pub truncated: Vec<usize>,
+}
+
+/// A label and how probable the model finds it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Label {
+    /// The label.
+    pub label: String,
+    /// Softmax over all labels for CLIP and classifiers, sigmoid for SigLIP.
+    pub probability: f32,
+}
+
+impl Engine {
+    /// Loads a model: `mini` (embedded), a folder, a short name or a hub id.
+    pub fn open(model: &str, options: &Options) -> Result<Engine> {
+        Engine::from_folder(model, open_folder(model, &mut |_, _, _| {})?, options)
+    }
+
+    /// Loads a model from an opened folder.
+    pub fn from_folder(name: &str, folder: Folder, options: &Options) -> Result<Engine> {
+        let device = devices::device(&options.device)?;
+        let loaded = auto::load(&folder, &device, options.precision)?;
+        Ok(Engine {
+            name: name.to_owned(),
+            folder,
+            loaded,
+            device,
+            options: options.clone(),
+        })
+    }
+
+    /// The name under which it was opened.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its folder holds and what was built from it.
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// A fingerprint of all its files and its precision: equal fingerprints give equal vectors.
+    pub fn fingerprint(&self) -> Result<String> {
+        Ok(format!(
+            "{}-{}",
+            self.folder.fingerprint()?,
+            self.options.precision.name()
+        ))
+    }
+
+    /// What it can do.
+    pub fn abilities(&self) -> Abilities {
+        let model = &self.loaded.model;
+        Abilities {
+            embed_pictures: model.pictures().is_some(),
+            embed_texts: model.texts().is_some(),
+            compare: model.contrastive().is_some(),
+            classify: model.classifier().is_some(),
+            fill_mask: model.fill_mask().is_some(),
+        }
+    }
+
+    /// Values of one vector.
+    pub fn dim(&self) -> usize {
+        let model = &self.loaded.model;
+        match (model.pictures(), model.texts()) {
+            (Some(pictures), _) => pictures.picture_dim(),
+            (None, Some(texts)) => texts.text_dim(),
+            (None, None) => 0,
+        }
+    }
+
+    fn unable(&self, what: &'static str, instead: &'static str) -> Error {
+        Error::Unable {
+            model: self.name.clone(),
+            what,
+            instead,
+        }
+    }
+
+    fn pictures(&self) -> Result<&dyn EmbedPictures> {
+        self.loaded
+            .model
+            .pictures()
+            .ok_or_else(|| self.unable("see pictures", "take a CLIP, SigLIP or ViT model"))
+    }
+
+    fn texts(&self) -> Result<&dyn EmbedTexts> {
+        self.loaded
+            .model
+            .texts()
+            .ok_or_else(|| self.unable("read texts", "take a CLIP, SigLIP or BERT model"))
+    }
+
+    /// Unit vectors of pictures, in order.
+    pub fn embed_pictures(&self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>> {
+        self.embed_pictures_as_is(pictures)?
+            .into_iter()
+            .map(|vector| Ok(unit(vector)))
+            .collect()
+    }
+
+    /// Vectors of pictures as the model gives them, not brought to unit length.
+    pub fn embed_pictures_as_is(&self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>> {
+        let mut vectors = Vec::with_capacity(pictures.len());
+        for batch in pictures.chunks(self.options.batch.max(1)) {
+            let image = self.loaded.processor.image()?;
+            let pixels = batch
+                .par_iter()
+                .map(|picture| image.process(picture))
+                .collect();
+            vectors.extend(self.embed_pixels(pixels)?);
+        }
+        Ok(vectors)
+    }
+
+    fn embed_pixels(&self, pixels: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+        let pixels = self.loaded.processor.stack(pixels, &self.device)?;
+        Ok(self.pictures()?.embed_pictures(&pixels)?.to_vec2()?)
+    }
+
+    /// Unit vectors of picture files, each with its own answer: one bad file spoils no other.
+    pub fn embed_files(&self, files: &[PathBuf]) -> Vec<Result<Vec<f32>>> {
+        self.embed_files_as_is(files)
+            .into_iter()
+            .map(|answer| answer.map(unit))
+            .collect()
+    }
+
+    /// The same, not brought to unit length.
+    pub fn embed_files_as_is(&self, files: &[PathBuf]) -> Vec<Result<Vec<f32>>> {
+        self.each_file(files, &|pixels| self.embed_pixels(pixels))
+    }
+
+    /// Opens files in parallel, batch by batch, and runs `model` on what could be opened.
+    fn each_file<T>(
+        &self,
+        files: &[PathBuf],
+        model: &dyn Fn(Vec<Vec<f32>>) -> Result<Vec<T>>,
+    ) -> Vec<Result<T>> {
+        let mut answers = Vec::with_capacity(files.len());
+        for batch in files.chunks(self.options.batch.max(1)) {
+            let opened: Vec<Result<Vec<f32>>> = batch
+                .par_iter()
+                .map(|file| {
+                    Ok(self
+                        .loaded
+                        .processor
+                        .image()?
+                        .process(&image::open(file, &self.options.limits)?))
+                })
+                .collect();
+            let mut failed = Vec::new();
+            let mut pixels = Vec::new();
+            for answer in opened {
+                match answer {
+                    Ok(one) => {
+                        pixels.push(one);
+                        failed.push(None);
+                    }
+                    Err(error) => failed.push(Some(error)),
+                }
+            }
+            let outcome = if pixels.is_empty() {
+                Ok(Vec::new())
+            } else {
+                model(pixels)
+            };
+            let (mut good, problem) = match outcome {
+                Ok(good) => (good.into_iter(), None),
+                Err(error) => (Vec::new().into_iter(), Some(error.to_string())),
+            };
+            for failure in failed {
+                answers.push(match (failure, &problem) {
+                    (Some(error), _) => Err(error),
+                    (None, Some(problem)) => Err(Error::Option {
+                        option: "model",
+                        found: self.name.clone(),
+                        expected: problem.clone(),
+                    }),
+                    (None, None) => good.next().ok_or_else(|| {
+                        self.unable(
+                            "answer for each picture",
+                            "this is a defect: please report it",
+                        )
+                    }),
+                });
+            }
+        }
+        answers
+    }
+
+    /// Unit vectors of texts, in order.
+    pub fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        Ok(self.embed_texts_noting(texts)?.vectors)
+    }
+
+    /// Unit vectors of texts, and which texts were too long.
+    pub fn embed_texts_noting(&self, texts: &[&str]) -> Result<Texts> {
+        let mut found = self.embed_texts_as_is(texts)?;
+        found.vectors = found.vectors.into_iter().map(unit).collect();
+        Ok(found)
+    }
+
+    /// The same, not brought to unit length.
+    pub fn embed_texts_as_is(&self, texts: &[&str]) -> Result<Texts> {
+        let mut found = Texts {
+            vectors: Vec::with_capacity(texts.len()),
+            truncated: Vec::new(),
+        };
+        for (number, batch) in texts.chunks(self.options.batch.max(1)).enumerate() {
+            let prepared = self.loaded.processor.tokens(batch)?;
+            let first = number * self.options.batch.max(1);
+            found
+                .truncated
+                .extend(prepared.truncated.iter().map(|index| first + index));
+            found.vectors.extend(
+                self.texts()?
+                    .embed_texts(&prepared.tokens)?
+                    .to_vec2::<f32>()?,
+            );
+        }
+        Ok(found)
+    }
+
+    /// One unit vector a label: the mean over the templates, in which `{}` stands for the label
+    /// (Radford et al. 2021, prompt ensembling).
+    pub fn embed_labels(&self, labels: &[String], templates: &[String]) -> Result<Texts> {
+        let mut texts = Vec::with_capacity(labels.len() * templates.len());
+        for label in labels {
+            for template in templates {
+                texts.push(match template.contains("{}") {
+                    true => template.replace("{}", label),
+                    false => format!("{template} {label}"),
+                });
+            }
+        }
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let all = self.embed_texts_noting(&texts)?;
+        let per = templates.len().max(1);
+        let vectors = all.vectors.chunks(per).map(mean).collect();
+        Ok(Texts {
+            vectors,
+            truncated: all.truncated.into_iter().map(|index| index / per).collect(),
+        })
+    }
+
+    /// Logits of unit picture vectors against unit text vectors, `[pictures][texts]`.
+    pub fn logits(&self, pictures: &[Vec<f32>], texts: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        let Some(model) = self.loaded.model.contrastive() else {
+            return Err(self.unable("compare pictures with words", "take a CLIP or SigLIP model"));
+        };
+        if pictures.is_empty() || texts.is_empty() {
+            return Ok(vec![Vec::new(); pictures.len()]);
+        }
+        let tensor = |rows: &[Vec<f32>]| {
+            Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &self.device)
+        };
+        Ok(model
+            .logits(&tensor(pictures)?, &tensor(texts)?)?
+            .to_vec2()?)
+    }
+
+    /// How its logits become probabilities.
+    pub fn matching(&self) -> Result<Matching> {
+        match self.loaded.model.contrastive() {
+            Some(model) => Ok(model.matching()),
+            None => Err(self.unable("compare pictures with words", "take a CLIP or SigLIP model")),
+        }
+    }
+
+    /// Zero-shot: which of `labels` each picture vector shows, most probable first.
+    pub fn classify(
+        &self,
+        pictures: &[Vec<f32>],
+        labels: &[String],
+        templates: &[String],
+    ) -> Result<Vec<Vec<Label>>> {
+        let texts = self.embed_labels(labels, templates)?.vectors;
+        let matching = self.matching()?;
+        let logits = self.logits(pictures, &texts)?;
+        Ok(logits
+            .iter()
+            .map(|row| sorted(labels, matching.probabilities(row)))
+            .collect())
+    }
+
+    /// A classifier checkpoint's own labels of picture files, most probable first.
+    pub fn classify_files(&self, files: &[PathBuf]) -> Vec<Result<Vec<Label>>> {
+        let own = |pixels: Vec<Vec<f32>>| -> Result<Vec<Vec<Label>>> {
+            let Some(model) = self.loaded.model.classifier() else {
+                return Err(self.unable(
+                    "name labels of its own",
+                    "give --labels to a CLIP or SigLIP model, or take a ViT classifier",
+                ));
+            };
+            let logits = model
+                .classify(&self.loaded.processor.stack(pixels, &self.device)?)?
+                .to_vec2::<f32>()?;
+            Ok(logits
+                .iter()
+                .map(|row| sorted(model.labels(), Matching::Softmax.probabilities(row)))
+                .collect())
+        };
+        self.each_file(files, &own)
+    }
+
+    /// The processor, shared with threads that prepare ahead.
+    pub fn processor(&self) -> Arc<Processor> {
+        self.loaded.processor.clone()
+    }
+
+    /// Texts or pictures of a model's tensor, brought to unit length on its device.
+    pub fn normalise(&self, vectors: &Tensor) -> Result<Tensor> {
+        Ok(loss::normalise(vectors)?)
+    }
+}
+
+fn sorted(labels: &[String], probabilities: Vec<f32>) -> Vec<Label> {
+    let mut found: Vec<Label> = labels
+        .iter()
+        .cloned()
+        .zip(probabilities)
+        .map(|(label, probability)| Label { label, probability })
+        .collect();
+    // Stable: equal labels stay in the order they were given.
+    found.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    found
+}
+
+/// To unit length; a vector of zeros stays as it is.
+fn unit(mut vector: Vec<f32>) -> Vec<f32> {
+    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if norm > 0.0 {
+        for x in &mut vector {
+            *x /= norm;
+        }
+    }
+    vector
+}
+
+fn mean(vectors: &[Vec<f32>]) -> Vec<f32> {
+    let mut total = vec![0.0; vectors.first().map_or(0, Vec::len)];
+    for vector in vectors {
+        for (sum, x) in total.iter_mut().zip(vector) {
+            *sum += x / vectors.len() as f32;
+        }
+    }
+    unit(total)
+}
+
+/// Cosine of two unit vectors.
+pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// A place in a ranking.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranked {
+    /// Which candidate.
+    pub index: usize,
+    /// Its cosine with the query.
+    pub score: f32,
+}
+
+/// The `k` candidates nearest to a query, nearest first; ties by index. All are unit vectors.
+pub fn rank(query: &[f32], candidates: &[Vec<f32>], k: usize) -> Vec<Ranked> {
+    let mut found: Vec<Ranked> = candidates
+        .iter()
+        .enumerate()
+        .map(|(index, vector)| Ranked {
+            index,
+            score: cosine(query, vector),
+        })
+        .collect();
+    found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index)));
+    found.truncate(k);
+    found
+}

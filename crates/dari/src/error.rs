@@ -1,0 +1,50 @@
+//! What the library's callers may meet.
+
+/// An error of the library.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A model could not be loaded or run.
+    #[error(transparent)]
+    Model(#[from] dari_models::Error),
+    /// An option that cannot be taken.
+    #[error("{option} is `{found}`: {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// The model cannot do this.
+    #[error("{model} cannot {what}: {instead}")]
+    Unable {
+        /// The model.
+        model: String,
+        /// What was asked.
+        what: &'static str,
+        /// What can.
+        instead: &'static str,
+    },
+}
+
+macro_rules! through_model {
+    ($($kind:ty),*) => {$(
+        impl From<$kind> for Error {
+            fn from(error: $kind) -> Error {
+                Error::Model(error.into())
+            }
+        }
+    )*};
+}
+
+through_model!(
+    candle_core::Error,
+    dari_nn::Error,
+    dari_files::Error,
+    dari_data::image::Error,
+    dari_data::text::Error
+);
+
+/// A result of the library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
