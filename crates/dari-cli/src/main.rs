@@ -28,6 +28,7 @@ impl Observer for Say {
 }
 #[allow(clippy::print_stdout)]
 fn main() {
+    dari_kernels::memory::keep();
     let a: Vec<String> = std::env::args().skip(1).collect();
     let r = Recipe::read(std::path::Path::new(&a[0]), &a[1..]).unwrap();
     println!(

@@ -13,6 +13,7 @@ pub mod adamw;
 pub mod attention;
 pub mod gemm;
 pub mod level;
+pub mod memory;
 pub mod norm;
 pub mod patch;
 
