@@ -351,7 +351,7 @@ impl Engine {
         let logits = self.logits(pictures, &texts)?;
         Ok(logits
             .iter()
-            .map(|row| sorted(labels, matching.probabilities(row)))
+            .map(|row| sorted_labels(labels, matching.probabilities(row)))
             .collect())
     }
 
@@ -369,7 +369,7 @@ impl Engine {
                 .to_vec2::<f32>()?;
             Ok(logits
                 .iter()
-                .map(|row| sorted(model.labels(), Matching::Softmax.probabilities(row)))
+                .map(|row| sorted_labels(model.labels(), Matching::Softmax.probabilities(row)))
                 .collect())
         };
         self.each_file(files, &own)
@@ -386,14 +386,14 @@ impl Engine {
     }
 }
 
-fn sorted(labels: &[String], probabilities: Vec<f32>) -> Vec<Label> {
+/// Labels with their probabilities, most probable first; equals stay in the order given.
+pub fn sorted_labels(labels: &[String], probabilities: Vec<f32>) -> Vec<Label> {
     let mut found: Vec<Label> = labels
         .iter()
         .cloned()
         .zip(probabilities)
         .map(|(label, probability)| Label { label, probability })
         .collect();
-    // Stable: equal labels stay in the order they were given.
     found.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     found
 }

@@ -19,6 +19,7 @@ mod walk;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 pub use error::Error;
 pub use report::{Progress, Report};
@@ -31,6 +32,24 @@ use walk::KeyRange;
 const DATABASE: &str = "index.sqlite";
 /// Vectors without a picture that are kept for its return.
 const SPARE: usize = 1024;
+
+/// The pictures of a folder, in the order of their paths, and what could not be looked at.
+#[derive(Debug, Default)]
+pub struct Pictures {
+    /// The pictures.
+    pub pictures: Vec<PathBuf>,
+    /// Files and folders that could not be looked at, and why.
+    pub problems: Vec<(PathBuf, String)>,
+}
+
+/// Finds the pictures below a folder by the index's own rules.
+pub fn pictures_in(folder: &Path) -> Pictures {
+    let walk = walk::find(folder, &mut |_| {}, &AtomicBool::new(false));
+    Pictures {
+        pictures: walk.pictures.iter().map(walk::Candidate::path).collect(),
+        problems: walk.failed,
+    }
+}
 
 /// A picture found by a search.
 #[derive(Debug, Clone, PartialEq)]

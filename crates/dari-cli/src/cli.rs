@@ -1,0 +1,385 @@
+//! Every command and option, defined once: help, man page and completions come from here.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::korean;
+use crate::language::{Language, language};
+use crate::screen;
+
+/// See, speak and understand: pictures and words in one engine.
+#[derive(Debug, Parser)]
+#[command(name = "dari", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dari search \"빨간 사과\" --in samples
+  dari classify photo.jpg --labels \"cat,dog,강아지\"
+  dari embed --images *.jpg --texts \"a red apple\" --output vectors.npy";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Turn pictures and texts into vectors
+    Embed(Embed),
+    /// Say which of some labels each picture shows
+    Classify(Classify),
+    /// Show how near pictures and texts are, as a heat map
+    Similarity(Similarity),
+    /// Take the pictures of a folder into the search index
+    Index(Index),
+    /// Find pictures by words, or by a picture
+    Search(Search),
+    /// List, describe or fetch models
+    Models(Models),
+    /// Tell what this machine and this build can do
+    Doctor(Doctor),
+    /// Train a model by a recipe
+    Train(Train),
+    /// Write completions for a shell
+    Completions(Completions),
+    /// Write the manual page
+    Man(Man),
+}
+
+/// How a model is loaded and run.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelOptions {
+    /// The model: a folder, a hub id, or a short name of `dari models list`
+    #[arg(long, value_name = "MODEL", default_value = dari::EMBEDDED, env = "DARI_MODEL")]
+    pub model: String,
+    /// Precision in which the weights are kept
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
+    /// Where it runs: cpu, cuda, cuda:N or metal
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Threads to use; all cores when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Pictures or texts that go through the model at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch: u16,
+}
+
+/// The precisions to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// Single precision
+    F32,
+    /// bfloat16 weights, half the memory
+    Bf16,
+}
+
+/// Arguments of `dari embed`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+One row an input: pictures first, then texts, each in the order given. A picture that cannot be read
+keeps its row, filled with NaN in .npy and with an \"error\" in .jsonl, and is named on stderr.
+
+JSON, one object a line: {\"input\", \"kind\": \"picture\"|\"text\", \"vector\": [..]} or {.., \"error\"}
+
+Examples:
+  dari embed --images a.jpg b.png --texts \"a red apple\" --output vectors.npy
+  dari embed --texts \"빨간 사과\" --json")]
+pub struct Embed {
+    /// Pictures, or folders of them
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub images: Vec<PathBuf>,
+    /// Texts
+    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    pub texts: Vec<String>,
+    /// Texts, one a line of this file
+    #[arg(long, value_name = "FILE")]
+    pub texts_file: Option<PathBuf>,
+    /// Where to write: .npy (float32, [n, dim]) or .jsonl; JSON lines to stdout when absent
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Give the vectors as the model does, not brought to unit length
+    #[arg(long)]
+    pub no_normalize: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+/// Arguments of `dari classify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With several templates a label's vector is the mean over them. CLIP's probabilities sum to 1 over the
+labels; SigLIP's are each label's own. A classifier checkpoint needs no labels: it has its own.
+
+JSON, one object a line: {\"picture\", \"labels\": [{\"label\", \"probability\"}, ..]} or {\"picture\", \"error\"}
+
+Examples:
+  dari classify photo.jpg --labels \"cat,dog,강아지\"
+  dari classify *.png --labels-file labels.txt --template \"a photo of a {}\" --template \"a drawing of a {}\"")]
+pub struct Classify {
+    /// Pictures, or folders of them
+    #[arg(required = true, value_name = "IMG")]
+    pub images: Vec<PathBuf>,
+    /// Labels, separated by commas
+    #[arg(long, value_name = "LABELS")]
+    pub labels: Vec<String>,
+    /// Labels, one a line of this file
+    #[arg(long, value_name = "FILE")]
+    pub labels_file: Option<PathBuf>,
+    /// What a label is put into, {} standing for it; may be given many times
+    #[arg(long, value_name = "TEXT")]
+    pub template: Vec<String>,
+    /// Labels shown for each picture
+    #[arg(long, short = 'k', value_name = "K", default_value_t = 5)]
+    pub top: usize,
+    /// Print JSON lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+/// Arguments of `dari similarity`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+JSON, one object: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probability\": [[..]]},
+the matrices a row a picture.
+
+Examples:
+  dari similarity --images samples --texts \"빨간 사과\" \"a yellow boat\"
+  dari similarity --images a.png b.png --texts cat dog --png heatmap.png")]
+pub struct Similarity {
+    /// Pictures, or folders of them
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub images: Vec<PathBuf>,
+    /// Texts
+    #[arg(long, value_name = "TEXT", num_args = 1.., required = true)]
+    pub texts: Vec<String>,
+    /// Draw the heat map as a picture: a row a picture, a column a text, numbered in order
+    #[arg(long, value_name = "FILE")]
+    pub png: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+/// Arguments of `dari index`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The index lies in the user's data folder ($DARI_DATA_HOME, else the system's own place), never among
+the pictures. Only what changed is embedded again; a run that was cut short is carried on.
+
+JSON, one object: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}]}
+
+Example:
+  dari index ~/Pictures")]
+pub struct Index {
+    /// The folder of pictures
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+/// Arguments of `dari search`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --in, the folder is taken into the index first; without, all that this model has indexed is
+searched. Words and a picture together look for both.
+
+JSON, one object a line: {\"rank\", \"score\", \"path\"}
+
+Examples:
+  dari search \"빨간 사과\" --in samples
+  dari search --image cat.jpg -k 20
+  dari search \"a boat at sea\" --in ~/Pictures --html found.html")]
+pub struct Search {
+    /// The words to look for
+    #[arg(value_name = "QUERY", required_unless_present = "image")]
+    pub query: Option<String>,
+    /// A picture to look for pictures like it
+    #[arg(long, value_name = "IMG")]
+    pub image: Option<PathBuf>,
+    /// The folder to search
+    #[arg(long = "in", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Pictures to show
+    #[arg(short = 'k', value_name = "K", default_value_t = 10)]
+    pub k: usize,
+    /// Write what was found as a page with its pictures inside
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+/// Arguments of `dari models`.
+#[derive(Debug, Args)]
+pub struct Models {
+    #[command(subcommand)]
+    pub action: ModelsAction,
+}
+
+/// What to do with models.
+#[derive(Debug, Subcommand)]
+pub enum ModelsAction {
+    /// List the embedded model, those fetched, and the short names
+    List {
+        /// Print JSON lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what a model is and can do
+    Show {
+        /// The model: a folder, a hub id, or a short name
+        model: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch a model from the hub
+    Pull {
+        /// The model: a hub id or a short name
+        model: String,
+    },
+}
+
+/// Arguments of `dari doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `dari train`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Recipes are TOML; those of the project lie under recipes/. Checkpoints are model folders in the public
+layout. Ctrl-C ends with a checkpoint; --resume goes on from the newest, as if never interrupted.
+
+Examples:
+  dari train recipes/mini.toml
+  dari train recipes/mini.toml --resume
+  dari train recipes/scenes.toml --set train.steps=200 --set output=runs/try")]
+pub struct Train {
+    /// The recipe
+    #[arg(value_name = "RECIPE")]
+    pub recipe: PathBuf,
+    /// Go on from the newest checkpoint, if there is one
+    #[arg(long)]
+    pub resume: bool,
+    /// Lay a setting over the recipe's; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// Where it runs: cpu, cuda, cuda:N or metal
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Threads to use; all cores when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print JSON lines, a step each
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `dari completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `dari man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write one page a command into this folder; the main page to stdout when absent
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// A wrong command line that only shows when the arguments are looked at together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// The command line, settled.
+#[derive(Debug)]
+pub struct Settled {
+    /// What to do.
+    pub command: Command,
+}
+
+/// The command line's definition in the user's language.
+pub fn definition() -> clap::Command {
+    match language() {
+        Language::English => Cli::command(),
+        Language::Korean => korean::translate(Cli::command()),
+    }
+}
+
+/// Parses the command line; help and mistakes are answered here, with their exit code.
+pub fn parse() -> Result<Settled, ExitCode> {
+    let parsed = definition()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => {
+            settle_threads(&cli.command);
+            Ok(Settled {
+                command: cli.command,
+            })
+        }
+        Err(error) => {
+            // Help and version are no errors, and a closed pipe is none of ours.
+            let _ = error.print();
+            Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
+        }
+    }
+}
+
+fn settle_threads(command: &Command) {
+    let threads = match command {
+        Command::Embed(Embed { model, .. })
+        | Command::Classify(Classify { model, .. })
+        | Command::Similarity(Similarity { model, .. })
+        | Command::Index(Index { model, .. })
+        | Command::Search(Search { model, .. }) => model.threads,
+        Command::Train(train) => train.threads,
+        _ => None,
+    };
+    if let Some(threads) = threads
+        && let Err(error) = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.into())
+            .build_global()
+    {
+        screen::warn(&format!("--threads {threads} could not be set: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+        korean::translate(Cli::command()).debug_assert();
+    }
+}

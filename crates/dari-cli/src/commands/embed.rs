@@ -1,0 +1,165 @@
+//! `dari embed`: pictures and texts to vectors.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::cli::{Embed, Usage};
+use crate::{inputs, screen};
+
+/// One input's row.
+struct Row {
+    input: String,
+    kind: &'static str,
+    vector: Result<Vec<f32>, String>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
+    let mut texts = arguments.texts.clone();
+    if let Some(file) = &arguments.texts_file {
+        texts.extend(inputs::lines(file)?);
+    }
+    if arguments.images.is_empty() && texts.is_empty() {
+        return Err(
+            Usage("nothing to embed: give --images, --texts or --texts-file".into()).into(),
+        );
+    }
+    let format = match &arguments.output {
+        Some(path) => Format::of(path)?,
+        None => Format::JsonLines,
+    };
+    let files = inputs::pictures(&arguments.images)?;
+    let engine = inputs::open(&arguments.model)?;
+    let mut rows = Vec::with_capacity(files.len() + texts.len());
+    let bar = screen::bar(files.len() as u64, "pictures");
+    for batch in files.chunks(arguments.model.batch.into()) {
+        let vectors = match arguments.no_normalize {
+            true => engine.embed_files_as_is(batch),
+            false => engine.embed_files(batch),
+        };
+        for (file, vector) in batch.iter().zip(vectors) {
+            let vector = vector.map_err(|error| error.to_string());
+            if let Err(message) = &vector {
+                bar.suspend(|| screen::error(message));
+            }
+            rows.push(Row {
+                input: file.display().to_string(),
+                kind: "picture",
+                vector,
+            });
+        }
+        bar.inc(batch.len() as u64);
+    }
+    bar.finish_and_clear();
+    if !texts.is_empty() {
+        let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let found = match arguments.no_normalize {
+            true => engine.embed_texts_as_is(&borrowed)?,
+            false => engine.embed_texts_noting(&borrowed)?,
+        };
+        inputs::warn_of_long_texts(&borrowed, &found.truncated);
+        for (text, vector) in texts.iter().zip(found.vectors) {
+            rows.push(Row {
+                input: text.clone(),
+                kind: "text",
+                vector: Ok(vector),
+            });
+        }
+    }
+    let failures = rows.iter().filter(|row| row.vector.is_err()).count();
+    match &arguments.output {
+        None => write_lines(&mut std::io::stdout().lock(), &rows)?,
+        Some(path) => {
+            write_file(path, format, &rows, engine.dim())
+                .with_context(|| path.display().to_string())?;
+            if arguments.json {
+                screen::json(
+                    &json!({"output": path.display().to_string(), "rows": rows.len(), "dim": engine.dim(), "failed": failures}),
+                )?;
+            } else {
+                let (path, rows, dim) = (path.display(), rows.len(), engine.dim());
+                screen::note(&format!("{path}: [{rows}, {dim}]"));
+            }
+        }
+    }
+    Ok(Outcome::of(failures))
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Npy,
+    JsonLines,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Format, Usage> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("npy") => Ok(Format::Npy),
+            Some("jsonl" | "ndjson") => Ok(Format::JsonLines),
+            _ => Err(Usage(format!(
+                "--output is `{}`: expected a name that ends in .npy or .jsonl",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// Beside its place first, then renamed: a full disk leaves no half of a file.
+fn write_file(path: &Path, format: Format, rows: &[Row], dim: usize) -> std::io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    let written = File::create(partial).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        match format {
+            Format::Npy => write_npy(&mut out, rows, dim)?,
+            Format::JsonLines => write_lines(&mut out, rows)?,
+        }
+        out.into_inner()
+            .map_err(|error| error.into_error())?
+            .sync_all()
+    });
+    match written {
+        Ok(()) => std::fs::rename(partial, path),
+        Err(error) => {
+            // Of a half-written file there is nothing to keep.
+            let _ = std::fs::remove_file(partial);
+            Err(error)
+        }
+    }
+}
+
+/// NumPy's format 1.0: magic, a padded Python dictionary, then little-endian values.
+fn write_npy(out: &mut impl Write, rows: &[Row], dim: usize) -> std::io::Result<()> {
+    let shape = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {dim}), }}",
+        rows.len()
+    );
+    let padded = (10 + shape.len() + 1).next_multiple_of(64) - 10;
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(padded as u16).to_le_bytes())?;
+    write!(out, "{shape:<width$}\n", width = padded - 1)?;
+    let missing = vec![f32::NAN; dim];
+    for row in rows {
+        for value in row.vector.as_ref().unwrap_or(&missing) {
+            out.write_all(&value.to_le_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_lines(out: &mut impl Write, rows: &[Row]) -> std::io::Result<()> {
+    for row in rows {
+        let value: Value = match &row.vector {
+            Ok(vector) => json!({"input": row.input, "kind": row.kind, "vector": vector}),
+            Err(message) => json!({"input": row.input, "kind": row.kind, "error": message}),
+        };
+        writeln!(out, "{value}")?;
+    }
+    Ok(())
+}

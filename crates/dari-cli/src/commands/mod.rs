@@ -1,0 +1,11 @@
+//! The commands, a file each.
+
+pub mod classify;
+pub mod doctor;
+pub mod embed;
+pub mod index;
+pub mod models;
+pub mod reference;
+pub mod search;
+pub mod similarity;
+pub mod train;

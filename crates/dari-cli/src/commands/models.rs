@@ -1,0 +1,129 @@
+//! `dari models`: what there is, what it can do, and fetching it.
+
+use dari::files::{Folder, hub};
+use dari::{EMBEDDED, Engine, Options, SHORT_NAMES};
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::cli::{Models, ModelsAction, Usage};
+use crate::language::say;
+use crate::screen;
+
+/// Runs the command.
+pub fn run(arguments: &Models) -> anyhow::Result<Outcome> {
+    match &arguments.action {
+        ModelsAction::List { json } => list(*json)?,
+        ModelsAction::Show { model, json } => show(model, *json)?,
+        ModelsAction::Pull { model } => pull(model)?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn list(as_json: bool) -> anyhow::Result<()> {
+    let cached = hub::cached();
+    if as_json {
+        screen::json(&json!({"name": EMBEDDED, "where": "embedded"}))?;
+        for model in &cached {
+            screen::json(
+                &json!({"name": model.id, "where": "fetched", "path": model.path.display().to_string(), "bytes": model.bytes}),
+            )?;
+        }
+        for named in SHORT_NAMES {
+            screen::json(
+                &json!({"name": named.name, "where": "hub", "id": named.id, "what": named.what}),
+            )?;
+        }
+        return Ok(());
+    }
+    screen::print(&say!("In the binary:", "바이너리 안에:"))?;
+    screen::print(&say!(
+        "  mini               drawings and scenes, Korean and English",
+        "  mini               그림과 장면, 한국어와 영어"
+    ))?;
+    screen::print(&say!("Fetched:", "받아 둔 것:"))?;
+    for model in &cached {
+        screen::print(&format!(
+            "  {}  {:.1} MB",
+            model.id,
+            model.bytes as f64 / 1e6
+        ))?;
+    }
+    if cached.is_empty() {
+        screen::print(&say!("  none", "  없음"))?;
+    }
+    screen::print(&say!(
+        "Short names of public checkpoints:",
+        "공개 체크포인트의 짧은 이름:"
+    ))?;
+    for named in SHORT_NAMES {
+        screen::print(&format!(
+            "  {:<18} {:<42} {}",
+            named.name, named.id, named.what
+        ))?;
+    }
+    Ok(())
+}
+
+fn open(model: &str) -> anyhow::Result<Folder> {
+    let mut bar = screen::Fetching::default();
+    match dari::open_folder(model, &mut |file, done, total| bar.show(file, done, total)) {
+        Err(error @ dari::Error::Option { .. }) => Err(Usage(error.to_string()).into()),
+        other => Ok(other?),
+    }
+}
+
+fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
+    let folder = open(model)?;
+    let place = folder.label();
+    let engine = Engine::from_folder(model, folder, &Options::default())?;
+    let loaded = engine.loaded();
+    let weights: usize = loaded
+        .weights
+        .tensors()
+        .iter()
+        .map(|(_, tensor)| tensor.elem_count())
+        .sum();
+    let picture = loaded.processor.image().ok().map(|image| image.size());
+    let tokens = loaded.processor.text().ok().map(|text| text.context());
+    let abilities = serde_json::to_value(engine.abilities())?;
+    if as_json {
+        screen::json(&json!({
+            "model": model, "place": place, "kind": loaded.model.kind(), "weights": weights, "dim": engine.dim(),
+            "picture": picture, "tokens": tokens, "abilities": abilities, "unused": loaded.unused,
+            "fingerprint": engine.fingerprint()?,
+        }))?;
+        return Ok(());
+    }
+    let row =
+        |name: String, value: String| screen::print(&format!("{} {value}", screen::fit(&name, 16)));
+    row(say!("model", "모델"), model.to_owned())?;
+    row(say!("place", "위치"), place)?;
+    row(say!("kind", "종류"), loaded.model.kind().to_owned())?;
+    row(
+        say!("weights", "가중치"),
+        format!("{:.2} M", weights as f64 / 1e6),
+    )?;
+    row(say!("vector", "벡터"), engine.dim().to_string())?;
+    if let Some((height, width)) = picture {
+        row(say!("picture", "그림"), format!("{width} x {height}"))?;
+    }
+    if let Some(tokens) = tokens {
+        row(say!("tokens", "토큰"), tokens.to_string())?;
+    }
+    let can: Vec<&str> = match &abilities {
+        Value::Object(map) => map
+            .iter()
+            .filter(|(_, can)| **can == Value::Bool(true))
+            .map(|(name, _)| name.as_str())
+            .collect(),
+        _ => Vec::new(),
+    };
+    row(say!("can", "할 수 있는 일"), can.join(", "))?;
+    Ok(())
+}
+
+fn pull(model: &str) -> anyhow::Result<()> {
+    let folder = open(model)?;
+    screen::print(&folder.label())?;
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! `dari search`: pictures by words, or by a picture.
+
+use anyhow::Context;
+use dari::{Engine, Limits};
+use serde_json::json;
+
+use super::index;
+use crate::Outcome;
+use crate::cli::{Search, Usage};
+use crate::gallery::{self, GalleryItem};
+use crate::index::Hit;
+use crate::language::{language, say};
+use crate::screen::heat;
+use crate::{inputs, screen};
+
+/// Pixels of a thumbnail's longer side on the page.
+const THUMBNAIL: u32 = 480;
+
+/// Runs the command.
+pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
+    if arguments
+        .query
+        .as_ref()
+        .is_some_and(|query| query.trim().is_empty())
+    {
+        return Err(
+            Usage("QUERY is empty: say what to look for, in Korean or English".into()).into(),
+        );
+    }
+    let engine = inputs::open(&arguments.model)?;
+    engine
+        .matching()
+        .map_err(|error| Usage(error.to_string()))?;
+    let query = query(&engine, arguments)?;
+    let mut store = index::open(&engine)?;
+    let mut failures = 0;
+    if let Some(folder) = &arguments.folder {
+        failures = index::update(&mut store, &engine, folder, arguments.model.batch.into())?
+            .failed
+            .len();
+    } else if store.count(None)? == 0 {
+        let name = engine.name();
+        anyhow::bail!(say!(
+            "`{name}` has indexed no pictures yet: say --in DIR, or run `dari index DIR` first",
+            "`{name}`로 색인한 그림이 아직 없습니다: --in DIR을 주거나 먼저 `dari index DIR`을 실행하세요"
+        ));
+    }
+    let hits = store.search(&query, arguments.folder.as_deref(), arguments.k)?;
+    for (rank, hit) in hits.iter().enumerate() {
+        if arguments.json {
+            screen::json(
+                &json!({"rank": rank + 1, "score": hit.score, "path": hit.path.display().to_string()}),
+            )?;
+        } else {
+            screen::print(&format!(
+                "{:>3}  {:.3}  {}",
+                rank + 1,
+                hit.score,
+                hit.path.display()
+            ))?;
+        }
+    }
+    if let Some(page) = &arguments.html {
+        write_page(page, arguments, &hits).with_context(|| page.display().to_string())?;
+    }
+    Ok(Outcome::of(failures))
+}
+
+/// The vector to look for: the words', the picture's, or the mean of both.
+fn query(engine: &Engine, arguments: &Search) -> anyhow::Result<Vec<f32>> {
+    let mut vectors = Vec::new();
+    if let Some(words) = &arguments.query {
+        let found = engine.embed_texts_noting(&[words])?;
+        inputs::warn_of_long_texts(&[words], &found.truncated);
+        vectors.extend(found.vectors);
+    }
+    if let Some(image) = &arguments.image {
+        for vector in engine.embed_files(std::slice::from_ref(image)) {
+            vectors.push(vector?);
+        }
+    }
+    let mut mean = vec![0.0; engine.dim()];
+    for vector in &vectors {
+        for (sum, value) in mean.iter_mut().zip(vector) {
+            *sum += value;
+        }
+    }
+    Ok(mean)
+}
+
+fn write_page(page: &std::path::Path, arguments: &Search, hits: &[Hit]) -> std::io::Result<()> {
+    let thumbnails: Vec<Option<Vec<u8>>> = hits
+        .iter()
+        .map(|hit| {
+            let picture = dari::data::image::open(&hit.path, &Limits::default()).ok()?;
+            heat::thumbnail(
+                &picture,
+                THUMBNAIL.min(picture.width().max(picture.height())),
+            )?
+            .to_png()
+            .ok()
+        })
+        .collect();
+    let items: Vec<GalleryItem> = hits
+        .iter()
+        .zip(&thumbnails)
+        .map(|(hit, thumbnail)| GalleryItem {
+            path: &hit.path,
+            score: hit.score,
+            thumbnail: thumbnail.as_deref(),
+        })
+        .collect();
+    let picture = arguments
+        .image
+        .as_ref()
+        .map(|image| image.display().to_string());
+    let title = [arguments.query.clone(), picture]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" + ");
+    gallery::write(page, &title, language().code(), &items)
+}

@@ -1,0 +1,125 @@
+//! What the command line names: pictures, folders of them, lists of words, and the model.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use dari::{Engine, Options, Precision};
+
+use crate::cli::{self, ModelOptions, Usage};
+use crate::index;
+use crate::language::say;
+use crate::screen;
+
+/// Loads the model that the options name, with progress where it has to be fetched.
+pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
+    let settings = Options {
+        precision: match options.precision {
+            cli::Precision::F32 => Precision::F32,
+            cli::Precision::Bf16 => Precision::Bf16,
+        },
+        device: options.device.clone(),
+        batch: options.batch.into(),
+        ..Options::default()
+    };
+    // A wrong device is a wrong command line, and is said before anything is fetched.
+    dari::device(&options.device).map_err(|error| Usage(error.to_string()))?;
+    let mut bar = screen::Fetching::default();
+    let folder = match dari::open_folder(&options.model, &mut |file, done, total| {
+        bar.show(file, done, total)
+    }) {
+        Err(error @ dari::Error::Option { .. }) => return Err(Usage(error.to_string()).into()),
+        other => other?,
+    };
+    let engine = Engine::from_folder(&options.model, folder, &settings)?;
+    let unused = &engine.loaded().unused;
+    if !unused.is_empty() {
+        let (count, first) = (unused.len(), &unused[0]);
+        screen::warn(&say!(
+            "the checkpoint holds {count} tensors that this model has no place for, `{first}` among them",
+            "체크포인트에 이 모델이 쓰지 않는 텐서가 {count}개 있습니다 (예: `{first}`)"
+        ));
+    }
+    Ok(engine)
+}
+
+/// Files as given; folders replaced by the pictures in them, in order.
+pub fn pictures(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for argument in arguments {
+        if !argument.is_dir() {
+            files.push(argument.clone());
+            continue;
+        }
+        let found = index::pictures_in(argument);
+        for (path, problem) in &found.problems {
+            screen::warn(&format!("{}: {problem}", path.display()));
+        }
+        if found.pictures.is_empty() {
+            let folder = argument.display();
+            anyhow::bail!(say!(
+                "{folder}: no pictures here (jpg, png, webp, gif, bmp, tiff are looked for)",
+                "{folder}: 그림이 없습니다 (jpg, png, webp, gif, bmp, tiff를 찾습니다)"
+            ));
+        }
+        files.extend(found.pictures);
+    }
+    Ok(files)
+}
+
+/// The lines of a file that are not blank.
+pub fn lines(file: &Path) -> anyhow::Result<Vec<String>> {
+    let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let (path, at) = (file.display(), error.utf8_error().valid_up_to());
+        anyhow::anyhow!("{path}: not UTF-8 at byte {at}; save it as UTF-8")
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Labels from options and a file, blanks dropped; a label given twice counts once.
+pub fn labels(options: &[String], file: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let split = options.iter().flat_map(|list| list.split(','));
+    let mut all: Vec<String> = split
+        .map(str::trim)
+        .filter(|label| !label.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if let Some(file) = file {
+        all.extend(lines(file)?);
+    }
+    let mut seen = HashSet::new();
+    let mut twice = Vec::new();
+    all.retain(|label| {
+        let new = seen.insert(label.clone());
+        if !new && !twice.contains(label) {
+            twice.push(label.clone());
+        }
+        new
+    });
+    if !twice.is_empty() {
+        let list = twice.join(", ");
+        screen::warn(&say!(
+            "given more than once, counted once: {list}",
+            "여러 번 주어져 한 번만 셉니다: {list}"
+        ));
+    }
+    Ok(all)
+}
+
+/// Warns of texts that lost their end.
+pub fn warn_of_long_texts(texts: &[&str], truncated: &[usize]) {
+    for &index in truncated {
+        let start: String = texts.get(index).unwrap_or(&"").chars().take(40).collect();
+        screen::warn(&say!(
+            "longer than the model reads, its end was cut: \"{start}…\"",
+            "모델이 읽는 길이를 넘어 끝이 잘렸습니다: \"{start}…\""
+        ));
+    }
+}

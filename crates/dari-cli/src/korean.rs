@@ -1,0 +1,236 @@
+//! The command line's help in Korean: the same commands and options, a table of their texts.
+
+use clap::Command;
+
+/// Texts of one command: its name, what it does, what stands below its options.
+struct Page {
+    name: &'static str,
+    about: &'static str,
+    after: &'static str,
+    options: &'static [(&'static str, &'static str)],
+}
+
+/// Options that several commands share.
+const SHARED: &[(&str, &str)] = &[
+    (
+        "model",
+        "모델: 폴더, 허브 id, 또는 `dari models list`의 짧은 이름",
+    ),
+    ("precision", "가중치를 담아 두는 정밀도"),
+    ("device", "실행할 곳: cpu, cuda, cuda:N, metal"),
+    ("threads", "쓸 스레드 수. 없으면 모든 코어"),
+    ("batch", "한 번에 모델을 지나는 그림이나 글의 수"),
+    ("json", "JSON으로 출력 (한 줄에 하나)"),
+];
+
+const PAGES: &[Page] = &[
+    Page {
+        name: "dari",
+        about: "보고, 말하고, 이해합니다: 그림과 말을 하나의 엔진으로",
+        after: "\
+예:
+  dari search \"빨간 사과\" --in samples
+  dari classify photo.jpg --labels \"고양이,강아지,cat\"
+  dari embed --images *.jpg --texts \"빨간 사과\" --output vectors.npy",
+        options: &[],
+    },
+    Page {
+        name: "embed",
+        about: "그림과 글을 벡터로 바꿉니다",
+        after: "\
+입력 하나에 한 줄: 그림이 먼저, 글이 다음, 각각 준 순서대로. 읽지 못한 그림은 .npy에서는 NaN으로,
+.jsonl에서는 \"error\"로 자리를 지키고 stderr에 이름이 나옵니다.
+
+JSON, 한 줄에 하나: {\"input\", \"kind\": \"picture\"|\"text\", \"vector\": [..]} 또는 {.., \"error\"}
+
+예:
+  dari embed --images a.jpg b.png --texts \"빨간 사과\" --output vectors.npy
+  dari embed --texts \"빨간 사과\" --json",
+        options: &[
+            ("images", "그림 파일, 또는 그림이 든 폴더"),
+            ("texts", "글"),
+            ("texts_file", "한 줄에 글 하나씩 든 파일"),
+            ("output", "쓸 곳: .npy (float32, [n, dim]) 또는 .jsonl. 없으면 stdout에 JSON 줄로"),
+            ("no_normalize", "길이를 1로 맞추지 않고 모델이 준 대로"),
+        ],
+    },
+    Page {
+        name: "classify",
+        about: "그림마다 어떤 라벨에 해당하는지 말합니다",
+        after: "\
+템플릿이 여럿이면 라벨의 벡터는 그 평균입니다. CLIP의 확률은 라벨 전체에서 합이 1이고, SigLIP의
+확률은 라벨마다 따로입니다. 분류기 체크포인트는 자기 라벨이 있어 라벨을 주지 않아도 됩니다.
+
+JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}, ..]} 또는 {\"picture\", \"error\"}
+
+예:
+  dari classify photo.jpg --labels \"고양이,강아지,cat\"
+  dari classify *.png --labels-file labels.txt --template \"{} 사진\" --template \"{} 그림\"",
+        options: &[
+            ("images", "그림 파일, 또는 그림이 든 폴더"),
+            ("labels", "쉼표로 나눈 라벨"),
+            ("labels_file", "한 줄에 라벨 하나씩 든 파일"),
+            ("template", "라벨을 넣을 문장. {} 자리에 라벨이 들어갑니다. 여러 번 줄 수 있습니다"),
+            ("top", "그림마다 보여 줄 라벨 수"),
+        ],
+    },
+    Page {
+        name: "similarity",
+        about: "그림과 글이 얼마나 가까운지 히트맵으로 보여 줍니다",
+        after: "\
+JSON, 하나: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probability\": [[..]]}, 행이 그림.
+
+예:
+  dari similarity --images samples --texts \"빨간 사과\" \"노란 배\"
+  dari similarity --images a.png b.png --texts 고양이 강아지 --png heatmap.png",
+        options: &[
+            ("images", "그림 파일, 또는 그림이 든 폴더"),
+            ("texts", "글"),
+            ("png", "히트맵을 그림으로: 행이 그림, 열이 글, 순서대로 번호"),
+        ],
+    },
+    Page {
+        name: "index",
+        about: "폴더의 그림을 검색 색인에 넣습니다",
+        after: "\
+색인은 사용자의 데이터 폴더($DARI_DATA_HOME, 없으면 시스템의 자리)에 있고 그림 폴더에는 두지
+않습니다. 바뀐 것만 다시 임베딩하고, 끊긴 작업은 이어집니다.
+
+JSON, 하나: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}]}
+
+예:
+  dari index ~/Pictures",
+        options: &[("folder", "그림 폴더")],
+    },
+    Page {
+        name: "search",
+        about: "말이나 그림으로 그림을 찾습니다",
+        after: "\
+--in을 주면 그 폴더를 먼저 색인하고, 없으면 이 모델로 색인한 전부에서 찾습니다. 말과 그림을 함께
+주면 둘 다에 가까운 것을 찾습니다.
+
+JSON, 한 줄에 하나: {\"rank\", \"score\", \"path\"}
+
+예:
+  dari search \"빨간 사과\" --in samples
+  dari search --image cat.jpg -k 20
+  dari search \"바다 위의 배\" --in ~/Pictures --html found.html",
+        options: &[
+            ("query", "찾을 말"),
+            ("image", "이 그림과 비슷한 그림을 찾습니다"),
+            ("folder", "찾을 폴더"),
+            ("k", "보여 줄 그림 수"),
+            ("html", "찾은 것을 그림까지 담은 페이지로 씁니다"),
+        ],
+    },
+    Page { name: "models", about: "모델을 늘어놓고, 설명하고, 받아 옵니다", after: "", options: &[] },
+    Page { name: "list", about: "바이너리 안의 모델, 받아 둔 모델, 짧은 이름을 보여 줍니다", after: "", options: &[] },
+    Page {
+        name: "show",
+        about: "모델이 무엇이고 무엇을 할 수 있는지 말합니다",
+        after: "",
+        options: &[("model", "모델: 폴더, 허브 id, 또는 짧은 이름")],
+    },
+    Page {
+        name: "pull",
+        about: "허브에서 모델을 받습니다",
+        after: "",
+        options: &[("model", "모델: 허브 id 또는 짧은 이름")],
+    },
+    Page { name: "doctor", about: "이 기계와 이 빌드로 할 수 있는 일을 말합니다", after: "", options: &[] },
+    Page {
+        name: "train",
+        about: "레시피대로 모델을 학습합니다",
+        after: "\
+레시피는 TOML이고 프로젝트의 것은 recipes/에 있습니다. 체크포인트는 공개 형식의 모델 폴더입니다.
+Ctrl-C는 체크포인트를 남기고 끝나며, --resume은 끊기지 않은 것처럼 가장 새것에서 이어 갑니다.
+
+예:
+  dari train recipes/mini.toml
+  dari train recipes/mini.toml --resume
+  dari train recipes/scenes.toml --set train.steps=200 --set output=runs/try",
+        options: &[
+            ("recipe", "레시피"),
+            ("resume", "체크포인트가 있으면 가장 새것에서 이어 갑니다"),
+            ("settings", "레시피의 설정을 바꿉니다. 여러 번 줄 수 있습니다"),
+        ],
+    },
+    Page { name: "completions", about: "셸 자동 완성을 씁니다", after: "", options: &[("shell", "셸")] },
+    Page {
+        name: "man",
+        about: "매뉴얼 페이지를 씁니다",
+        after: "",
+        options: &[("output", "명령마다 한 장씩 이 폴더에 씁니다. 없으면 본문만 stdout에")],
+    },
+];
+
+/// The same command line, its texts in Korean.
+pub fn translate(command: Command) -> Command {
+    let name = command.get_name().to_owned();
+    let page = PAGES.iter().find(|page| page.name == name);
+    let mut command = match page {
+        Some(page) => {
+            let command = command.about(page.about);
+            if page.after.is_empty() {
+                command
+            } else {
+                command.after_help(page.after)
+            }
+        }
+        None => command,
+    };
+    let own = page.map_or(&[][..], |page| page.options);
+    command = command.mut_args(|argument| {
+        let id = argument.get_id().as_str().to_owned();
+        let text = own.iter().chain(SHARED).find(|(known, _)| *known == id);
+        match text {
+            Some((_, text)) => argument.help(*text),
+            None => argument,
+        }
+    });
+    command.mut_subcommands(translate)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn is_korean(text: &str) -> bool {
+        text.chars().any(|c| ('가'..='힣').contains(&c))
+    }
+
+    fn check(command: &Command) {
+        let name = command.get_name();
+        let about = command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        assert!(is_korean(&about), "{name} has no Korean text");
+        for argument in command.get_arguments() {
+            let help = argument
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                is_korean(&help),
+                "{name} {} has no Korean text",
+                argument.get_id()
+            );
+        }
+        if let Some(after) = command.get_after_help() {
+            assert!(
+                is_korean(&after.to_string()),
+                "{name}: the text below the options is not Korean"
+            );
+        }
+        command.get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn every_command_and_option_has_its_korean_text() {
+        check(&translate(Cli::command()));
+    }
+}

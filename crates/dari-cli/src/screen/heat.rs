@@ -1,0 +1,218 @@
+//! Heat maps of similarities: in a terminal's colours, and as a picture.
+
+use std::io::IsTerminal;
+
+use dari::Picture;
+
+use super::{fit, print};
+
+/// A colour between dark blue and yellow (after viridis: even in lightness, safe for the colour
+/// blind), for a share in 0..=1.
+fn colour(share: f32) -> [u8; 3] {
+    const STOPS: [[f32; 3]; 5] = [
+        [68.0, 1.0, 84.0],
+        [59.0, 82.0, 139.0],
+        [33.0, 145.0, 140.0],
+        [94.0, 201.0, 98.0],
+        [253.0, 231.0, 37.0],
+    ];
+    let share = if share.is_nan() {
+        0.0
+    } else {
+        share.clamp(0.0, 1.0)
+    };
+    let place = share * (STOPS.len() - 1) as f32;
+    let low = (place as usize).min(STOPS.len() - 2);
+    let part = place - low as f32;
+    [0, 1, 2].map(|c| (STOPS[low][c] + (STOPS[low + 1][c] - STOPS[low][c]) * part).round() as u8)
+}
+
+/// Where a value lies between the least and the most of a matrix.
+fn shares(matrix: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let values = || matrix.iter().flatten().copied().filter(|v| v.is_finite());
+    let (low, high) = (
+        values().fold(f32::INFINITY, f32::min),
+        values().fold(f32::NEG_INFINITY, f32::max),
+    );
+    let span = (high - low).max(1e-6);
+    matrix
+        .iter()
+        .map(|row| row.iter().map(|v| (v - low) / span).collect())
+        .collect()
+}
+
+/// Prints a matrix, a row a picture, coloured where stdout is a terminal.
+pub fn show(matrix: &[Vec<f32>], rows: &[String], columns: &[String]) -> std::io::Result<()> {
+    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let wide = rows
+        .iter()
+        .map(|row| super::columns(row))
+        .max()
+        .unwrap_or(0)
+        .clamp(8, 32);
+    for (number, text) in columns.iter().enumerate() {
+        print(&format!("{} {:>3}  {text}", " ".repeat(wide), number + 1))?;
+    }
+    let heads: String = (1..=columns.len())
+        .map(|number| format!("{number:>7}"))
+        .collect();
+    print(&format!("{} {heads}", " ".repeat(wide)))?;
+    let shares = shares(matrix);
+    for ((row, share), name) in matrix.iter().zip(&shares).zip(rows) {
+        let cells: String = row
+            .iter()
+            .zip(share)
+            .map(|(value, &share)| match coloured {
+                true => {
+                    let [r, g, b] = colour(share);
+                    let ink = if share > 0.55 { 30 } else { 97 };
+                    format!("\x1b[48;2;{r};{g};{b}m\x1b[{ink}m{value:>7.3}\x1b[0m")
+                }
+                false => format!("{value:>7.3}"),
+            })
+            .collect();
+        print(&format!("{} {cells}", fit(name, wide)))?;
+    }
+    Ok(())
+}
+
+/// Side of a cell and of a thumbnail, in pixels.
+const CELL: usize = 64;
+const GAP: usize = 2;
+const MARGIN: usize = 8;
+/// Height of the line of column numbers.
+const HEAD: usize = 24;
+
+/// Draws a matrix: thumbnails of the pictures at the left, the texts' numbers above, and in each
+/// cell its value. `thumbnails` has one a row, where it could be made.
+pub fn draw(
+    matrix: &[Vec<f32>],
+    thumbnails: &[Option<Picture>],
+) -> Result<Picture, dari::data::image::Error> {
+    let columns = matrix.first().map_or(0, Vec::len);
+    let width = 2 * MARGIN + (columns + 1) * (CELL + GAP);
+    let height = 2 * MARGIN + HEAD + matrix.len() * (CELL + GAP);
+    let mut canvas = Canvas {
+        width,
+        rgb: vec![255; width * height * 3],
+    };
+    for column in 0..columns {
+        let x = MARGIN + (column + 1) * (CELL + GAP);
+        canvas.write(
+            &(column + 1).to_string(),
+            x + CELL / 2,
+            MARGIN + HEAD / 2,
+            [40; 3],
+        );
+    }
+    for (row, (values, shares)) in matrix.iter().zip(shares(matrix)).enumerate() {
+        let y = MARGIN + HEAD + row * (CELL + GAP);
+        if let Some(Some(picture)) = thumbnails.get(row) {
+            canvas.paste(picture, MARGIN, y);
+        }
+        for (column, (value, share)) in values.iter().zip(shares).enumerate() {
+            let x = MARGIN + (column + 1) * (CELL + GAP);
+            canvas.fill(x, y, CELL, CELL, colour(share));
+            let ink = if share > 0.55 { [0; 3] } else { [255; 3] };
+            canvas.write(&format!("{value:.2}"), x + CELL / 2, y + CELL / 2, ink);
+        }
+    }
+    Picture::from_rgb(width as u32, height as u32, canvas.rgb)
+}
+
+/// A picture to fit a cell, for [`draw`].
+pub fn thumbnail(picture: &Picture, side: u32) -> Option<Picture> {
+    let (width, height) = (picture.width() as u64, picture.height() as u64);
+    let longest = width.max(height).max(1);
+    let scaled = |length: u64| ((length * u64::from(side) / longest) as u32).max(1);
+    let filter = dari::data::image::Filter::Bicubic;
+    dari::data::image::resize::resize(picture, scaled(width), scaled(height), filter).ok()
+}
+
+/// The side of a cell's thumbnail.
+pub const THUMBNAIL: u32 = CELL as u32;
+
+struct Canvas {
+    width: usize,
+    rgb: Vec<u8>,
+}
+
+impl Canvas {
+    fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, colour: [u8; 3]) {
+        for row in y..y + height {
+            for pixel in self.rgb[(row * self.width + x) * 3..][..width * 3].chunks_exact_mut(3) {
+                pixel.copy_from_slice(&colour);
+            }
+        }
+    }
+
+    /// Puts a picture of at most a cell's size in the middle of the cell at (`x`, `y`).
+    fn paste(&mut self, picture: &Picture, x: usize, y: usize) {
+        let (width, height) = (
+            (picture.width() as usize).min(CELL),
+            (picture.height() as usize).min(CELL),
+        );
+        let (x, y) = (x + (CELL - width) / 2, y + (CELL - height) / 2);
+        let rows = picture
+            .rgb()
+            .chunks_exact(picture.width() as usize * 3)
+            .take(height);
+        for (row, pixels) in rows.enumerate() {
+            self.rgb[((y + row) * self.width + x) * 3..][..width * 3]
+                .copy_from_slice(&pixels[..width * 3]);
+        }
+    }
+
+    /// Writes digits around a point, in a 3 x 5 face doubled.
+    fn write(&mut self, text: &str, x: usize, y: usize, ink: [u8; 3]) {
+        const SCALE: usize = 2;
+        let advance = 4 * SCALE;
+        let mut left = x.saturating_sub(text.len() * advance / 2);
+        let top = y.saturating_sub(5 * SCALE / 2);
+        for digit in text.chars() {
+            for (row, bits) in face(digit).into_iter().enumerate() {
+                for column in (0..3).filter(|column| bits & (4 >> column) != 0) {
+                    self.fill(left + column * SCALE, top + row * SCALE, SCALE, SCALE, ink);
+                }
+            }
+            left += advance;
+        }
+    }
+}
+
+/// A digit's rows, the leftmost pixel the highest of three bits.
+fn face(digit: char) -> [u8; 5] {
+    match digit {
+        '0' => [7, 5, 5, 5, 7],
+        '1' => [2, 6, 2, 2, 7],
+        '2' => [7, 1, 7, 4, 7],
+        '3' => [7, 1, 7, 1, 7],
+        '4' => [5, 5, 7, 1, 1],
+        '5' => [7, 4, 7, 1, 7],
+        '6' => [7, 4, 7, 5, 7],
+        '7' => [7, 1, 1, 2, 2],
+        '8' => [7, 5, 7, 5, 7],
+        '9' => [7, 5, 7, 1, 7],
+        '-' => [0, 0, 7, 0, 0],
+        '.' => [0, 0, 0, 0, 2],
+        _ => [0; 5],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_cells_in_the_colours_of_their_values() {
+        let picture =
+            draw(&[vec![0.0, 1.0], vec![0.5, f32::NAN]], &[None, None]).expect("a picture");
+        assert_eq!(picture.width() as usize, 2 * MARGIN + 3 * (CELL + GAP));
+        let at = |x: usize, y: usize| {
+            picture.rgb()[(y * picture.width() as usize + x) * 3..][..3].to_vec()
+        };
+        let x = MARGIN + CELL + GAP;
+        assert_eq!(at(x, MARGIN + HEAD), colour(0.0));
+        assert_eq!(at(x + CELL + GAP, MARGIN + HEAD), colour(1.0));
+    }
+}
