@@ -42,9 +42,11 @@ pub struct State {
 }
 
 /// The type in which a model's weights are saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Saved {
     /// As trained.
+    #[default]
     F32,
     /// Half the size.
     Bf16,

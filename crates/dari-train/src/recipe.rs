@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::checkpoint::Saved;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::Shape;
 use crate::{Error, Result};
@@ -54,6 +55,9 @@ pub struct ModelRecipe {
     /// Patterns of tensor names that stay as they are; `*` stands for anything.
     #[serde(default)]
     pub freeze: Vec<String>,
+    /// The type in which the finished model is saved; checkpoints are f32 always.
+    #[serde(default, skip_serializing)]
+    pub save: Saved,
 }
 
 /// A tokenizer of its own, trained on the recipe's captions.
@@ -225,7 +229,8 @@ impl Recipe {
         Err(refuse(origin, problem))
     }
 
-    /// What must be equal for a run to be taken up again: everything but where and how long.
+    /// What must be equal for a run to be taken up again: everything but where it
+    /// writes, how often, and in what type the finished model is saved.
     pub fn fingerprint(&self) -> String {
         let mut same = self.clone();
         same.output = PathBuf::new();

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::batches::{Ahead, Batch, Mixture};
-use crate::checkpoint::{self, Checkpoints, Saved, State};
+use crate::checkpoint::{self, Checkpoints, State};
 use crate::optimizer::{AdamW, clamp};
 use crate::recipe::{Recipe, matches};
 use crate::{Error, Result, schedule};
@@ -211,7 +211,7 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
         ("tokenizer.json", &trained),
         ("tokenizer_config.json", &tokenizer_config(context)),
     ] {
-        let text = serde_json::to_string_pretty(value).unwrap_or_default();
+        let text = value.to_string();
         write_atomically(&folder.join(file), text.as_bytes())?;
     }
     Ok(Folder::open(&folder)?)
@@ -271,7 +271,7 @@ impl Run<'_> {
             }
         }
         let output = self.recipe.output.join("model");
-        checkpoint::write_model(&output, &self.loaded, &self.folder, Saved::F32)?;
+        checkpoint::write_model(&output, &self.loaded, &self.folder, self.recipe.model.save)?;
         Ok(Outcome::Finished(output))
     }
 

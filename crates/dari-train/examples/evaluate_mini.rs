@@ -1,0 +1,183 @@
+//! The numbers of `mini`'s card: what a model folder finds among drawings and scenes it never saw.
+//!
+//! `cargo run --release -p dari-train --example evaluate_mini -- models/mini [DATA]`, with DATA as
+//! `scripts/fetch_data.py` fills it (`~/.cache/dari/data` when absent). Prints a Markdown table.
+#![allow(clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use dari_data::image::{self, Limits, Picture};
+use dari_data::scenes::{Attribute, LANGUAGES, Scene, SceneOptions, attribute_labels};
+use dari_files::Folder;
+use dari_models::{Loaded, auto};
+use dari_nn::{Precision, loss};
+use dari_train::metrics::{recall_at, similarities, top_1};
+use serde_json::Value;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let model = arguments.next().unwrap_or_else(|| "models/mini".into());
+    let data = arguments
+        .next()
+        .map(PathBuf::from)
+        .or_else(|| Some(std::env::home_dir()?.join(".cache/dari/data")));
+    let data = data.ok_or("say where the data lies")?;
+    let model = auto::load(
+        &Folder::open(Path::new(&model))?,
+        &Device::Cpu,
+        Precision::F32,
+    )?;
+    println!("| what | asked in | pool | measure | found | chance |");
+    println!("| --- | --- | ---: | --- | ---: | ---: |");
+    for (name, file, ks) in [
+        (
+            "Twemoji, known concepts",
+            "twemoji/known.jsonl",
+            &[1, 10][..],
+        ),
+        ("Twemoji, unseen concepts", "twemoji/unseen.jsonl", &[1, 10]),
+        ("Noto, unseen concepts", "emoji/unseen_noto.jsonl", &[10]),
+        ("Tux Paint stamps, things", "tuxpaint/stamps.jsonl", &[10]),
+    ] {
+        retrieval(&model, name, &data.join(file), ks)?;
+    }
+    for held_out in [false, true] {
+        scenes(&model, held_out)?;
+    }
+    Ok(())
+}
+
+fn embed(model: &Loaded, pictures: &[Picture]) -> Result<Vec<Vec<f32>>, Failure> {
+    let road = model.model.contrastive().ok_or("not a contrastive model")?;
+    let mut vectors = Vec::new();
+    for batch in pictures.chunks(128) {
+        let pixels = model.processor.pixels(batch, &Device::Cpu)?;
+        vectors.extend(loss::normalise(&road.embed_pictures(&pixels)?)?.to_vec2::<f32>()?);
+    }
+    Ok(vectors)
+}
+
+fn read(model: &Loaded, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    let road = model.model.contrastive().ok_or("not a contrastive model")?;
+    let mut vectors = Vec::new();
+    for batch in texts.chunks(128) {
+        let batch: Vec<&str> = batch.iter().map(String::as_str).collect();
+        let tokens = model.processor.tokens(&batch)?.tokens;
+        vectors.extend(loss::normalise(&road.embed_texts(&tokens)?)?.to_vec2::<f32>()?);
+    }
+    Ok(vectors)
+}
+
+/// Text to picture: every row's label asks among all rows; pictures of the same concept, and rows
+/// of the same label, are right. Flags, skin tones and variants stay apart, as do Tux Paint's
+/// letters and symbols.
+fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<(), Failure> {
+    let Ok(text) = std::fs::read_to_string(file) else {
+        println!(
+            "| {name} | | | not measured: {} is missing | | |",
+            file.display()
+        );
+        return Ok(());
+    };
+    let rows: Vec<Value> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let marked = |row: &Value, field: &str| row[field].as_bool() == Some(true);
+    let rows: Vec<Value> = rows
+        .into_iter()
+        .filter(|row| {
+            !["flag", "variant", "tone"]
+                .iter()
+                .any(|field| marked(row, field))
+        })
+        .filter(|row| {
+            !["symbols", "text"].contains(&row["group"].as_str().unwrap_or(""))
+                || !file.ends_with("tuxpaint/stamps.jsonl")
+        })
+        .collect();
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut pictures = Vec::new();
+    for row in &rows {
+        pictures.push(image::open(
+            &folder.join(row["picture"].as_str().unwrap_or("")),
+            &Limits::default(),
+        )?);
+    }
+    let pictures = embed(model, &pictures)?;
+    for language in LANGUAGES {
+        // Emoji have a label in each language; a stamp's caption is its label.
+        let label = |row: &Value| {
+            let label = row["label"][language]
+                .as_str()
+                .or_else(|| row["caption"][language][0].as_str());
+            label.map(str::to_owned)
+        };
+        let asked: Vec<(usize, String)> = rows
+            .iter()
+            .enumerate()
+            .filter_map(|(i, row)| Some((i, label(row)?)))
+            .collect();
+        let texts: Vec<String> = asked.iter().map(|(_, text)| text.clone()).collect();
+        let scores = similarities(&read(model, &texts)?, &pictures);
+        let relevant = |query: usize, candidate: usize| {
+            let (row, text) = &asked[query];
+            rows[*row]["concept"] == rows[candidate]["concept"]
+                || label(&rows[candidate]).as_ref() == Some(text)
+        };
+        for &k in ks {
+            let found = recall_at(k, &scores, relevant);
+            println!(
+                "| {name} | {language} | {} | recall@{k} | {found:.3} | {:.3} |",
+                rows.len(),
+                k as f64 / rows.len() as f64
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Zero-shot attributes of scenes under a seed that training never draws.
+fn scenes(model: &Loaded, held_out: bool) -> Result<(), Failure> {
+    const SEED: u64 = 990_001;
+    const COUNT: usize = 400;
+    let name = if held_out {
+        "scenes, held-out combinations"
+    } else {
+        "scenes, new draws"
+    };
+    for attribute in Attribute::ALL {
+        let (mut pictures, mut labels) = (Vec::new(), Vec::new());
+        for index in 0..40_000 {
+            if pictures.len() == COUNT {
+                break;
+            }
+            let scene = Scene::draw_with(
+                SEED,
+                index,
+                &SceneOptions {
+                    held_out,
+                    ..Default::default()
+                },
+            );
+            if let Some(label) = scene.facts().label(attribute) {
+                pictures.push(scene.render(48));
+                labels.push(label);
+            }
+        }
+        let pictures = embed(model, &pictures)?;
+        for language in LANGUAGES {
+            let names = attribute_labels(attribute, language);
+            let scores = similarities(&pictures, &read(model, &names)?);
+            let (found, chance) = (top_1(&scores, &labels), 1.0 / names.len() as f64);
+            println!(
+                "| {name}: {attribute:?} | {language} | {} | top-1 | {found:.3} | {chance:.3} |",
+                names.len()
+            );
+        }
+    }
+    Ok(())
+}
