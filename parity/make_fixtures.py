@@ -1,7 +1,9 @@
 """Writes fixtures/parity: tiny checkpoints as the reference libraries save them, and what those libraries compute.
 
-    python parity/make_fixtures.py               # every case
-    python parity/make_fixtures.py --only vit    # one case
+    python parity/make_fixtures.py                  # every case but minilm
+    python parity/make_fixtures.py --only vit       # one case
+    python parity/make_fixtures.py --only mini      # whenever models/mini has changed
+    python parity/make_fixtures.py --only minilm    # needs the weights that scripts/fetch_weights.py fetches
 
 Every checkpoint is written first and then read back by the library, so that what is expected is what the
 files say. All references are computed at f32 on the CPU with the Pillow image processors.
@@ -11,7 +13,7 @@ import argparse
 
 import common
 import torch
-from cases import bert, clip, open_clip, siglip, training, vit
+from cases import bert, clip, open_clip, real, siglip, training, vit
 
 CASES = {
     "clip-openai": clip.clip_openai,
@@ -27,19 +29,22 @@ CASES = {
     "bert-masked": bert.bert_masked,
     "clip-training": training.clip_training,  # reads clip-laion
     "siglip-training": training.siglip_training,  # reads siglip
+    "mini": real.mini,  # reads models/mini and samples
 }
+
+ON_DEMAND = {"minilm": real.minilm}  # reads weights that are not in the repository
 
 SIBLINGS = {"clip-openai-bf16": ["clip-openai-sharded", "clip-openai-bin"]}  # written by the same function
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=CASES, help="write this case alone")
+    parser.add_argument("--only", choices=[*CASES, *ON_DEMAND], help="write this case alone")
     chosen = parser.parse_args().only
     torch.set_num_threads(1)
     common.draw_pictures()
-    for name, make in CASES.items():
-        if chosen in (None, name):
+    for name, make in {**CASES, **ON_DEMAND}.items():
+        if name == chosen or (chosen is None and name in CASES):
             torch.manual_seed(0)
             make()
             for folder in [name, *SIBLINGS.get(name, [])]:

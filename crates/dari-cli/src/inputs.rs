@@ -67,6 +67,14 @@ pub fn pictures(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A path as seen from where the user stands, where it lies below; else in full.
+pub fn short(path: &Path) -> &Path {
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    here.ok()
+        .and_then(|here| path.strip_prefix(here).ok())
+        .unwrap_or(path)
+}
+
 /// The lines of a file that are not blank.
 pub fn lines(file: &Path) -> anyhow::Result<Vec<String>> {
     let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;

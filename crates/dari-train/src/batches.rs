@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
@@ -313,22 +313,15 @@ impl Ahead {
         workers: usize,
     ) -> Ahead {
         let stop = Arc::new(AtomicBool::new(false));
-        let made = Arc::new(AtomicU64::new(0));
         let (mut lanes, mut threads) = (Vec::new(), Vec::new());
         for worker in 0..workers as u64 {
             let (sender, receiver) = sync_channel(2);
             lanes.push(receiver);
-            let (mixture, processor, stop, made) = (
-                mixture.clone(),
-                processor.clone(),
-                stop.clone(),
-                made.clone(),
-            );
+            let (mixture, processor, stop) = (mixture.clone(), processor.clone(), stop.clone());
             threads.push(std::thread::spawn(move || {
                 let mut step = first + worker;
                 while step <= last && !stop.load(Ordering::Relaxed) {
                     let batch = mixture.batch(step, &processor);
-                    made.fetch_add(1, Ordering::Relaxed);
                     let failed = batch.is_err();
                     if sender.send(batch).is_err() || failed {
                         return;
@@ -344,9 +337,12 @@ impl Ahead {
             threads,
         }
     }
+}
 
-    /// The next batch; `None` when all are done.
-    pub fn next(&mut self) -> Option<Result<Batch>> {
+impl Iterator for Ahead {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
         let lane = (self.next % self.lanes.len() as u64) as usize;
         self.next += 1;
         self.lanes[lane].recv().ok()

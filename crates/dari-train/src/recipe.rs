@@ -383,6 +383,18 @@ mod tests {
     }
 
     #[test]
+    fn the_projects_own_recipes_are_sound() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).expect("recipes/") {
+            let path = entry.expect("an entry").path();
+            Recipe::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+            count += 1;
+        }
+        assert!(count >= 4);
+    }
+
+    #[test]
     fn patterns() {
         let one = |pattern: &str, name: &str| matches(&[pattern.to_owned()], name);
         assert!(one("vision_model.*", "vision_model.encoder.x"));

@@ -1,4 +1,5 @@
 //! The training step against PyTorch: loss, every gradient, and twenty AdamW steps; see `parity/`.
+#![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

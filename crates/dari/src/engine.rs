@@ -375,6 +375,52 @@ impl Engine {
         self.each_file(files, &own)
     }
 
+    /// Words for each `[MASK]` of a text, most probable first, `k` of them a mask.
+    pub fn fill_mask(&self, text: &str, k: usize) -> Result<Vec<Vec<Label>>> {
+        const MASK: &str = "[MASK]";
+        let Some(model) = self.loaded.model.fill_mask() else {
+            return Err(self.unable(
+                "fill masks",
+                "take a BERT checkpoint with its masked-word head",
+            ));
+        };
+        let words = self.loaded.processor.text()?;
+        let tokens = self.loaded.processor.tokens(&[text])?.tokens;
+        let mask = words.id(MASK);
+        let places = tokens
+            .ids
+            .iter()
+            .flatten()
+            .enumerate()
+            .filter(|(_, id)| Some(**id) == mask);
+        let places: Vec<usize> = places.map(|(place, _)| place).collect();
+        if places.is_empty() {
+            let expected = format!("expected at least one {MASK} in it");
+            return Err(Error::Option {
+                option: "text",
+                found: text.chars().take(60).collect(),
+                expected,
+            });
+        }
+        let logits = model.mask_logits(&tokens)?;
+        let mut filled = Vec::with_capacity(places.len());
+        for place in places {
+            let row = logits.get(0)?.get(place)?.to_vec1::<f32>()?;
+            let probabilities = Matching::Softmax.probabilities(&row);
+            let mut best: Vec<(usize, f32)> = probabilities.into_iter().enumerate().collect();
+            best.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let label = |&(id, probability): &(usize, f32)| {
+                let label = u32::try_from(id)
+                    .ok()
+                    .and_then(|id| words.token(id))
+                    .unwrap_or_else(|| format!("#{id}"));
+                Label { label, probability }
+            };
+            filled.push(best.iter().take(k).map(label).collect());
+        }
+        Ok(filled)
+    }
+
     /// The processor, shared with threads that prepare ahead.
     pub fn processor(&self) -> Arc<Processor> {
         self.loaded.processor.clone()

@@ -143,7 +143,7 @@ fn write_npy(out: &mut impl Write, rows: &[Row], dim: usize) -> std::io::Result<
     let padded = (10 + shape.len() + 1).next_multiple_of(64) - 10;
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(padded as u16).to_le_bytes())?;
-    write!(out, "{shape:<width$}\n", width = padded - 1)?;
+    writeln!(out, "{shape:<width$}", width = padded - 1)?;
     let missing = vec![f32::NAN; dim];
     for row in rows {
         for value in row.vector.as_ref().unwrap_or(&missing) {

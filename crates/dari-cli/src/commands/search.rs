@@ -56,7 +56,7 @@ pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
                 "{:>3}  {:.3}  {}",
                 rank + 1,
                 hit.score,
-                hit.path.display()
+                inputs::short(&hit.path).display()
             ))?;
         }
     }

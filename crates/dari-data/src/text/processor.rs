@@ -222,6 +222,22 @@ impl TextProcessor {
         self.pad
     }
 
+    /// The token of an id, where the vocabulary can be asked.
+    pub fn token(&self, id: u32) -> Option<String> {
+        match &self.backend {
+            Backend::Tokenizers(tokenizer) => tokenizer.id_to_token(id),
+            Backend::Clip(_) | Backend::Siglip(_) => None,
+        }
+    }
+
+    /// The id of a token such as `[MASK]`.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        match &self.backend {
+            Backend::Tokenizers(tokenizer) => tokenizer.token_to_id(token),
+            Backend::Clip(_) | Backend::Siglip(_) => None,
+        }
+    }
+
     /// The id that ends a text (CLIP takes the text's features there), if the tokenizer has one.
     pub fn end_id(&self) -> Option<u32> {
         match &self.backend {

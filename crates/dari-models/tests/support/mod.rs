@@ -1,0 +1,109 @@
+//! A case of `fixtures/parity`: its inputs, what the reference computed, and the comparison.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use dari_files::Checkpoint;
+use dari_models::Loaded;
+use dari_models::capability::Tokens;
+use dari_nn::weights::floats;
+use serde_json::Value;
+
+/// A path from the repository's root.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(path)
+}
+
+pub struct Expected {
+    case: &'static str,
+    /// Said wherever a comparison fails.
+    hint: &'static str,
+    file: Checkpoint,
+    inputs: Value,
+}
+
+impl Expected {
+    pub fn of(case: &'static str, hint: &'static str) -> Expected {
+        let folder = repository("fixtures/parity").join(case);
+        let text = std::fs::read_to_string(folder.join("inputs.json")).expect("inputs.json");
+        Expected {
+            case,
+            hint,
+            file: Checkpoint::open(&folder.join("expected.safetensors"))
+                .expect("expected.safetensors"),
+            inputs: serde_json::from_str(&text).expect("JSON"),
+        }
+    }
+
+    pub fn strings(&self, field: &str) -> Vec<String> {
+        let list = self.inputs[field].as_array().expect("a list");
+        list.iter()
+            .map(|entry| entry.as_str().expect("a string").to_owned())
+            .collect()
+    }
+
+    pub fn whole_numbers(&self, name: &str) -> Vec<Vec<u32>> {
+        let view = self.file.tensor(name).expect("expected numbers");
+        let flat: Vec<u32> = view
+            .data
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as u32)
+            .collect();
+        flat.chunks(view.shape[1]).map(<[u32]>::to_vec).collect()
+    }
+
+    /// The case's texts as the model's folder prepares them; the ids must be the reference's.
+    pub fn tokens(&self, loaded: &Loaded) -> Tokens {
+        let texts = self.strings("texts");
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let tokens = loaded.processor.tokens(&texts).expect("tokens").tokens;
+        let expected = self.whole_numbers("input_ids");
+        assert_eq!(
+            tokens.ids.len(),
+            expected.len(),
+            "{}: {}",
+            self.case,
+            self.hint
+        );
+        for (index, (ours, theirs)) in tokens.ids.iter().zip(&expected).enumerate() {
+            assert_eq!(
+                ours, theirs,
+                "{}: ids of {:?}; {}",
+                self.case, texts[index], self.hint
+            );
+        }
+        tokens
+    }
+
+    /// Compares a tensor with the expected one of that name; prints a line of the parity table.
+    pub fn check(&self, name: &str, found: &Tensor, tolerance: f32) {
+        let view = self.file.tensor(name).expect("an expected tensor");
+        assert_eq!(
+            found.dims(),
+            view.shape,
+            "{} {name}: shape; {}",
+            self.case,
+            self.hint
+        );
+        let expected = floats(&view).expect("floats");
+        let found = found
+            .flatten_all()
+            .and_then(|t| t.to_vec1::<f32>())
+            .expect("values");
+        let off: Vec<f32> = found
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| (a - b).abs())
+            .collect();
+        let worst = off.iter().copied().fold(0.0, f32::max);
+        println!("| {} | {name} | {worst:.1e} |", self.case);
+        assert!(
+            off.iter().all(|&off| off <= tolerance), // false for NaN
+            "{} {name}: off by {worst}; {}",
+            self.case,
+            self.hint
+        );
+    }
+}
