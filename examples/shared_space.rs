@@ -28,20 +28,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pixels: Vec<f32> = scenes
         .iter()
         .flat_map(|scene| {
-            scene
-                .render(16)
-                .rgb()
-                .iter()
-                .map(|&value| f32::from(value) / 127.5 - 1.0)
-                .collect::<Vec<_>>()
+            scene.render(16).rgb().iter().map(|&value| f32::from(value) / 127.5 - 1.0).collect::<Vec<_>>()
         })
         .collect();
     let pictures = Tensor::from_vec(pixels, (3, 768), &device)?;
     let texts = Tensor::from_vec(
-        captions
-            .iter()
-            .flat_map(|text| letter_pairs(text))
-            .collect::<Vec<_>>(),
+        captions.iter().flat_map(|text| letter_pairs(text)).collect::<Vec<_>>(),
         (3, 512),
         &device,
     )?;
@@ -83,10 +75,7 @@ fn letter_pairs(text: &str) -> Vec<f32> {
     let letters: Vec<u32> = text.chars().map(u32::from).collect();
     let mut counts = vec![0.0; 512];
     for pair in letters.windows(2) {
-        counts[(pair[0]
-            .wrapping_mul(31)
-            .wrapping_add(pair[1].wrapping_mul(17))
-            % 512) as usize] += 1.0;
+        counts[(pair[0].wrapping_mul(31).wrapping_add(pair[1].wrapping_mul(17)) % 512) as usize] += 1.0;
     }
     counts
 }

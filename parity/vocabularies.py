@@ -84,6 +84,7 @@ def word_piece_vocabulary() -> dict[str, int]:
 def train_sentencepiece(path: Path, size: int = 220) -> None:
     """A Unigram model with SigLIP's special ids: <pad> 0, </s> 1, <unk> 2, and a small normalisation table."""
     import sentencepiece
+    import sentencepiece.sentencepiece_model_pb2 as schema
 
     # A full NFKC table would be 240 KB; these few rules exercise the same code.
     rules = {c: unicodedata.normalize("NFKC", c) for c in "ﬁﬂ①②③ⅣⅤ½１２３ＡＢＣａｂｃ\u3000\u00a0"}
@@ -101,7 +102,10 @@ def train_sentencepiece(path: Path, size: int = 220) -> None:
         minloglevel=2,
     )
     table.unlink()
-    path.write_bytes(model.getvalue())
+    # The trainer notes the table's path, which differs from machine to machine.
+    proto = schema.ModelProto.FromString(model.getvalue())
+    proto.normalizer_spec.ClearField("normalization_rule_tsv")
+    path.write_bytes(proto.SerializeToString())
 
 
 def gemma_vocabulary(merge_count: int = 60) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -336,15 +336,11 @@ pub fn definition() -> clap::Command {
 
 /// Parses the command line; help and mistakes are answered here, with their exit code.
 pub fn parse() -> Result<Settled, ExitCode> {
-    let parsed = definition()
-        .try_get_matches()
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = definition().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => {
             settle_threads(&cli.command);
-            Ok(Settled {
-                command: cli.command,
-            })
+            Ok(Settled { command: cli.command })
         }
         Err(error) => {
             // Help and version are no errors, and a closed pipe is none of ours.
@@ -365,9 +361,7 @@ fn settle_threads(command: &Command) {
         _ => None,
     };
     if let Some(threads) = threads
-        && let Err(error) = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.into())
-            .build_global()
+        && let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()
     {
         screen::warn(&format!("--threads {threads} could not be set: {error}"));
     }

@@ -89,12 +89,7 @@ font-variant-numeric:tabular-nums}\
 ///
 /// # Errors
 /// What the system answers.
-pub fn write(
-    page: &Path,
-    query: &str,
-    language: &str,
-    items: &[GalleryItem<'_>],
-) -> io::Result<()> {
+pub fn write(page: &Path, query: &str, language: &str, items: &[GalleryItem<'_>]) -> io::Result<()> {
     let mut name = page.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(name);
@@ -111,18 +106,9 @@ pub fn write(
 }
 
 /// Writes the page to `file`.
-fn print(
-    file: &mut impl Write,
-    query: &str,
-    language: &str,
-    items: &[GalleryItem<'_>],
-) -> io::Result<()> {
+fn print(file: &mut impl Write, query: &str, language: &str, items: &[GalleryItem<'_>]) -> io::Result<()> {
     let primary = language.split(['-', '_', '.']).next().unwrap_or_default();
-    let words = if primary.eq_ignore_ascii_case("ko") {
-        &KOREAN
-    } else {
-        &ENGLISH
-    };
+    let words = if primary.eq_ignore_ascii_case("ko") { &KOREAN } else { &ENGLISH };
     let query = query.trim();
     let title = match query {
         "" => words.title.to_owned(),
@@ -151,11 +137,7 @@ fn print(
     if !items.is_empty() {
         writeln!(file, "<ol>")?;
         // A bar is as long as its score is near the best: scores of text and picture are small.
-        let best = items
-            .iter()
-            .map(|item| item.score)
-            .filter(|score| score.is_finite())
-            .fold(0.0, f32::max);
+        let best = items.iter().map(|item| item.score).filter(|score| score.is_finite()).fold(0.0, f32::max);
         for item in items {
             print_item(file, words, item, best)?;
         }
@@ -164,12 +146,7 @@ fn print(
     write!(file, "</main>\n</body>\n</html>\n")
 }
 
-fn print_item(
-    file: &mut impl Write,
-    words: &Words,
-    item: &GalleryItem<'_>,
-    best: f32,
-) -> io::Result<()> {
+fn print_item(file: &mut impl Write, words: &Words, item: &GalleryItem<'_>, best: f32) -> io::Result<()> {
     let name = item.path.file_name().unwrap_or(item.path.as_os_str());
     let name = escape(&name.to_string_lossy());
     let path = escape(&item.path.to_string_lossy());
@@ -192,11 +169,7 @@ fn print_item(
         None => write!(file, "<div class=\"view\">{}</div>", words.missing)?,
     }
     let (score, length) = if item.score.is_finite() {
-        let length = if best > 0.0 {
-            (item.score / best).clamp(0.0, 1.0) * 100.0
-        } else {
-            0.0
-        };
+        let length = if best > 0.0 { (item.score / best).clamp(0.0, 1.0) * 100.0 } else { 0.0 };
         (format!("{:.3}", item.score), length)
     } else {
         ("–".to_owned(), 0.0)
@@ -292,11 +265,7 @@ mod tests {
     }
 
     fn item<'a>(path: &'a Path, score: f32, thumbnail: Option<&'a [u8]>) -> GalleryItem<'a> {
-        GalleryItem {
-            path,
-            score,
-            thumbnail,
-        }
+        GalleryItem { path, score, thumbnail }
     }
 
     #[test]

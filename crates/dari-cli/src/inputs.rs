@@ -25,9 +25,8 @@ pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
     // A wrong device is a wrong command line, and is said before anything is fetched.
     dari::device(&options.device).map_err(|error| Usage(error.to_string()))?;
     let mut bar = screen::Fetching::default();
-    let folder = match dari::open_folder(&options.model, &mut |file, done, total| {
-        bar.show(file, done, total)
-    }) {
+    let folder = match dari::open_folder(&options.model, &mut |file, done, total| bar.show(file, done, total))
+    {
         Err(error @ dari::Error::Option { .. }) => return Err(Usage(error.to_string()).into()),
         other => other?,
     };
@@ -70,9 +69,7 @@ pub fn pictures(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 /// A path as seen from where the user stands, where it lies below; else in full.
 pub fn short(path: &Path) -> &Path {
     let here = std::env::current_dir().and_then(|here| here.canonicalize());
-    here.ok()
-        .and_then(|here| path.strip_prefix(here).ok())
-        .unwrap_or(path)
+    here.ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }
 
 /// The lines of a file that are not blank.
@@ -83,22 +80,14 @@ pub fn lines(file: &Path) -> anyhow::Result<Vec<String>> {
         anyhow::anyhow!("{path}: not UTF-8 at byte {at}; save it as UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    Ok(text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect())
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 /// Labels from options and a file, blanks dropped; a label given twice counts once.
 pub fn labels(options: &[String], file: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let split = options.iter().flat_map(|list| list.split(','));
-    let mut all: Vec<String> = split
-        .map(str::trim)
-        .filter(|label| !label.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let mut all: Vec<String> =
+        split.map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned).collect();
     if let Some(file) = file {
         all.extend(lines(file)?);
     }

@@ -12,10 +12,7 @@ struct Page {
 
 /// Options that several commands share.
 const SHARED: &[(&str, &str)] = &[
-    (
-        "model",
-        "모델: 폴더, 허브 id, 또는 `dari models list`의 짧은 이름",
-    ),
+    ("model", "모델: 폴더, 허브 id, 또는 `dari models list`의 짧은 이름"),
     ("precision", "가중치를 담아 두는 정밀도"),
     ("device", "실행할 곳: cpu, cuda, cuda:N, metal"),
     ("threads", "쓸 스레드 수. 없으면 모든 코어"),
@@ -171,11 +168,7 @@ pub fn translate(command: Command) -> Command {
     let mut command = match page {
         Some(page) => {
             let command = command.about(page.about);
-            if page.after.is_empty() {
-                command
-            } else {
-                command.after_help(page.after)
-            }
+            if page.after.is_empty() { command } else { command.after_help(page.after) }
         }
         None => command,
     };
@@ -204,27 +197,14 @@ mod tests {
 
     fn check(command: &Command) {
         let name = command.get_name();
-        let about = command
-            .get_about()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         assert!(is_korean(&about), "{name} has no Korean text");
         for argument in command.get_arguments() {
-            let help = argument
-                .get_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(
-                is_korean(&help),
-                "{name} {} has no Korean text",
-                argument.get_id()
-            );
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(is_korean(&help), "{name} {} has no Korean text", argument.get_id());
         }
         if let Some(after) = command.get_after_help() {
-            assert!(
-                is_korean(&after.to_string()),
-                "{name}: the text below the options is not Korean"
-            );
+            assert!(is_korean(&after.to_string()), "{name}: the text below the options is not Korean");
         }
         command.get_subcommands().for_each(check);
     }

@@ -19,10 +19,7 @@ pub fn language() -> Language {
 
 fn from(variable: impl Fn(&str) -> Option<String>) -> Language {
     let names = ["DARI_LANG", "LC_ALL", "LC_MESSAGES", "LANG"];
-    let set = names
-        .into_iter()
-        .filter_map(variable)
-        .find(|value| !value.is_empty());
+    let set = names.into_iter().filter_map(variable).find(|value| !value.is_empty());
     match set {
         Some(value) if value.to_ascii_lowercase().starts_with("ko") => Language::Korean,
         _ => Language::English,
@@ -62,22 +59,11 @@ mod tests {
     #[test]
     fn the_first_variable_set_decides() {
         let with = |pairs: &'static [(&str, &str)]| {
-            from(move |name| {
-                pairs
-                    .iter()
-                    .find(|(key, _)| *key == name)
-                    .map(|(_, value)| (*value).to_owned())
-            })
+            from(move |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
         };
         assert_eq!(with(&[("LANG", "ko_KR.UTF-8")]), Language::Korean);
-        assert_eq!(
-            with(&[("LANG", "ko_KR.UTF-8"), ("LC_ALL", "C")]),
-            Language::English
-        );
-        assert_eq!(
-            with(&[("DARI_LANG", "ko"), ("LC_ALL", "C")]),
-            Language::Korean
-        );
+        assert_eq!(with(&[("LANG", "ko_KR.UTF-8"), ("LC_ALL", "C")]), Language::English);
+        assert_eq!(with(&[("DARI_LANG", "ko"), ("LC_ALL", "C")]), Language::Korean);
         assert_eq!(with(&[("LC_ALL", ""), ("LANG", "ko")]), Language::Korean);
         assert_eq!(with(&[]), Language::English);
     }

@@ -44,11 +44,7 @@ pub enum Outcome {
 
 impl Outcome {
     fn of(failures: usize) -> Outcome {
-        if failures == 0 {
-            Outcome::Done
-        } else {
-            Outcome::SomeFailed
-        }
+        if failures == 0 { Outcome::Done } else { Outcome::SomeFailed }
     }
 }
 
@@ -81,9 +77,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn quieten_decoders() {
     let speak = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let ours = panic
-            .location()
-            .is_none_or(|at| at.file().starts_with("crates/") || at.file().contains("/dari"));
+        let ours =
+            panic.location().is_none_or(|at| at.file().starts_with("crates/") || at.file().contains("/dari"));
         if ours {
             speak(panic);
         }

@@ -4,16 +4,12 @@
 //! holds both, by default the repository. The samples are scenes of a seed of their own, so that no
 //! training set holds them.
 
-use dari_data::scenes::{
-    Colour, Facts, Figure, Kind, Position, Relation, Scene, SceneOptions, Shape, Thing,
-};
+use dari_data::scenes::{Colour, Facts, Figure, Kind, Position, Relation, Scene, SceneOptions, Shape, Thing};
 use image::ImageEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use tiny_skia::{
-    Color, FillRule, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Stroke, Transform,
-};
+use tiny_skia::{Color, FillRule, LineCap, LineJoin, Paint, PathBuilder, Pixmap, Stroke, Transform};
 
 /// Apart from every seed that recipes train on.
 const SEED: u64 = 0x5a4d_504c_4553;
@@ -49,18 +45,13 @@ struct Sample {
 
 impl Sample {
     fn draw(&self) -> Result<Vec<u8>, Box<dyn Error>> {
-        let options = SceneOptions {
-            kind: Some(self.kind),
-            held_out: false,
-        };
+        let options = SceneOptions { kind: Some(self.kind), held_out: false };
         let mut fitting = (0..200_000)
             .map(|index| Scene::draw_with(SEED, index, &options))
             .filter(|scene| (self.fits)(&scene.facts()))
             .map(|scene| png(scene.render(SIDE).rgb(), SIDE, SIDE))
             .filter(|png| png.as_ref().map_or(true, |png| png.len() <= MOST_BYTES));
-        fitting
-            .nth(self.skip)
-            .ok_or_else(|| format!("no scene found for {}", self.name))?
+        fitting.nth(self.skip).ok_or_else(|| format!("no scene found for {}", self.name))?
     }
 }
 
@@ -104,27 +95,9 @@ fn samples_wanted() -> Vec<Sample> {
         thing("red-balloon", Thing::Balloon, Colour::Red, 6),
         thing("purple-umbrella", Thing::Umbrella, Colour::Purple, 2),
         thing("green-book", Thing::Book, Colour::Green, 0),
-        counted(
-            "three-blue-stars",
-            Figure::Shape(Shape::Star),
-            Colour::Blue,
-            3,
-            0,
-        ),
-        counted(
-            "two-red-hearts",
-            Figure::Shape(Shape::Heart),
-            Colour::Red,
-            2,
-            4,
-        ),
-        counted(
-            "four-orange-fish",
-            Figure::Thing(Thing::Fish),
-            Colour::Orange,
-            4,
-            6,
-        ),
+        counted("three-blue-stars", Figure::Shape(Shape::Star), Colour::Blue, 3, 0),
+        counted("two-red-hearts", Figure::Shape(Shape::Heart), Colour::Red, 2, 4),
+        counted("four-orange-fish", Figure::Thing(Thing::Fish), Colour::Orange, 4, 6),
         Sample {
             name: "green-triangle-on-the-left",
             kind: Kind::Placed,
@@ -150,8 +123,12 @@ fn samples_wanted() -> Vec<Sample> {
 
 fn png(rgb: &[u8], width: u32, height: u32) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut bytes = Vec::new();
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive)
-        .write_image(rgb, width, height, image::ExtendedColorType::Rgb8)?;
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive).write_image(
+        rgb,
+        width,
+        height,
+        image::ExtendedColorType::Rgb8,
+    )?;
     Ok(bytes)
 }
 
@@ -176,13 +153,7 @@ fn banner() -> Result<Vec<u8>, Box<dyn Error>> {
         }
     }
     board.round_rect(RIVER, 0.0, 186.0, 960.0, 80.0, 0.0);
-    for (x, y) in [
-        (300.0, 212.0),
-        (430.0, 226.0),
-        (480.0, 204.0),
-        (560.0, 222.0),
-        (650.0, 208.0),
-    ] {
+    for (x, y) in [(300.0, 212.0), (430.0, 226.0), (480.0, 204.0), (560.0, 222.0), (650.0, 208.0)] {
         board.stroke(RIPPLE, 4.0, |p| {
             p.move_to(x, y);
             p.quad_to(x + 12.0, y - 7.0, x + 24.0, y);
@@ -201,12 +172,7 @@ fn banner() -> Result<Vec<u8>, Box<dyn Error>> {
     }
     picture(&mut board)?;
     words(&mut board);
-    let rgb: Vec<u8> = board
-        .0
-        .pixels()
-        .iter()
-        .flat_map(|p| [p.red(), p.green(), p.blue()])
-        .collect();
+    let rgb: Vec<u8> = board.0.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
     png(&rgb, 960, 240)
 }
 
@@ -265,10 +231,7 @@ fn suspension_bridge(board: &mut Board) {
 
 /// The picture on the left bank, framed.
 fn picture(board: &mut Board) -> Result<(), Box<dyn Error>> {
-    let options = SceneOptions {
-        kind: Some(Kind::Composed),
-        held_out: false,
-    };
+    let options = SceneOptions { kind: Some(Kind::Composed), held_out: false };
     let side = 124_u32;
     let apple = (0..200_000)
         .map(|index| Scene::draw_with(SEED, index, &options))
@@ -314,23 +277,10 @@ fn words(board: &mut Board) {
             &[(0.38, 0.23), (0.59, 0.23)],
             &[(0.80, 0.0), (0.80, 0.52)],
             &[(0.80, 0.25), (0.97, 0.25)],
-            &[
-                (0.2, 0.63),
-                (0.8, 0.63),
-                (0.8, 0.81),
-                (0.2, 0.81),
-                (0.2, 0.99),
-                (0.83, 0.99),
-            ],
+            &[(0.2, 0.63), (0.8, 0.63), (0.8, 0.81), (0.2, 0.81), (0.2, 0.99), (0.83, 0.99)],
         ],
         &[
-            &[
-                (0.06, 0.08),
-                (0.52, 0.08),
-                (0.46, 0.3),
-                (0.3, 0.46),
-                (0.08, 0.56),
-            ],
+            &[(0.06, 0.08), (0.52, 0.08), (0.46, 0.3), (0.3, 0.46), (0.08, 0.56)],
             &[(0.78, 0.0), (0.78, 0.66)],
             &[(0.78, 0.31), (0.97, 0.31)],
             &[(0.22, 0.68), (0.22, 0.96), (0.84, 0.96)],
@@ -352,10 +302,7 @@ fn words(board: &mut Board) {
     let (size, top) = (36.0, 40.0);
     for (strokes, x) in syllables.into_iter().zip([748.0, 790.0, 846.0, 888.0]) {
         for stroke in strokes {
-            let points: Vec<_> = stroke
-                .iter()
-                .map(|(u, v)| (x + u * size, top + v * size))
-                .collect();
+            let points: Vec<_> = stroke.iter().map(|(u, v)| (x + u * size, top + v * size)).collect();
             board.line(INK, 4.4, &points);
         }
     }
@@ -373,8 +320,7 @@ impl Board {
         build(&mut builder);
         if let Some(path) = builder.finish() {
             let transform = Transform::identity();
-            self.0
-                .fill_path(&path, &paint(rgb), FillRule::Winding, transform, None);
+            self.0.fill_path(&path, &paint(rgb), FillRule::Winding, transform, None);
         }
     }
 
@@ -382,15 +328,10 @@ impl Board {
         let mut builder = PathBuilder::new();
         build(&mut builder);
         if let Some(path) = builder.finish() {
-            let stroke = Stroke {
-                width,
-                line_cap: LineCap::Round,
-                line_join: LineJoin::Round,
-                ..Stroke::default()
-            };
+            let stroke =
+                Stroke { width, line_cap: LineCap::Round, line_join: LineJoin::Round, ..Stroke::default() };
             let transform = Transform::identity();
-            self.0
-                .stroke_path(&path, &paint(rgb), &stroke, transform, None);
+            self.0.stroke_path(&path, &paint(rgb), &stroke, transform, None);
         }
     }
 

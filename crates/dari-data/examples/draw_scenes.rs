@@ -15,15 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let place = folder.join(format!("{:03}", index / 1000));
         std::fs::create_dir_all(&place)?;
         let scene = Scene::draw(seed, index);
-        scene
-            .render(size as u32)
-            .write_png(&place.join(format!("{index:06}.png")))?;
+        scene.render(size as u32).write_png(&place.join(format!("{index:06}.png")))?;
         for language in ["en", "ko"] {
             if let Some(caption) = scene.caption(language, index) {
-                std::fs::write(
-                    place.join(format!("{index:06}.{language}.txt")),
-                    caption.text + "\n",
-                )?;
+                std::fs::write(place.join(format!("{index:06}.{language}.txt")), caption.text + "\n")?;
             }
         }
     }

@@ -19,10 +19,7 @@ fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
 fn draw(path: impl AsRef<Path>, grey: u8) {
     let path = path.as_ref();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    Picture::from_rgb(2, 3, vec![grey; 18])
-        .unwrap()
-        .write_png(path)
-        .unwrap();
+    Picture::from_rgb(2, 3, vec![grey; 18]).unwrap().write_png(path).unwrap();
 }
 
 fn read(path: impl AsRef<Path>) -> Box<dyn Pairs> {
@@ -30,9 +27,7 @@ fn read(path: impl AsRef<Path>) -> Box<dyn Pairs> {
 }
 
 fn refuse(path: impl AsRef<Path>, expected: &[&str]) -> Error {
-    let error = open(path.as_ref(), &Limits::default())
-        .err()
-        .expect("an error");
+    let error = open(path.as_ref(), &Limits::default()).err().expect("an error");
     mentions(&error, expected);
     error
 }
@@ -50,10 +45,7 @@ fn fails(pairs: &dyn Pairs, index: usize, expected: &[&str]) {
 }
 
 fn captions(pair: &Pair) -> Vec<(Option<&str>, &str)> {
-    pair.captions
-        .iter()
-        .map(|c| (c.language.as_deref(), c.text.as_str()))
-        .collect()
+    pair.captions.iter().map(|c| (c.language.as_deref(), c.text.as_str())).collect()
 }
 
 #[test]
@@ -68,10 +60,7 @@ fn a_folder_of_pictures() {
     draw(root.join("deep/er/c.d.png"), 3);
     write(root.join("deep/er/c.d.txt"), "three");
     draw(root.join("deep/er/c.png"), 4);
-    write(
-        root.join("deep/er/c.long.txt"),
-        "no language has four letters",
-    );
+    write(root.join("deep/er/c.long.txt"), "no language has four letters");
     draw(root.join("alone.png"), 5);
     write(root.join("alone.md"), "no caption");
     write(root.join("words.txt"), "no picture");
@@ -79,28 +68,12 @@ fn a_folder_of_pictures() {
     let pairs = read(root);
     assert_eq!(pairs.len(), 3);
     assert!(!pairs.is_empty());
-    assert!(
-        pairs
-            .describe()
-            .contains("3 pictures with captions, 2 more without"),
-        "{}",
-        pairs.describe()
-    );
+    assert!(pairs.describe().contains("3 pictures with captions, 2 more without"), "{}", pairs.describe());
     let pair = pairs.get(0).unwrap();
     assert_eq!(pair.key, "a");
     assert_eq!(pair.picture.rgb(), [1; 18]);
-    assert_eq!(
-        captions(&pair),
-        [
-            (Some("en"), "one"),
-            (Some("en"), "uno"),
-            (Some("ko"), "하나")
-        ]
-    );
-    assert_eq!(
-        captions(&pairs.get(1).unwrap()),
-        [(None, "two"), (None, "zwei")]
-    );
+    assert_eq!(captions(&pair), [(Some("en"), "one"), (Some("en"), "uno"), (Some("ko"), "하나")]);
+    assert_eq!(captions(&pairs.get(1).unwrap()), [(None, "two"), (None, "zwei")]);
     assert_eq!(pairs.get(2).unwrap().key, "deep/er/c.d");
     mentions(&pairs.get(3).unwrap_err(), &["pair 3 of 3"]);
     fails(&*pairs, usize::MAX, &["of 3"]);
@@ -146,9 +119,7 @@ fn links_in_circles() {
     std::os::unix::fs::symlink(root.join("in/a.png"), root.join("b.png")).unwrap();
     write(root.join("b.txt"), "linked");
     let pairs = read(root);
-    let keys: Vec<String> = (0..pairs.len())
-        .map(|index| pairs.get(index).unwrap().key)
-        .collect();
+    let keys: Vec<String> = (0..pairs.len()).map(|index| pairs.get(index).unwrap().key).collect();
     assert_eq!(keys, ["b", "in/a"]);
 }
 
@@ -165,10 +136,7 @@ fn nothing_usable() {
     refuse(root.join("missing"), &["missing"]);
     refuse(root.join("missing.csv"), &["missing.csv"]);
     write(root.join("x.parquet"), "");
-    assert!(matches!(
-        refuse(root.join("x.parquet"), &["x.parquet", ".jsonl"]),
-        Error::Unknown { .. }
-    ));
+    assert!(matches!(refuse(root.join("x.parquet"), &["x.parquet", ".jsonl"]), Error::Unknown { .. }));
     write(root.join("x.tar.gz"), "");
     refuse(root.join("x.tar.gz"), &["unpack it first"]);
     write(root.join("x"), "");
@@ -198,13 +166,7 @@ fn tables() {
     let pairs = read(root.join("pairs.csv"));
     assert_eq!(pairs.len(), 3);
     let pair = pairs.get(0).unwrap();
-    assert_eq!(
-        captions(&pair),
-        [
-            (None, "a \"quoted\"\nred, picture"),
-            (Some("ko"), "빨간 그림")
-        ]
-    );
+    assert_eq!(captions(&pair), [(None, "a \"quoted\"\nred, picture"), (Some("ko"), "빨간 그림")]);
     assert_eq!(pair.key, "pictures/a.png");
     let pair = pairs.get(1).unwrap();
     assert_eq!(captions(&pair), [(None, "two")]);
@@ -213,23 +175,13 @@ fn tables() {
     assert!(pairs.describe().contains("3 records"));
 
     for (name, content) in [
-        (
-            "open_clip.csv",
-            "filepath\ttitle\npictures/a.png\tone, two\n",
-        ),
+        ("open_clip.csv", "filepath\ttitle\npictures/a.png\tone, two\n"),
         ("semicolons.csv", "file;text\npictures/a.png;one, two\n"),
         ("tabs.tsv", "title\tfilepath\none, two\tpictures/a.png\n"),
-        (
-            "quoted.csv",
-            "\u{feff}\"picture\",\"text\"\r\"pictures/a.png\",\"one, two\"\r",
-        ),
+        ("quoted.csv", "\u{feff}\"picture\",\"text\"\r\"pictures/a.png\",\"one, two\"\r"),
     ] {
         write(root.join(name), content);
-        assert_eq!(
-            captions(&read(root.join(name)).get(0).unwrap()),
-            [(None, "one, two")],
-            "{name}"
-        );
+        assert_eq!(captions(&read(root.join(name)).get(0).unwrap()), [(None, "one, two")], "{name}");
     }
 }
 
@@ -245,11 +197,7 @@ fn corrupt_records_of_a_table() {
     let pairs = read(root.join("pairs.csv"));
     assert_eq!(pairs.len(), 9);
     assert!(pairs.get(0).is_ok());
-    fails(
-        &*pairs,
-        1,
-        &["pairs.csv", "line 3", "1 fields", "at least 2"],
-    );
+    fails(&*pairs, 1, &["pairs.csv", "line 3", "1 fields", "at least 2"]);
     fails(&*pairs, 2, &["line 4", "byte 3", "UTF-8"]);
     fails(&*pairs, 3, &["line 5", "missing.png"]);
     fails(&*pairs, 4, &["line 6", "empty caption"]);
@@ -259,10 +207,7 @@ fn corrupt_records_of_a_table() {
     fails(&*pairs, 8, &["line 10", "quotation mark"]);
 
     write(root.join("columns.csv"), "name,words\na,b\n");
-    let error = refuse(
-        root.join("columns.csv"),
-        &["\"name\", \"words\"", "filepath", "caption_ko"],
-    );
+    let error = refuse(root.join("columns.csv"), &["\"name\", \"words\"", "filepath", "caption_ko"]);
     assert!(matches!(error, Error::Header { .. }));
     write(root.join("bytes.csv"), b"im\xffage,caption\na.png,b\n");
     refuse(root.join("bytes.csv"), &["byte 2", "UTF-8"]);
@@ -297,21 +242,11 @@ fn json_lines() {
     let pairs = read(root.join("pairs.jsonl"));
     assert_eq!(pairs.len(), 16);
     assert_eq!(captions(&pairs.get(0).unwrap()), [(None, "one")]);
-    assert_eq!(
-        captions(&pairs.get(1).unwrap()),
-        [(None, "one"), (None, "two")]
-    );
-    let expected = [
-        (Some("en"), "one"),
-        (Some("en"), "two"),
-        (Some("ko"), "하나"),
-    ];
+    assert_eq!(captions(&pairs.get(1).unwrap()), [(None, "one"), (None, "two")]);
+    let expected = [(Some("en"), "one"), (Some("en"), "two"), (Some("ko"), "하나")];
     assert_eq!(captions(&pairs.get(2).unwrap()), expected);
     assert_eq!(captions(&pairs.get(3).unwrap()), [(Some("ko"), "하나")]);
-    let caption = Caption {
-        text: "one".into(),
-        language: None,
-    };
+    let caption = Caption { text: "one".into(), language: None };
     assert_eq!(pairs.get(0).unwrap().captions, [caption]);
     let errors: [(usize, &[&str]); 12] = [
         (4, &["pairs.jsonl", "line 6", "no \"caption\""]),
@@ -336,17 +271,8 @@ fn json_lines() {
 fn paths_stay_as_written() {
     let folder = folder();
     draw(folder.path().join("a.png"), 1);
-    write(
-        folder.path().join("data/pairs.ndjson"),
-        r#"{"image": "../a.png", "caption": "one"}"#,
-    );
-    assert_eq!(
-        read(folder.path().join("data/pairs.ndjson"))
-            .get(0)
-            .unwrap()
-            .key,
-        "../a.png"
-    );
+    write(folder.path().join("data/pairs.ndjson"), r#"{"image": "../a.png", "caption": "one"}"#);
+    assert_eq!(read(folder.path().join("data/pairs.ndjson")).get(0).unwrap().key, "../a.png");
 }
 
 #[test]
@@ -354,10 +280,7 @@ fn pairs_are_shared_between_threads() {
     let folder = folder();
     for index in 0..8 {
         draw(folder.path().join(format!("{index}.png")), index);
-        write(
-            folder.path().join(format!("{index}.txt")),
-            index.to_string(),
-        );
+        write(folder.path().join(format!("{index}.txt")), index.to_string());
     }
     let pairs = read(folder.path());
     std::thread::scope(|scope| {

@@ -14,19 +14,13 @@ fn read(path: impl AsRef<Path>) -> Box<dyn Pairs> {
 }
 
 fn captions(pair: &Pair) -> Vec<(Option<&str>, &str)> {
-    pair.captions
-        .iter()
-        .map(|c| (c.language.as_deref(), c.text.as_str()))
-        .collect()
+    pair.captions.iter().map(|c| (c.language.as_deref(), c.text.as_str())).collect()
 }
 
 fn png() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.png");
-    Picture::from_rgb(1, 1, vec![9; 3])
-        .unwrap()
-        .write_png(&file)
-        .unwrap();
+    Picture::from_rgb(1, 1, vec![9; 3]).unwrap().write_png(&file).unwrap();
     std::fs::read(file).unwrap()
 }
 
@@ -69,34 +63,17 @@ fn shards_of_every_format() {
         assert_eq!(captions(&pair), [(None, "a red picture")]);
         let pair = pairs.get(1).unwrap();
         assert_eq!(pair.key, "001");
-        assert_eq!(
-            captions(&pair),
-            [(Some("ko"), "파란 그림"), (None, "a blue picture")]
-        );
+        assert_eq!(captions(&pair), [(Some("ko"), "파란 그림"), (None, "a blue picture")]);
         let pair = pairs.get(2).unwrap();
         assert_eq!(pair.key, format!("{long}002"), "{name}");
-        assert_eq!(
-            captions(&pair),
-            [
-                (Some("en"), "green"),
-                (Some("ko"), "초록"),
-                (Some("ko"), "초록색")
-            ]
-        );
+        assert_eq!(captions(&pair), [(Some("en"), "green"), (Some("ko"), "초록"), (Some("ko"), "초록색")]);
         if count == 4 {
             let pair = pairs.get(3).unwrap();
-            assert_eq!(
-                pair.key,
-                format!("한글 이름/{}", "가".repeat(120)),
-                "{name}"
-            );
+            assert_eq!(pair.key, format!("한글 이름/{}", "가".repeat(120)), "{name}");
             assert_eq!((pair.picture.width(), pair.picture.height()), (1, 2));
         }
         let describe = pairs.describe();
-        assert!(
-            describe.contains(&format!("{count} pairs in 1 shards")),
-            "{describe}"
-        );
+        assert!(describe.contains(&format!("{count} pairs in 1 shards")), "{describe}");
     }
 }
 
@@ -104,27 +81,16 @@ fn shards_of_every_format() {
 fn folders_and_patterns() {
     let folder = tempfile::tempdir().unwrap();
     for shard in [10, 2, 9] {
-        let content = [
-            member("k.png", png()),
-            member("k.txt", format!("of {shard}")),
-        ]
-        .concat();
+        let content = [member("k.png", png()), member("k.txt", format!("of {shard}"))].concat();
         std::fs::write(folder.path().join(format!("s-{shard:03}.tar")), content).unwrap();
     }
     let words = |pairs: &dyn Pairs| -> Vec<String> {
-        (0..pairs.len())
-            .map(|index| pairs.get(index).unwrap().captions[0].text.clone())
-            .collect()
+        (0..pairs.len()).map(|index| pairs.get(index).unwrap().captions[0].text.clone()).collect()
     };
     assert_eq!(words(&*read(folder.path())), ["of 2", "of 9", "of 10"]);
-    assert_eq!(
-        words(&*read(folder.path().join("s-{009..010}.tar"))),
-        ["of 9", "of 10"]
-    );
+    assert_eq!(words(&*read(folder.path().join("s-{009..010}.tar"))), ["of 9", "of 10"]);
     let refuse = |pattern: &str, part: &str| {
-        let error = open(&folder.path().join(pattern), &Limits::default())
-            .err()
-            .unwrap();
+        let error = open(&folder.path().join(pattern), &Limits::default()).err().unwrap();
         assert!(error.to_string().contains(part), "{error}");
     };
     refuse("s-{002..003}.tar", "s-003.tar");
@@ -174,11 +140,7 @@ fn corrupt_samples() {
     fails(&*pairs, 6, &["g.jpg", "two members"]);
     assert_eq!(pairs.get(7).unwrap().key, "/absolute");
     fails(&*pairs, 8, &["j.txt", "bytes"]);
-    assert!(
-        pairs.describe().contains("2 more without"),
-        "{}",
-        pairs.describe()
-    );
+    assert!(pairs.describe().contains("2 more without"), "{}", pairs.describe());
     assert!(!folder.path().join("../../../etc/a.png").exists());
 }
 
@@ -208,10 +170,7 @@ fn shards_that_lie() {
     let path = folder.path().join("none.tar");
     std::fs::write(&path, vec![3; 5000]).unwrap();
     let error = open(&path, &Limits::default()).err().unwrap().to_string();
-    assert!(
-        error.contains("none.tar") && error.contains("no tar header"),
-        "{error}"
-    );
+    assert!(error.contains("none.tar") && error.contains("no tar header"), "{error}");
     std::fs::write(&path, vec![0; 1024]).unwrap();
     assert!(open(&path, &Limits::default()).is_err());
 }
@@ -235,13 +194,7 @@ fn every_truncation_and_flip_of_a_shard_ends() {
 
 #[test]
 fn limits_hold_for_members() {
-    let limits = Limits {
-        max_file_bytes: 10,
-        ..Limits::default()
-    };
-    let error = open(&fixtures().join("gnu.tar"), &limits)
-        .err()
-        .unwrap()
-        .to_string();
+    let limits = Limits { max_file_bytes: 10, ..Limits::default() };
+    let error = open(&fixtures().join("gnu.tar"), &limits).err().unwrap().to_string();
     assert!(error.contains("at most 10"), "{error}");
 }

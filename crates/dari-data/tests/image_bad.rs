@@ -44,18 +44,11 @@ fn empty_absent_and_not_pictures() {
 #[test]
 fn the_extension_is_not_believed() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (name, lie) in [
-        ("rgb.png", "a.jpg"),
-        ("turned3.jpg", "a.png"),
-        ("rgb.webp", "a.txt"),
-    ] {
+    for (name, lie) in [("rgb.png", "a.jpg"), ("turned3.jpg", "a.png"), ("rgb.webp", "a.txt")] {
         let path = folder.path().join(lie);
         std::fs::write(&path, bytes(name)).expect("written");
         let expected = decode(name, &bytes(name), &Limits::default()).expect("a picture");
-        assert_eq!(
-            open(&path, &Limits::default()).expect("a picture"),
-            expected
-        );
+        assert_eq!(open(&path, &Limits::default()).expect("a picture"), expected);
     }
 }
 
@@ -111,10 +104,7 @@ fn sizes_over_the_limits_are_refused_from_the_header() {
         file
     };
     let jpeg = bytes("grey-q85.jpg");
-    let frame = jpeg
-        .windows(2)
-        .position(|pair| pair == [0xff, 0xc0])
-        .expect("a frame header");
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame header");
     let mut png = huge("rgb.png", 16, true, 10_000, 10_000, true);
     // The header's checksum must hold, or the file is refused for that.
     let checksum = image_common::crc(png[12..29].iter().copied());
@@ -123,78 +113,33 @@ fn sizes_over_the_limits_are_refused_from_the_header() {
         ("png", png),
         ("bmp", huge("rgb.bmp", 18, false, 10_000, 10_000, true)),
         ("gif", huge("plain.gif", 6, false, 10_000, 10_000, false)),
-        (
-            "jpeg",
-            huge("grey-q85.jpg", frame + 5, true, 10_000, 10_000, false),
-        ),
+        ("jpeg", huge("grey-q85.jpg", frame + 5, true, 10_000, 10_000, false)),
     ] {
         let error = refuse(name, &file);
         assert!(matches!(error, Error::TooLarge { .. }), "{error}");
         let text = error.to_string();
-        assert!(
-            text.contains("10000 x 10000") && text.contains("89478485"),
-            "{text}"
-        );
+        assert!(text.contains("10000 x 10000") && text.contains("89478485"), "{text}");
     }
 
     let picture = bytes("rgb.png");
-    let tight = |limits: Limits| {
-        decode("a", &picture, &limits)
-            .expect_err("over")
-            .to_string()
-    };
+    let tight = |limits: Limits| decode("a", &picture, &limits).expect_err("over").to_string();
     let limits = Limits::default;
     for (limits, option) in [
-        (
-            Limits {
-                max_width: 20,
-                ..limits()
-            },
-            "max_width",
-        ),
-        (
-            Limits {
-                max_height: 12,
-                ..limits()
-            },
-            "max_height",
-        ),
-        (
-            Limits {
-                max_pixels: 272,
-                ..limits()
-            },
-            "max_pixels",
-        ),
-        (
-            Limits {
-                max_file_bytes: 100,
-                ..limits()
-            },
-            "max_file_bytes",
-        ),
+        (Limits { max_width: 20, ..limits() }, "max_width"),
+        (Limits { max_height: 12, ..limits() }, "max_height"),
+        (Limits { max_pixels: 272, ..limits() }, "max_pixels"),
+        (Limits { max_file_bytes: 100, ..limits() }, "max_file_bytes"),
     ] {
         let text = tight(limits);
         assert!(text.contains(option), "{text}");
     }
-    let exact = Limits {
-        max_width: 21,
-        max_height: 13,
-        max_pixels: 273,
-        ..limits()
-    };
+    let exact = Limits { max_width: 21, max_height: 13, max_pixels: 273, ..limits() };
     for name in ["rgb.png", "rgb.bmp", "raw.tiff", "rgb.webp", "plain.gif"] {
         decode(name, &bytes(name), &exact).expect("just within");
     }
     let path = fixture("files").join("rgb.png");
-    let small = Limits {
-        max_file_bytes: 100,
-        ..limits()
-    };
-    assert!(matches!(
-        open(&path, &small),
-        Err(Error::FileTooLarge { .. })
-    ));
+    let small = Limits { max_file_bytes: 100, ..limits() };
+    assert!(matches!(open(&path, &small), Err(Error::FileTooLarge { .. })));
 }
 
 #[test]

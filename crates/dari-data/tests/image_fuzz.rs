@@ -43,12 +43,7 @@ const ROUNDS: usize = 1000;
 
 #[test]
 fn mutated_files_never_panic() {
-    let limits = Limits {
-        max_width: 2000,
-        max_height: 2000,
-        max_pixels: 100_000,
-        max_file_bytes: 1 << 20,
-    };
+    let limits = Limits { max_width: 2000, max_height: 2000, max_pixels: 100_000, max_file_bytes: 1 << 20 };
     // Panics inside decoder crates are caught; they are counted here, so keep them quiet.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -79,10 +74,7 @@ fn mutated_files_never_panic() {
     assert!(long.is_empty(), "not one line each: {long:#?}");
     assert_eq!(tried, SEEDS.len() * ROUNDS);
     // Mutations that leave no picture, and mutations that leave one, must both have been met.
-    assert!(
-        pictures > tried / 20 && pictures < tried,
-        "{pictures} of {tried}"
-    );
+    assert!(pictures > tried / 20 && pictures < tried, "{pictures} of {tried}");
     // None is known; one that appears is a fault of a decoder crate, to be reported there.
     assert!(caught.is_empty(), "{} caught: {caught:#?}", caught.len());
 }
@@ -92,11 +84,7 @@ fn mutate(file: &mut Vec<u8>, random: &mut Xorshift) {
         return;
     }
     // Headers are where a reader decides: half of all changes fall in the first 64 bytes.
-    let end = if random.below(2) == 0 {
-        file.len().min(64)
-    } else {
-        file.len()
-    };
+    let end = if random.below(2) == 0 { file.len().min(64) } else { file.len() };
     let at = random.below(end);
     match random.below(7) {
         0 => file[at] ^= 1 << random.below(8),

@@ -12,8 +12,7 @@ fn every_float_is_the_references() {
     let (mut configs, mut tensors, mut exact, mut largest) = (0, 0, 0, 0f64);
     for case in json("processors.json") {
         let config = &case["config"];
-        let processor =
-            ImageProcessor::from_config(config).unwrap_or_else(|e| panic!("{config}: {e}"));
+        let processor = ImageProcessor::from_config(config).unwrap_or_else(|e| panic!("{config}: {e}"));
         configs += 1;
         for row in case["rows"].as_array().expect("rows") {
             let n = |at: usize| row[at].as_u64().expect("a number");
@@ -71,10 +70,7 @@ fn the_nested_layout_is_read() {
     let processor = ImageProcessor::from_config(&nested).expect("nested");
     assert_eq!(processor.size(), (32, 48));
     let fast = json!({"image_processor_type": "CLIPImageProcessorFast"});
-    assert_eq!(
-        ImageProcessor::from_config(&fast).expect("fast").size(),
-        (224, 224)
-    );
+    assert_eq!(ImageProcessor::from_config(&fast).expect("fast").size(), (224, 224));
     let bare = json!({"size": 224, "do_resize": true});
     assert!(ImageProcessor::from_config(&bare).is_err());
     let vit = ImageProcessor::from_config_as(&bare, "ViTImageProcessor").expect("a ViT");
@@ -84,21 +80,12 @@ fn the_nested_layout_is_read() {
 #[test]
 fn the_tower_of_open_clip_has_the_last_word_on_size() {
     let config = |vision: Value| json!({"model_cfg": {"embed_dim": 512, "vision_cfg": vision}, "preprocess_cfg": {"size": 99}});
-    let size = |vision| {
-        ImageProcessor::from_config(&config(vision))
-            .expect("a config")
-            .size()
-    };
+    let size = |vision| ImageProcessor::from_config(&config(vision)).expect("a config").size();
     assert_eq!(size(json!({"image_size": 256})), (256, 256));
     assert_eq!(size(json!({"image_size": [32, 64]})), (32, 64));
     assert_eq!(size(json!({"layers": 12})), (224, 224));
     let alone = json!({"preprocess_cfg": {"size": 99}});
-    assert_eq!(
-        ImageProcessor::from_config(&alone)
-            .expect("a config")
-            .size(),
-        (99, 99)
-    );
+    assert_eq!(ImageProcessor::from_config(&alone).expect("a config").size(), (99, 99));
 }
 
 #[test]
@@ -111,10 +98,7 @@ fn what_is_not_followed_is_refused_by_name() {
     let mut cases = vec![
         (clip("do_sharpen", json!(true)), "do_sharpen"),
         (clip("reducing_gap", json!(2.0)), "reducing_gap"),
-        (
-            clip("auto_map", json!({"AutoImageProcessor": "x.Y"})),
-            "auto_map",
-        ),
+        (clip("auto_map", json!({"AutoImageProcessor": "x.Y"})), "auto_map"),
         (clip("resample", json!(6)), "resample"),
         (clip("resample", json!("bicubic")), "resample"),
         (clip("do_resize", json!("yes")), "do_resize"),
@@ -128,58 +112,33 @@ fn what_is_not_followed_is_refused_by_name() {
         (clip("do_center_crop", json!(false)), "size"),
         (clip("do_pad", json!(true)), "do_pad"),
         (clip("data_format", json!("channels_last")), "data_format"),
-        (
-            clip("size", json!({"min_pixels": 1, "max_pixels": 9})),
-            "size",
-        ),
+        (clip("size", json!({"min_pixels": 1, "max_pixels": 9})), "size"),
         (clip("size", json!([224])), "size"),
         (clip("use_square_size", json!(true)), "use_square_size"),
         (clip("crop_size", json!({"shortest_edge": 3})), "crop_size"),
         (clip("num_channels", json!(4)), "num_channels"),
-        (
-            json!({"image_processor_type": "Idefics3ImageProcessor"}),
-            "Idefics3ImageProcessor",
-        ),
+        (json!({"image_processor_type": "Idefics3ImageProcessor"}), "Idefics3ImageProcessor"),
         (json!({"image_processor_type": 3}), "image_processor_type"),
         (json!({"image_processor": []}), "image_processor"),
         (json!([]), "configuration"),
         (json!(null), "configuration"),
         (json!({"preprocess_cfg": {"size": 224, "blur": 3}}), "blur"),
         (json!({"preprocess_cfg": {"mode": "L"}}), "mode"),
-        (
-            json!({"preprocess_cfg": {"interpolation": "nearest"}}),
-            "interpolation",
-        ),
-        (
-            json!({"preprocess_cfg": {"resize_mode": "fill"}}),
-            "resize_mode",
-        ),
+        (json!({"preprocess_cfg": {"interpolation": "nearest"}}), "interpolation"),
+        (json!({"preprocess_cfg": {"resize_mode": "fill"}}), "resize_mode"),
         (json!({"preprocess_cfg": {"fill_color": 256}}), "fill_color"),
         (json!({"preprocess_cfg": {"std": 0}}), "std"),
     ];
-    for size in [
-        json!(0),
-        json!(-1),
-        json!(1e9),
-        json!(224.5),
-        json!("NaN"),
-        json!(4097),
-    ] {
+    for size in [json!(0), json!(-1), json!(1e9), json!(224.5), json!("NaN"), json!(4097)] {
         cases.push((clip("size", size.clone()), "size"));
         cases.push((clip("crop_size", size.clone()), "crop_size"));
-        cases.push((
-            clip("size", json!({"height": size, "width": 5})),
-            "size.height",
-        ));
+        cases.push((clip("size", json!({"height": size, "width": 5})), "size.height"));
         cases.push((json!({"preprocess_cfg": {"size": size}}), "size"));
     }
     for (config, name) in cases {
         let error = ImageProcessor::from_config(&config).expect_err(&config.to_string());
         let text = error.to_string();
-        assert!(
-            text.contains(name) && !text.contains('\n'),
-            "{config}: {text}"
-        );
+        assert!(text.contains(name) && !text.contains('\n'), "{config}: {text}");
     }
     // Null and false ask for nothing.
     for value in [json!(null), json!(false)] {
@@ -192,8 +151,6 @@ fn extreme_shapes_take_little_memory() {
     // Resized whole, this would be 224 x 14,679,840 pixels.
     let line = formula(65_535, 1, 1);
     let config = json!({"image_processor_type": "CLIPImageProcessor"});
-    let out = ImageProcessor::from_config(&config)
-        .expect("CLIP")
-        .process(&line);
+    let out = ImageProcessor::from_config(&config).expect("CLIP").process(&line);
     assert_eq!(out.len(), 3 * 224 * 224);
 }

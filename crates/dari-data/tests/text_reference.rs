@@ -18,21 +18,13 @@ fn texts() -> Vec<String> {
     let texts = read("texts.json");
     let expand = |entry: &Value| match entry.as_str() {
         Some(text) => text.to_owned(),
-        None => entry["repeat"]
-            .as_str()
-            .unwrap()
-            .repeat(entry["times"].as_u64().unwrap() as usize),
+        None => entry["repeat"].as_str().unwrap().repeat(entry["times"].as_u64().unwrap() as usize),
     };
     texts.as_array().unwrap().iter().map(expand).collect()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| id.as_u64().unwrap() as u32)
-        .collect()
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 /// Every text whose ids differ, for one message about all of them.
@@ -45,18 +37,10 @@ fn compare(name: &str, expected: &Value, encode: impl Fn(&str) -> Vec<u32>) {
         let (found, expected) = (encode(text), ids(expected));
         if found != expected {
             let start: String = text.chars().take(60).collect();
-            wrong.push(format!(
-                "{start:?}\n  found    {found:?}\n  expected {expected:?}"
-            ));
+            wrong.push(format!("{start:?}\n  found    {found:?}\n  expected {expected:?}"));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{name}: {} of {}\n{}",
-        wrong.len(),
-        texts.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{name}: {} of {}\n{}", wrong.len(), texts.len(), wrong.join("\n"));
 }
 
 fn bare(processor: &TextProcessor, text: &str) -> Vec<u32> {
@@ -73,24 +57,13 @@ fn check_hugging_face(name: &str, folder: &Path, pads: bool) {
     let natural = open().with_padding(Padding::Longest);
     compare(name, &expected["ids"], |text| bare(&natural, text));
 
-    let usual = if pads {
-        Padding::Context
-    } else {
-        Padding::Longest
-    };
+    let usual = if pads { Padding::Context } else { Padding::Longest };
     assert_eq!(open().padding(), usual, "{name}");
     let padded = open().with_padding(Padding::Context);
     for (at, text) in texts().iter().enumerate().skip(3).take(1) {
-        let Encoded {
-            ids: found,
-            mask,
-            truncated,
-        } = padded.encode(text).unwrap();
+        let Encoded { ids: found, mask, truncated } = padded.encode(text).unwrap();
         assert_eq!(found, ids(&expected["padded"][at - 3]), "{name} {text:?}");
-        let expected: Vec<u8> = ids(&expected["mask"][at - 3])
-            .iter()
-            .map(|&m| m as u8)
-            .collect();
+        let expected: Vec<u8> = ids(&expected["mask"][at - 3]).iter().map(|&m| m as u8).collect();
         assert_eq!(mask, expected, "{name} {text:?}");
         assert!(!truncated);
     }
@@ -125,17 +98,9 @@ fn siglip2_is_lowered() {
 fn gemma_of_a_siglip_folder_is_not() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(
-            fixtures().join("siglip2").join(file),
-            folder.path().join(file),
-        )
-        .unwrap();
+        std::fs::copy(fixtures().join("siglip2").join(file), folder.path().join(file)).unwrap();
     }
-    std::fs::write(
-        folder.path().join("config.json"),
-        r#"{"model_type": "siglip"}"#,
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type": "siglip"}"#).unwrap();
     check_hugging_face("gemma", folder.path(), true);
 }
 
@@ -143,29 +108,16 @@ fn gemma_of_a_siglip_folder_is_not() {
 fn bert() {
     for name in ["bert", "bert_cased", "bert_accents"] {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(
-            fixtures().join("bert/vocab.txt"),
-            folder.path().join("vocab.txt"),
-        )
-        .unwrap();
+        std::fs::copy(fixtures().join("bert/vocab.txt"), folder.path().join("vocab.txt")).unwrap();
         let config = &read("expected.json")[name]["config"];
-        std::fs::write(
-            folder.path().join("tokenizer_config.json"),
-            config.to_string(),
-        )
-        .unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
         check_hugging_face(name, folder.path(), false);
     }
     let expected = &read("expected.json")["bert"]["batch"];
     let processor = TextProcessor::open(&fixtures().join("bert"), 64).unwrap();
     let texts = texts();
     let batch: Vec<&str> = texts.iter().skip(3).take(5).map(String::as_str).collect();
-    for (encoded, row) in processor
-        .encode_batch(&batch)
-        .unwrap()
-        .iter()
-        .zip(expected.as_array().unwrap())
-    {
+    for (encoded, row) in processor.encode_batch(&batch).unwrap().iter().zip(expected.as_array().unwrap()) {
         assert_eq!(encoded.ids, ids(row));
     }
 }
@@ -182,15 +134,11 @@ fn open_clip() {
     let folder = Folder::open(&fixtures().join("clip")).unwrap();
     let processor = TextProcessor::from_folder_as(&folder, 77, Reference::OpenClip).unwrap();
     let expected = read("expected.json");
-    compare(
-        "lower",
-        &expected["open_clip_lower"]["zero_padded"],
-        |text| {
-            let encoded = processor.encode(text).unwrap();
-            assert_eq!(encoded.ids.len(), 77);
-            strip(encoded.ids, 0)
-        },
-    );
+    compare("lower", &expected["open_clip_lower"]["zero_padded"], |text| {
+        let encoded = processor.encode(text).unwrap();
+        assert_eq!(encoded.ids.len(), 77);
+        strip(encoded.ids, 0)
+    });
 
     // Without transformers' config.json the folder is open_clip's.
     let folder = tempfile::tempdir().unwrap();
@@ -200,11 +148,9 @@ fn open_clip() {
     let config = r#"{"model_cfg": {"text_cfg": {"tokenizer_kwargs": {"clean": "whitespace"}}}}"#;
     std::fs::write(folder.path().join("open_clip_config.json"), config).unwrap();
     let processor = TextProcessor::open(folder.path(), 77).unwrap();
-    compare(
-        "whitespace",
-        &expected["open_clip_whitespace"]["zero_padded"],
-        |text| strip(processor.encode(text).unwrap().ids, 0),
-    );
+    compare("whitespace", &expected["open_clip_whitespace"]["zero_padded"], |text| {
+        strip(processor.encode(text).unwrap().ids, 0)
+    });
 }
 
 #[test]
@@ -212,11 +158,8 @@ fn open_clip_around_hugging_face() {
     let expected = read("expected.json");
     for clean in ["canonicalize", "whitespace"] {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(
-            fixtures().join("siglip/tokenizer.json"),
-            folder.path().join("tokenizer.json"),
-        )
-        .unwrap();
+        std::fs::copy(fixtures().join("siglip/tokenizer.json"), folder.path().join("tokenizer.json"))
+            .unwrap();
         let files = [
             ("tokenizer_config.json", r#"{"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}"#.to_owned()),
             ("open_clip_config.json", format!(
@@ -241,11 +184,9 @@ fn open_clip_around_hugging_face() {
     let config = r#"{"model_cfg": {"text_cfg": {"context_length": 64, "hf_tokenizer_name": "b", "tokenizer_kwargs": {"strip_sep_token": true}}}}"#;
     std::fs::write(folder.path().join("open_clip_config.json"), config).unwrap();
     let processor = TextProcessor::open(folder.path(), 64).unwrap();
-    compare(
-        "open_clip_bert",
-        &expected["open_clip_bert"]["full_padded"],
-        |text| strip(processor.encode(text).unwrap().ids, 0),
-    );
+    compare("open_clip_bert", &expected["open_clip_bert"]["full_padded"], |text| {
+        strip(processor.encode(text).unwrap().ids, 0)
+    });
 }
 
 #[test]
@@ -256,11 +197,7 @@ fn cleaning() {
         let texts = texts();
         let short = texts.iter().filter(|text| text.chars().count() < 400);
         for (text, expected) in short.zip(expected[name].as_array().unwrap()) {
-            assert_eq!(
-                cleaning.apply(text),
-                expected.as_str().unwrap(),
-                "{name} of {text:?}"
-            );
+            assert_eq!(cleaning.apply(text), expected.as_str().unwrap(), "{name} of {text:?}");
         }
     }
 }

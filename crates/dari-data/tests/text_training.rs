@@ -11,19 +11,9 @@ fn fixtures() -> PathBuf {
 }
 
 fn captions() -> impl Iterator<Item = String> {
-    let colours = [
-        ("red", "빨간"),
-        ("blue", "파란"),
-        ("green", "초록색"),
-        ("yellow", "노란"),
-        ("purple", "보라색"),
-    ];
-    let shapes = [
-        ("circle", "원"),
-        ("square", "정사각형"),
-        ("triangle", "삼각형"),
-        ("star", "별"),
-    ];
+    let colours =
+        [("red", "빨간"), ("blue", "파란"), ("green", "초록색"), ("yellow", "노란"), ("purple", "보라색")];
+    let shapes = [("circle", "원"), ("square", "정사각형"), ("triangle", "삼각형"), ("star", "별")];
     let sizes = [("small", "작은"), ("large", "큰")];
     let mut captions = Vec::new();
     for (colour, 색) in colours {
@@ -50,19 +40,14 @@ fn write_trained() {
     let folder = fixtures().join("trained");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("tokenizer.json"), train().to_string()).unwrap();
-    std::fs::write(
-        folder.join("tokenizer_config.json"),
-        tokenizer_config(77).to_string(),
-    )
-    .unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), tokenizer_config(77).to_string()).unwrap();
     std::fs::write(folder.join("config.json"), r#"{"model_type":"clip"}"#).unwrap();
 }
 
 #[test]
 fn training_is_deterministic() {
     let kept: Value =
-        serde_json::from_slice(&std::fs::read(fixtures().join("trained/tokenizer.json")).unwrap())
-            .unwrap();
+        serde_json::from_slice(&std::fs::read(fixtures().join("trained/tokenizer.json")).unwrap()).unwrap();
     assert_eq!(train(), kept);
     assert_eq!(train().to_string(), train().to_string());
 }
@@ -79,17 +64,9 @@ fn ids_are_those_of_transformers() {
     for (text, row) in texts.as_array().unwrap().iter().zip(rows) {
         let text = match text.as_str() {
             Some(text) => text.to_owned(),
-            None => text["repeat"]
-                .as_str()
-                .unwrap()
-                .repeat(text["times"].as_u64().unwrap() as usize),
+            None => text["repeat"].as_str().unwrap().repeat(text["times"].as_u64().unwrap() as usize),
         };
-        let row: Vec<u32> = row
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|id| id.as_u64().unwrap() as u32)
-            .collect();
+        let row: Vec<u32> = row.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
         assert_eq!(processor.encode(&text).unwrap().ids, row, "{text:?}");
     }
     assert_eq!(expected["trained"]["decoded"], "a photo of a cat");
@@ -103,17 +80,13 @@ fn ids_are_those_of_transformers() {
 
 #[test]
 fn words_of_the_captions_are_short_and_others_known() {
-    let processor = TextProcessor::open(&fixtures().join("trained"), 77)
-        .unwrap()
-        .with_padding(Padding::Longest);
+    let processor =
+        TextProcessor::open(&fixtures().join("trained"), 77).unwrap().with_padding(Padding::Longest);
     let length = |text: &str| processor.encode(text).unwrap().ids.len() - 2;
     assert_eq!(length("빨간 정사각형"), 2);
     assert_eq!(length("Red Circle"), 2);
     // Composed and decomposed Hangul are one text.
-    assert_eq!(
-        processor.encode("원").unwrap(),
-        processor.encode("\u{110b}\u{116f}\u{11ab}").unwrap()
-    );
+    assert_eq!(processor.encode("원").unwrap(), processor.encode("\u{110b}\u{116f}\u{11ab}").unwrap());
     // An unseen syllable is its three bytes after the boundary.
     assert_eq!(length("쀍"), 4);
 }

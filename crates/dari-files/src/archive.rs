@@ -27,18 +27,13 @@ const ELSEWHERE: u64 = 0xffff_ffff;
 pub(crate) fn entries(file: &[u8]) -> Result<BTreeMap<&str, Range<usize>>, String> {
     let directory = find_directory(file)?;
     let mut entries = BTreeMap::new();
-    let mut rest = file
-        .get(directory.clone())
-        .ok_or("its zip directory lies outside of the file")?;
+    let mut rest = file.get(directory.clone()).ok_or("its zip directory lies outside of the file")?;
     while !rest.is_empty() {
         let entry = Central::read(rest).ok_or("its zip directory is cut short")?;
         let name = entry.name()?;
-        let range = entry.locate(file, directory.start).ok_or_else(|| {
-            format!(
-                "its zip entry {} does not lie where the directory says",
-                shown(name)
-            )
-        })?;
+        let range = entry
+            .locate(file, directory.start)
+            .ok_or_else(|| format!("its zip entry {} does not lie where the directory says", shown(name)))?;
         if entries.insert(name, range).is_some() {
             return Err(format!("it has two zip entries named {}", shown(name)));
         }
@@ -55,16 +50,13 @@ fn find_directory(file: &[u8]) -> Result<Range<usize>, String> {
     let first = last.saturating_sub(usize::from(u16::MAX));
     let is_end = |&at: &usize| {
         let comment = last - at;
-        u32_at(file, at) == Some(END)
-            && u16_at(file, at.saturating_add(20)).map(usize::from) == Some(comment)
+        u32_at(file, at) == Some(END) && u16_at(file, at.saturating_add(20)).map(usize::from) == Some(comment)
     };
     let end = (first..=last).rev().find(is_end).ok_or(LOST)?;
     let (size, start, bound) = match find_end_64(file, end) {
-        Some(end_64) => (
-            u64_at(file, end_64.saturating_add(40)),
-            u64_at(file, end_64.saturating_add(48)),
-            end_64,
-        ),
+        Some(end_64) => {
+            (u64_at(file, end_64.saturating_add(40)), u64_at(file, end_64.saturating_add(48)), end_64)
+        }
         None => (
             u32_at(file, end.saturating_add(12)).map(u64::from),
             u32_at(file, end.saturating_add(16)).map(u64::from),
@@ -76,9 +68,7 @@ fn find_directory(file: &[u8]) -> Result<Range<usize>, String> {
     };
     match start.checked_add(size) {
         Some(stop) if stop <= bound => Ok(start..stop),
-        _ => Err(format!(
-            "its zip directory of {size} bytes at {start} does not fit before byte {bound}"
-        )),
+        _ => Err(format!("its zip directory of {size} bytes at {start} does not fit before byte {bound}")),
     }
 }
 
@@ -153,10 +143,7 @@ impl<'a> Central<'a> {
             return Err(format!("its zip entry {} is encrypted", shown(name)));
         }
         if self.method != 0 || self.packed != self.size {
-            return Err(format!(
-                "its zip entry {} is compressed, which torch.save never does",
-                shown(name)
-            ));
+            return Err(format!("its zip entry {} is compressed, which torch.save never does", shown(name)));
         }
         Ok(name)
     }

@@ -33,20 +33,13 @@ pub(crate) fn write_with(
     };
     let temporary = Temporary::create(folder, name, path)?;
     let mut out = BufWriter::with_capacity(1 << 20, &temporary.file);
-    fill(&mut out)
-        .and_then(|()| out.flush())
-        .map_err(Error::io(path, "write"))?;
+    fill(&mut out).and_then(|()| out.flush()).map_err(Error::io(path, "write"))?;
     drop(out);
-    temporary
-        .file
-        .sync_all()
-        .map_err(Error::io(path, "flush to disk"))?;
+    temporary.file.sync_all().map_err(Error::io(path, "flush to disk"))?;
     fs::rename(&temporary.path, path).map_err(Error::io(path, "replace"))?;
     // The rename itself reaches the disk only with the folder.
     #[cfg(unix)]
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(Error::io(folder, "flush to disk"))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder, "flush to disk"))?;
     Ok(())
 }
 
@@ -62,11 +55,7 @@ impl Temporary {
         loop {
             let mut hidden = OsString::from(".");
             hidden.push(name);
-            hidden.push(format!(
-                ".{}-{}.tmp",
-                std::process::id(),
-                COUNT.fetch_add(1, Ordering::Relaxed)
-            ));
+            hidden.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
             let path = folder.join(hidden);
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok(Temporary { path, file }),

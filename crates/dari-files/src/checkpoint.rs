@@ -114,9 +114,7 @@ impl Checkpoint {
 
     /// The tensor's shape.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.entries
-            .get(name)
-            .map(|(_, entry)| entry.shape.as_slice())
+        self.entries.get(name).map(|(_, entry)| entry.shape.as_slice())
     }
 
     /// The type of the tensor's elements.
@@ -150,23 +148,13 @@ impl Checkpoint {
         };
         let bytes = self.sources.get(*source).map(|s| s.bytes.as_slice());
         let data = bytes.and_then(|bytes| match &entry.strides {
-            None => bytes
-                .get(entry.start..entry.start.checked_add(entry.bytes)?)
-                .map(Cow::Borrowed),
+            None => bytes.get(entry.start..entry.start.checked_add(entry.bytes)?).map(Cow::Borrowed),
             Some(strides) => gather(bytes, entry, strides).map(Cow::Owned),
         });
         match data {
-            Some(data) => Ok(TensorView {
-                dtype: entry.dtype,
-                shape: entry.shape.clone(),
-                data,
-            }),
+            Some(data) => Ok(TensorView { dtype: entry.dtype, shape: entry.shape.clone(), data }),
             // The readers have checked this; said all the same, rather than trusted.
-            None => Err(Error::tensor(
-                &self.label,
-                name,
-                "lies outside of its file; the file is damaged",
-            )),
+            None => Err(Error::tensor(&self.label, name, "lies outside of its file; the file is damaged")),
         }
     }
 
@@ -175,20 +163,11 @@ impl Checkpoint {
             Some(first) => format!("{} tensors, such as `{}`", self.len(), shown(first)),
             None => "no tensors at all".to_owned(),
         };
-        Error::NoTensor {
-            file: self.label.clone(),
-            tensor: shown(name),
-            held,
-        }
+        Error::NoTensor { file: self.label.clone(), tensor: shown(name), held }
     }
 
     fn empty(label: String) -> Checkpoint {
-        Checkpoint {
-            label,
-            sources: Vec::new(),
-            entries: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-        }
+        Checkpoint { label, sources: Vec::new(), entries: BTreeMap::new(), metadata: BTreeMap::new() }
     }
 
     /// Reads one weight file's header and adds its tensors.
@@ -205,10 +184,7 @@ impl Checkpoint {
         let source = self.sources.len();
         for entry in entries {
             if let Some((first, _)) = self.entries.get(&entry.name) {
-                let first = self
-                    .sources
-                    .get(*first)
-                    .map_or(&path, |source| &source.path);
+                let first = self.sources.get(*first).map_or(&path, |source| &source.path);
                 return Err(Error::Duplicate {
                     tensor: shown(&entry.name),
                     first: first.display().to_string(),
@@ -227,10 +203,7 @@ impl Checkpoint {
         let mut shards = BTreeSet::new();
         for (_, shard) in &index {
             if shards.insert(shard.as_str()) && shards.len() > MAX_SHARDS {
-                return Err(Error::damaged(
-                    &self.label,
-                    format!("names more than {MAX_SHARDS} files"),
-                ));
+                return Err(Error::damaged(&self.label, format!("names more than {MAX_SHARDS} files")));
             }
         }
         for shard in shards {
@@ -273,9 +246,7 @@ enum Format {
 fn format_of(path: &Path, bytes: &[u8]) -> Result<Format, Error> {
     if has_ending(path, ".safetensors") {
         Ok(Format::Safetensors)
-    } else if [".bin", ".pt", ".pth", ".ckpt"]
-        .iter()
-        .any(|ending| has_ending(path, ending))
+    } else if [".bin", ".pt", ".pth", ".ckpt"].iter().any(|ending| has_ending(path, ending))
         || bytes.starts_with(crate::archive::MAGIC)
     {
         Ok(Format::Pickle)
@@ -291,9 +262,7 @@ fn format_of(path: &Path, bytes: &[u8]) -> Result<Format, Error> {
 }
 
 fn has_ending(path: &Path, ending: &str) -> bool {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.ends_with(ending))
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(ending))
 }
 
 fn map(path: &Path) -> Result<Bytes, Error> {
@@ -322,16 +291,10 @@ pub(crate) fn read_index(path: &Path) -> Result<Vec<(String, String)>, Error> {
     let index: Index = serde_json::from_slice(&bytes).map_err(|e| Error::json(&file, &e))?;
     for (_, shard) in &index.weight_map.0 {
         if !is_inside(shard) {
-            return Err(Error::Escape {
-                file,
-                name: shown(shard),
-            });
+            return Err(Error::Escape { file, name: shown(shard) });
         }
         if shard.ends_with(".index.json") {
-            return Err(Error::damaged(
-                &file,
-                format!("names another index, {}", shown(shard)),
-            ));
+            return Err(Error::damaged(&file, format!("names another index, {}", shown(shard))));
         }
     }
     Ok(index.weight_map.0)
@@ -341,9 +304,7 @@ pub(crate) fn read_index(path: &Path) -> Result<Vec<(String, String)>, Error> {
 pub(crate) fn is_inside(name: &str) -> bool {
     !name.is_empty()
         && !name.contains(['\\', ':', '\0'])
-        && Path::new(name)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
+        && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 #[derive(Deserialize)]
@@ -385,12 +346,9 @@ fn gather(file: &[u8], entry: &Entry, strides: &[usize]) -> Option<Vec<u8>> {
     let step = step.checked_mul(width)?;
     let mut index = vec![0usize; outer.len()];
     while out.len() < length {
-        let mut at = index
-            .iter()
-            .zip(outer_strides)
-            .try_fold(entry.start, |at, (&i, &stride)| {
-                at.checked_add(i.checked_mul(stride)?.checked_mul(width)?)
-            })?;
+        let mut at = index.iter().zip(outer_strides).try_fold(entry.start, |at, (&i, &stride)| {
+            at.checked_add(i.checked_mul(stride)?.checked_mul(width)?)
+        })?;
         for _ in 0..row {
             out.extend_from_slice(file.get(at..at.checked_add(width)?)?);
             at = at.checked_add(step)?;

@@ -72,19 +72,14 @@ impl Dtype {
     /// The type by its name in a safetensors header.
     pub fn from_name(name: &str) -> Option<Dtype> {
         use Dtype::*;
-        [
-            Bool, U8, I8, U16, I16, U32, I32, U64, I64, F8E4M3, F8E5M2, F16, BF16, F32, F64,
-        ]
-        .into_iter()
-        .find(|dtype| dtype.name() == name)
+        [Bool, U8, I8, U16, I16, U32, I32, U64, I64, F8E4M3, F8E5M2, F16, BF16, F32, F64]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
     }
 
     /// True for the floating types.
     pub const fn is_float(self) -> bool {
-        matches!(
-            self,
-            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64
-        )
+        matches!(self, Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     }
 }
 

@@ -86,9 +86,7 @@ pub enum Error {
         second: String,
     },
     /// A name inside a file points outside of the file's folder.
-    #[error(
-        "{file} names `{name}`, which may leave its folder; names must be relative and without `..`"
-    )]
+    #[error("{file} names `{name}`, which may leave its folder; names must be relative and without `..`")]
     Escape {
         /// The file that holds the name.
         file: String,
@@ -138,31 +136,17 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(
-        file: impl Into<PathBuf>,
-        action: &'static str,
-    ) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn io(file: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         let file = file.into();
-        move |source| Error::Io {
-            file,
-            action,
-            source,
-        }
+        move |source| Error::Io { file, action, source }
     }
 
     pub(crate) fn damaged(file: &str, problem: impl Into<String>) -> Error {
-        Error::Damaged {
-            file: file.to_owned(),
-            problem: problem.into(),
-        }
+        Error::Damaged { file: file.to_owned(), problem: problem.into() }
     }
 
     pub(crate) fn tensor(file: &str, tensor: &str, problem: impl Into<String>) -> Error {
-        Error::Tensor {
-            file: file.to_owned(),
-            tensor: shown(tensor),
-            problem: problem.into(),
-        }
+        Error::Tensor { file: file.to_owned(), tensor: shown(tensor), problem: problem.into() }
     }
 
     pub(crate) fn json(file: &str, error: &serde_json::Error) -> Error {

@@ -53,10 +53,7 @@ pub struct Folder {
 #[derive(Clone)]
 enum Place {
     Disk(PathBuf),
-    Embedded {
-        name: &'static str,
-        files: &'static [(&'static str, &'static [u8])],
-    },
+    Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
 }
 
 impl Folder {
@@ -73,16 +70,12 @@ impl Folder {
                 remedy: "give the folder that holds config.json",
             });
         }
-        Ok(Folder {
-            place: Place::Disk(path.to_owned()),
-        })
+        Ok(Folder { place: Place::Disk(path.to_owned()) })
     }
 
     /// A folder whose files, (name, bytes), are part of the binary.
     pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Folder {
-        Folder {
-            place: Place::Embedded { name, files },
-        }
+        Folder { place: Place::Embedded { name, files } }
     }
 
     /// What errors and listings call it: the path, or "mini (embedded)".
@@ -115,10 +108,7 @@ impl Folder {
     /// A file of more than 256 MiB, a name that may leave the folder, what the system refuses.
     pub fn read(&self, file: &str) -> Result<Option<Cow<'static, [u8]>>, Error> {
         if !is_inside(file) {
-            return Err(Error::Escape {
-                file: self.label(),
-                name: shown(file),
-            });
+            return Err(Error::Escape { file: self.label(), name: shown(file) });
         }
         match &self.place {
             Place::Disk(path) if self.has(file) => {
@@ -168,11 +158,8 @@ impl Folder {
     /// As [`Folder::weights`].
     pub fn fingerprint(&self) -> Result<String, Error> {
         let weights = self.weights_name()?;
-        let mut names: BTreeSet<String> = CONFIGS
-            .into_iter()
-            .filter(|name| self.has(name))
-            .map(str::to_owned)
-            .collect();
+        let mut names: BTreeSet<String> =
+            CONFIGS.into_iter().filter(|name| self.has(name)).map(str::to_owned).collect();
         names.insert(weights.to_owned());
         if let Place::Disk(path) = &self.place
             && weights.ends_with(".index.json")
@@ -203,19 +190,15 @@ impl Folder {
             // Shards are for the disk.
             .filter(|name| !(embedded && name.ends_with(".index.json")))
             .find(|name| self.has(name))
-            .ok_or_else(|| Error::NoWeights {
-                folder: self.label(),
-                looked_for: WEIGHTS.join(", "),
-            })
+            .ok_or_else(|| Error::NoWeights { folder: self.label(), looked_for: WEIGHTS.join(", ") })
     }
 
     fn find(&self, file: &str) -> Option<&'static [u8]> {
         match &self.place {
             Place::Disk(_) => None,
-            Place::Embedded { files, .. } => files
-                .iter()
-                .find(|(name, _)| *name == file)
-                .map(|(_, bytes)| *bytes),
+            Place::Embedded { files, .. } => {
+                files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes)
+            }
         }
     }
 
@@ -237,19 +220,13 @@ impl std::fmt::Debug for Folder {
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
     let about = file.metadata().map_err(Error::io(path, "open"))?;
-    let too_large = |bytes| Error::TooLarge {
-        file: path.display().to_string(),
-        bytes,
-        limit,
-    };
+    let too_large = |bytes| Error::TooLarge { file: path.display().to_string(), bytes, limit };
     if about.len() > limit {
         return Err(too_large(about.len()));
     }
     let mut bytes = Vec::new();
     // It may have grown meanwhile, or not be a regular file.
-    file.take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path, "read"))?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
     match bytes.len() as u64 {
         length if length > limit => Err(too_large(length)),
         _ => Ok(bytes),

@@ -51,15 +51,9 @@ impl Options {
             .map(|token| token.trim().to_owned())
             .filter(|token| !token.is_empty());
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
-        let offline = set("HF_HUB_OFFLINE").is_some_and(|value| {
-            ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str())
-        });
-        Options {
-            cache,
-            endpoint: endpoint.trim().trim_end_matches('/').to_owned(),
-            token,
-            offline,
-        }
+        let offline = set("HF_HUB_OFFLINE")
+            .is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str()));
+        Options { cache, endpoint: endpoint.trim().trim_end_matches('/').to_owned(), token, offline }
     }
 }
 
@@ -107,20 +101,13 @@ pub fn is_id(id: &str) -> bool {
 /// # Errors
 /// [`Error::Hub`]: a malformed id, a model that is not there or needs a token, no network and no
 /// complete snapshot.
-pub fn fetch(
-    id: &str,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<PathBuf, Error> {
+pub fn fetch(id: &str, options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, Error> {
     let id = Id::parse(id)?;
     let cache = cache::Model::new(&options.cache, &id);
     if options.offline {
         return cache.complete_snapshot().ok_or_else(|| {
             id.error(
-                format!(
-                    "no complete snapshot in {}, and HF_HUB_OFFLINE is set",
-                    options.cache.display()
-                ),
+                format!("no complete snapshot in {}, and HF_HUB_OFFLINE is set", options.cache.display()),
                 "unset it to fetch the model, or give the path of a folder",
             )
         });
@@ -134,18 +121,16 @@ pub fn fetch(
     match download::snapshot(&id, &cache, options, progress) {
         Ok(snapshot) => Ok(snapshot),
         Err(download::Failure::Refused(error)) => Err(error),
-        Err(download::Failure::Unreachable(problem)) => {
-            cache.complete_snapshot().ok_or_else(|| {
-                id.error(
-                    format!(
-                        "no complete snapshot in {}, and {} gives: {problem}",
-                        options.cache.display(),
-                        options.endpoint
-                    ),
-                    "check the network, HF_ENDPOINT and the proxy, or give the path of a folder",
-                )
-            })
-        }
+        Err(download::Failure::Unreachable(problem)) => cache.complete_snapshot().ok_or_else(|| {
+            id.error(
+                format!(
+                    "no complete snapshot in {}, and {} gives: {problem}",
+                    options.cache.display(),
+                    options.endpoint
+                ),
+                "check the network, HF_ENDPOINT and the proxy, or give the path of a folder",
+            )
+        }),
     }
 }
 
@@ -160,8 +145,7 @@ impl Id {
         let malformed = || Error::Hub {
             id: shown(id),
             problem: "is neither an existing path nor a model's id".to_owned(),
-            remedy: "ids are owner/name or owner/name@revision, of letters, digits and - _ ."
-                .to_owned(),
+            remedy: "ids are owner/name or owner/name@revision, of letters, digits and - _ .".to_owned(),
         };
         let (name, revision) = id.split_once('@').unwrap_or((id, "main"));
         let (owner, model) = name.split_once('/').ok_or_else(malformed)?;
@@ -174,10 +158,7 @@ impl Id {
         if !fine {
             return Err(malformed());
         }
-        Ok(Id {
-            name: name.to_owned(),
-            revision: revision.to_owned(),
-        })
+        Ok(Id { name: name.to_owned(), revision: revision.to_owned() })
     }
 
     fn error(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
@@ -192,9 +173,7 @@ impl Id {
 /// The hub's rule for names: no `..` and no `--`, no `-` or `.` at either end.
 fn is_name(part: &str) -> bool {
     !part.is_empty()
-        && part
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && !part.contains("..")
         && !part.contains("--")
         && !part.starts_with(['-', '.'])
@@ -230,12 +209,7 @@ mod tests {
 
     #[test]
     fn ids() {
-        for good in [
-            "openai/clip-vit-base-patch32",
-            "a/b@main",
-            "a/b@refs/pr/5",
-            "a_b.c/d.e",
-        ] {
+        for good in ["openai/clip-vit-base-patch32", "a/b@main", "a/b@refs/pr/5", "a_b.c/d.e"] {
             assert!(is_id(good), "{good}");
         }
         for bad in [
@@ -271,10 +245,7 @@ mod tests {
     fn environment() {
         let with = |pairs: &'static [(&str, &str)]| {
             Options::from_variables(|name| {
-                pairs
-                    .iter()
-                    .find(|(key, _)| *key == name)
-                    .map(|(_, value)| (*value).to_owned())
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
             })
         };
         let options = with(&[("HF_HOME", "/h"), ("HF_TOKEN", " secret \n")]);

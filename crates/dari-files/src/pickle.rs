@@ -39,14 +39,8 @@ pub(crate) fn read(file: &str, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
     let archive = Archive::open(file, bytes)?;
     let mut machine = Machine::new(archive.pickle);
     let top = machine.run().map_err(|stop| stop.into_error(file))?;
-    let mut names = Names {
-        file,
-        machine: &machine,
-        archive: &archive,
-        found: Vec::new(),
-        visits: 0,
-        entry_bytes: 0,
-    };
+    let mut names =
+        Names { file, machine: &machine, archive: &archive, found: Vec::new(), visits: 0, entry_bytes: 0 };
     let top = names.unwrap(top)?;
     names.flatten(top, "", 0)?;
     Ok(names.found)
@@ -89,10 +83,7 @@ impl<'a> Archive<'a> {
             }
         }
         let Some(prefix) = prefix else {
-            return Err(unsupported(
-                "is a zip without data.pkl, so not made by torch.save",
-                CONVERT,
-            ));
+            return Err(unsupported("is a zip without data.pkl, so not made by torch.save", CONVERT));
         };
         let find = |name: &str| entries.get(format!("{prefix}/{name}").as_str()).cloned();
         if find("constants.pkl").is_some() {
@@ -116,11 +107,7 @@ impl<'a> Archive<'a> {
             }
         }
         let pickle = find("data.pkl").and_then(|range| bytes.get(range));
-        Ok(Archive {
-            pickle: pickle.unwrap_or_default(),
-            prefix,
-            entries,
-        })
+        Ok(Archive { pickle: pickle.unwrap_or_default(), prefix, entries })
     }
 
     fn storage(&self, key: &str) -> Option<Range<usize>> {
@@ -158,10 +145,7 @@ impl<'a> Names<'_, 'a> {
                     remedy: "save a state_dict() with torch.save",
                 });
             };
-            if items
-                .iter()
-                .any(|(_, value)| matches!(self.node(*value), Node::Tensor(_)))
-            {
+            if items.iter().any(|(_, value)| matches!(self.node(*value), Node::Tensor(_))) {
                 break;
             }
             let wrapped = WRAPPERS.iter().find_map(|wrapper| {
@@ -185,18 +169,12 @@ impl<'a> Names<'_, 'a> {
             return Ok(());
         };
         if depth > MAX_DEPTH {
-            return Err(Error::damaged(
-                self.file,
-                format!("nests dicts more than {MAX_DEPTH} deep"),
-            ));
+            return Err(Error::damaged(self.file, format!("nests dicts more than {MAX_DEPTH} deep")));
         }
         for &(key, value) in items {
             self.visits += 1;
             if self.visits > MAX_VISITS {
-                return Err(Error::damaged(
-                    self.file,
-                    format!("holds more than {MAX_VISITS} values"),
-                ));
+                return Err(Error::damaged(self.file, format!("holds more than {MAX_VISITS} values")));
             }
             let is_dict = matches!(self.node(value), Node::Dict(_));
             if !is_dict && !matches!(self.node(value), Node::Tensor(_)) {
@@ -224,8 +202,7 @@ impl<'a> Names<'_, 'a> {
                         return Err(Error::damaged(self.file, "names too many tensors"));
                     }
                     let entry = self.place(&name, tensor);
-                    self.found
-                        .push(entry.map_err(|problem| Error::tensor(self.file, &name, problem))?);
+                    self.found.push(entry.map_err(|problem| Error::tensor(self.file, &name, problem))?);
                 }
                 _ => {}
             }
@@ -236,13 +213,7 @@ impl<'a> Names<'_, 'a> {
     /// Finds the tensor's bytes in the file and checks that they are there; the error is the
     /// problem.
     fn place(&self, name: &str, tensor: &Tensor<'a>) -> Result<Entry, String> {
-        let Tensor {
-            dtype,
-            storage,
-            offset,
-            shape,
-            strides,
-        } = tensor;
+        let Tensor { dtype, storage, offset, shape, strides } = tensor;
         let (dtype, offset) = (*dtype, *offset);
         if shape.len() > MAX_RANK || shape.len() != strides.len() {
             return Err(format!(
@@ -263,8 +234,7 @@ impl<'a> Names<'_, 'a> {
                 shown(storage.key)
             ));
         }
-        let bytes = byte_length(dtype, shape)
-            .ok_or_else(|| format!("has the impossible shape {shape:?}"))?;
+        let bytes = byte_length(dtype, shape).ok_or_else(|| format!("has the impossible shape {shape:?}"))?;
         let elements = storage.bytes / dtype.size();
         // One past the last element that the view touches.
         let end = if bytes == 0 {
@@ -286,9 +256,7 @@ impl<'a> Names<'_, 'a> {
         }
         let contiguous = bytes == 0 || is_contiguous(shape, strides);
         if !contiguous && bytes > held && bytes > MAX_EXPANDED_BYTES {
-            return Err(format!(
-                "of shape {shape:?} expands {held} bytes to {bytes}; save it contiguous"
-            ));
+            return Err(format!("of shape {shape:?} expands {held} bytes to {bytes}; save it contiguous"));
         }
         let start = offset
             .checked_mul(dtype.size())

@@ -39,16 +39,12 @@ where
     // Widest elements first keeps every tensor aligned to its element.
     order.sort_by(|a, b| {
         let width = |t: &(N, Dtype, S, B)| t.1.size();
-        width(b)
-            .cmp(&width(a))
-            .then_with(|| a.0.as_ref().cmp(b.0.as_ref()))
+        width(b).cmp(&width(a)).then_with(|| a.0.as_ref().cmp(b.0.as_ref()))
     });
 
     let mut header = serde_json::Map::new();
     let mut metadata = metadata.clone();
-    metadata
-        .entry("format".to_owned())
-        .or_insert_with(|| "pt".to_owned());
+    metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
     header.insert(METADATA.to_owned(), serde_json::json!(metadata));
     let mut end = 0usize;
     for (name, dtype, shape, bytes) in order.iter().copied() {
@@ -61,9 +57,9 @@ where
             ));
         }
         let start = end;
-        end = start.checked_add(length).ok_or_else(|| {
-            Error::tensor(&file, name, "makes the file longer than memory can be")
-        })?;
+        end = start
+            .checked_add(length)
+            .ok_or_else(|| Error::tensor(&file, name, "makes the file longer than memory can be"))?;
         let info = serde_json::json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [start, end]});
         if header.insert(name.to_owned(), info).is_some() {
             return Err(Error::Duplicate {
@@ -84,10 +80,7 @@ where
 }
 
 /// Reads the header of a whole file; nothing is copied but names and shapes.
-pub(crate) fn read(
-    file: &str,
-    bytes: &[u8],
-) -> Result<(Vec<Entry>, BTreeMap<String, String>), Error> {
+pub(crate) fn read(file: &str, bytes: &[u8]) -> Result<(Vec<Entry>, BTreeMap<String, String>), Error> {
     let (header, data) = split(file, bytes)?;
     let header: Header = serde_json::from_str(header).map_err(|e| Error::json(file, &e))?;
     check(file, &header, data.len())?;
@@ -120,22 +113,14 @@ fn split<'a>(file: &str, bytes: &'a [u8]) -> Result<(&'a str, &'a [u8]), Error> 
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else {
         return Err(Error::damaged(
             file,
-            format!(
-                "is {} bytes long, a safetensors file has at least 8",
-                bytes.len()
-            ),
+            format!("is {} bytes long, a safetensors file has at least 8", bytes.len()),
         ));
     };
     let length = u64::from_le_bytes(*length);
-    let split = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.split_at_checked(length));
+    let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
     let Some((header, data)) = split else {
         let left = rest.len();
-        return Err(Error::damaged(
-            file,
-            format!("declares a header of {length} bytes, but {left} follow"),
-        ));
+        return Err(Error::damaged(file, format!("declares a header of {length} bytes, but {left} follow")));
     };
     let header = std::str::from_utf8(header)
         .map_err(|e| Error::damaged(file, format!("its header is not UTF-8: {e}")))?;
@@ -191,10 +176,7 @@ fn dtype_of(file: &str, tensor: &str, name: &str) -> Result<Dtype, Error> {
         Error::tensor(
             file,
             tensor,
-            format!(
-                "has the type {}, which is not read; convert it to F32 or BF16",
-                shown(name)
-            ),
+            format!("has the type {}, which is not read; convert it to F32 or BF16", shown(name)),
         )
     })
 }
@@ -235,10 +217,7 @@ impl<'de> Deserialize<'de> for Header {
                         return Err(serde::de::Error::duplicate_field(METADATA));
                     }
                 }
-                Ok(Header {
-                    tensors,
-                    metadata: metadata.unwrap_or_default(),
-                })
+                Ok(Header { tensors, metadata: metadata.unwrap_or_default() })
             }
         }
         deserializer.deserialize_map(Names)

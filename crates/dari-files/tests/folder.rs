@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const WEIGHTS: &[u8] = include_bytes!("fixtures/python.safetensors");
-static FILES: [(&str, &[u8]); 3] = [
-    ("config.json", br#"{"model_type": "clip"}"#),
-    ("model.safetensors", WEIGHTS),
-    ("README.md", b"a card"),
-];
+static FILES: [(&str, &[u8]); 3] =
+    [("config.json", br#"{"model_type": "clip"}"#), ("model.safetensors", WEIGHTS), ("README.md", b"a card")];
 
 fn on_disk() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -97,23 +94,13 @@ fn weights_by_their_usual_names() {
     std::fs::write(index, r#"{"weight_map": {"b": "shard.bin"}}"#).unwrap();
     assert_eq!(first(folder.weights().unwrap()).as_deref(), Some("b"));
     let print = folder.fingerprint().unwrap();
-    std::fs::write(
-        place.path().join("shard.bin"),
-        include_bytes!("fixtures/empty.bin"),
-    )
-    .unwrap();
+    std::fs::write(place.path().join("shard.bin"), include_bytes!("fixtures/empty.bin")).unwrap();
     assert_ne!(folder.fingerprint().unwrap(), print);
     let empty = include_bytes!("fixtures/empty.bin");
     std::fs::write(place.path().join("pytorch_model.bin"), empty).unwrap();
     assert_eq!(first(folder.weights().unwrap()).as_deref(), Some("none"));
-    save(
-        &place.path().join("open_clip_model.safetensors"),
-        "open_clip",
-    );
-    assert_eq!(
-        first(folder.weights().unwrap()).as_deref(),
-        Some("open_clip")
-    );
+    save(&place.path().join("open_clip_model.safetensors"), "open_clip");
+    assert_eq!(first(folder.weights().unwrap()).as_deref(), Some("open_clip"));
     save(&place.path().join("model.safetensors"), "model");
     assert_eq!(first(folder.weights().unwrap()).as_deref(), Some("model"));
 }

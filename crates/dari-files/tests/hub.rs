@@ -93,14 +93,9 @@ fn respond(
     range: (usize, usize),
 ) -> (&'static str, String, Vec<u8>) {
     if path == "/api/models/owner/name/revision/main" {
-        let names: Vec<String> = files
-            .iter()
-            .map(|(name, _)| format!(r#"{{"rfilename": "{name}"}}"#))
-            .collect();
-        let body = format!(
-            r#"{{"sha": "{COMMIT}", "siblings": [{}]}}"#,
-            names.join(",")
-        );
+        let names: Vec<String> =
+            files.iter().map(|(name, _)| format!(r#"{{"rfilename": "{name}"}}"#)).collect();
+        let body = format!(r#"{{"sha": "{COMMIT}", "siblings": [{}]}}"#, names.join(","));
         return ("200 OK", String::new(), body.into_bytes());
     }
     if path.starts_with("/api/models/gated/") {
@@ -187,9 +182,7 @@ fn fetching_and_the_cache() {
     // Only what a model needs, in the standard layout.
     let listed = |path: &Path| {
         let entries = std::fs::read_dir(path).unwrap().flatten();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
         names.sort();
         names
     };
@@ -201,10 +194,7 @@ fn fetching_and_the_cache() {
     let link = std::fs::read_link(path.join("config.json")).unwrap();
     assert!(link.starts_with("../../blobs"), "{}", link.display());
     let size = WEIGHTS.len() as u64;
-    assert_eq!(
-        seen.last(),
-        Some(&("model.safetensors".to_owned(), size, size))
-    );
+    assert_eq!(seen.last(), Some(&("model.safetensors".to_owned(), size, size)));
     let requests = server.requests();
     for request in &requests {
         assert!(request.contains("dari/"), "{request}");
@@ -219,25 +209,16 @@ fn fetching_and_the_cache() {
     let by_commit = format!("owner/name@{COMMIT}");
     assert_eq!(hub::fetch(&by_commit, &options, &mut |_| {}).unwrap(), path);
     // Offline: none.
-    let offline = Options {
-        offline: true,
-        ..options.clone()
-    };
+    let offline = Options { offline: true, ..options.clone() };
     assert_eq!(fetch(&offline).unwrap(), path);
     assert!(server.requests().is_empty());
     // No network.
-    let unreachable = Options {
-        endpoint: closed_port(),
-        ..options.clone()
-    };
+    let unreachable = Options { endpoint: closed_port(), ..options.clone() };
     assert_eq!(fetch(&unreachable).unwrap(), path);
 
     let cached = hub::cached_in(cache.path());
     assert_eq!(cached.len(), 1);
-    assert_eq!(
-        (cached[0].id.as_str(), &cached[0].path),
-        ("owner/name", &path)
-    );
+    assert_eq!((cached[0].id.as_str(), &cached[0].path), ("owner/name", &path));
     assert_eq!(cached[0].bytes, size + 5);
 
     // A file lost from the cache: not complete offline, fetched again online.
@@ -275,10 +256,8 @@ fn shards_and_leftovers() {
 
 #[test]
 fn a_hub_that_misbehaves() {
-    for (manner, said) in [
-        (Manner::Breaks, "no complete snapshot"),
-        (Manner::Deceives, "unusable etag `../"),
-    ] {
+    for (manner, said) in [(Manner::Breaks, "no complete snapshot"), (Manner::Deceives, "unusable etag `../")]
+    {
         let cache = tempfile::tempdir().unwrap();
         let server = Server::start(model(), manner);
         let text = problem(fetch(&options(cache.path(), &server.endpoint)));
@@ -310,10 +289,7 @@ fn refusals() {
     for id in ["", "name", "../name", "owner/..", "owner/name@../x"] {
         assert!(ask(id, &options).contains("owner/name or owner/name@revision"));
     }
-    let offline = Options {
-        offline: true,
-        ..options
-    };
+    let offline = Options { offline: true, ..options };
     let text = ask("owner/name", &offline);
     assert!(text.contains("HF_HUB_OFFLINE is set; unset it"), "{text}");
     assert!(server.requests().is_empty());
@@ -352,27 +328,18 @@ fn a_cache_full_of_odd_things() {
     make("version.txt", b"1");
     make("datasets--a--b/x", b"");
     make("models--justone/x", b"");
-    make(
-        &format!("{}/config.json", snapshot("models--no--weights")),
-        b"{}",
-    );
+    make(&format!("{}/config.json", snapshot("models--no--weights")), b"{}");
     whole("models--z--last");
     whole("models--a--no-ref");
     whole("models--..--x");
     whole("models--b--bad-ref");
     make("models--z--last/refs/main", COMMIT.as_bytes());
     make("models--b--bad-ref/refs/main", b"../../..");
-    let ids: Vec<String> = hub::cached_in(cache.path())
-        .into_iter()
-        .map(|model| model.id)
-        .collect();
+    let ids: Vec<String> = hub::cached_in(cache.path()).into_iter().map(|model| model.id).collect();
     assert_eq!(ids, ["a/no-ref", "b/bad-ref", "z/last"]);
     assert!(hub::cached_in(&cache.path().join("none")).is_empty());
     // A reference that is no commit is none.
-    let offline = Options {
-        offline: true,
-        ..options(cache.path(), "http://127.0.0.1:9")
-    };
+    let offline = Options { offline: true, ..options(cache.path(), "http://127.0.0.1:9") };
     assert!(hub::fetch("b/bad-ref", &offline, &mut |_| {}).is_err());
     assert!(hub::fetch("z/last", &offline, &mut |_| {}).is_ok());
 }

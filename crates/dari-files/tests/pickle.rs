@@ -4,9 +4,7 @@ use dari_files::{Checkpoint, Dtype, Error};
 use std::path::PathBuf;
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 fn open(name: &str) -> Checkpoint {
@@ -76,16 +74,8 @@ fn types() {
     let expected: [(&str, Dtype, &[u8]); 9] = [
         ("float16", Dtype::F16, &[0, 0, 0, 0x3c]),
         ("float32", Dtype::F32, &[0, 0, 0, 0, 0, 0, 0x80, 0x3f]),
-        (
-            "float64",
-            Dtype::F64,
-            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f],
-        ),
-        (
-            "int64",
-            Dtype::I64,
-            &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
-        ),
+        ("float64", Dtype::F64, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]),
+        ("int64", Dtype::I64, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
         ("int32", Dtype::I32, &[0, 0, 0, 0, 1, 0, 0, 0]),
         ("int16", Dtype::I16, &[0, 0, 1, 0]),
         ("int8", Dtype::I8, &[0, 1]),
@@ -131,10 +121,7 @@ fn code_is_refused_by_name() {
         let error = Checkpoint::open(&fixture(file)).unwrap_err();
         assert!(matches!(error, Error::NotOnlyTensors { .. }), "{error}");
         let text = error.to_string();
-        assert!(
-            text.contains(&format!("{file} holds {global}, not only tensors")),
-            "{text}"
-        );
+        assert!(text.contains(&format!("{file} holds {global}, not only tensors")), "{text}");
     }
 }
 
@@ -146,9 +133,7 @@ fn other_forms_are_refused_with_the_way_out() {
     assert!(text.contains("holds a single tensor, not tensors by name"));
     let text = refusal("protocol4.bin");
     assert!(text.contains("pickle protocol 4"), "{text}");
-    let text = Checkpoint::from_vec("a.bin", Vec::new())
-        .unwrap_err()
-        .to_string();
+    let text = Checkpoint::from_vec("a.bin", Vec::new()).unwrap_err().to_string();
     assert!(text.contains("is empty"), "{text}");
 }
 
@@ -200,25 +185,13 @@ fn a_view_needs_as_many_strides_as_sizes() {
 
 #[test]
 fn lies_about_the_archive() {
-    let text = message(with(
-        "contiguous.bin",
-        b"contiguous/data/0",
-        b"contiguous/data/9",
-    ));
+    let text = message(with("contiguous.bin", b"contiguous/data/0", b"contiguous/data/9"));
     assert!(text.contains("data/0, missing"), "{text}");
-    let text = message(with(
-        "contiguous.bin",
-        b"contiguous/data/1",
-        b"contiguous/data/0",
-    ));
+    let text = message(with("contiguous.bin", b"contiguous/data/1", b"contiguous/data/0"));
     assert!(text.contains("two zip entries"), "{text}");
     let text = message(with("contiguous.bin", b"little", b"bigxxx"));
     assert!(text.contains("byte order"), "{text}");
-    let text = message(with(
-        "contiguous.bin",
-        b"contiguous/data.pkl",
-        b"contiguous/gone.pkl",
-    ));
+    let text = message(with("contiguous.bin", b"contiguous/data.pkl", b"contiguous/gone.pkl"));
     assert!(text.contains("without data.pkl"), "{text}");
     let script = zip(&[("x/data.pkl", b"\x80\x02}."), ("x/constants.pkl", b"")]);
     let text = message(Checkpoint::from_vec("x.pt", script));
@@ -293,33 +266,12 @@ fn zip_64(name: &str, bytes: &[u8]) -> Vec<u8> {
         file.extend(number.to_le_bytes());
     }
     let end = file.len() as u64;
-    file.extend(
-        [
-            b"PK\x06\x06".as_slice(),
-            &[0; 20],
-            &[1, 0, 0, 0, 0, 0, 0, 0],
-        ]
-        .concat(),
-    );
+    file.extend([b"PK\x06\x06".as_slice(), &[0; 20], &[1, 0, 0, 0, 0, 0, 0, 0]].concat());
     for number in [1, end - directory as u64, directory as u64] {
         file.extend(number.to_le_bytes());
     }
-    file.extend(
-        [
-            b"PK\x06\x07\0\0\0\0".as_slice(),
-            &end.to_le_bytes(),
-            &[1, 0, 0, 0],
-        ]
-        .concat(),
-    );
-    file.extend(
-        [
-            b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff".as_slice(),
-            &[0xff; 8],
-            &[0; 2],
-        ]
-        .concat(),
-    );
+    file.extend([b"PK\x06\x07\0\0\0\0".as_slice(), &end.to_le_bytes(), &[1, 0, 0, 0]].concat());
+    file.extend([b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff".as_slice(), &[0xff; 8], &[0; 2]].concat());
     file
 }
 
@@ -327,11 +279,7 @@ fn zip_64(name: &str, bytes: &[u8]) -> Vec<u8> {
 fn sizes_of_64_bits() {
     let pickle = b"\x80\x02}.";
     let file = zip_64("x/data.pkl", pickle);
-    assert!(
-        Checkpoint::from_vec("x.bin", file.clone())
-            .unwrap()
-            .is_empty()
-    );
+    assert!(Checkpoint::from_vec("x.bin", file.clone()).unwrap().is_empty());
     for length in 0..file.len() {
         assert!(Checkpoint::from_vec("x.bin", file[..length].to_vec()).is_err());
     }
@@ -345,10 +293,7 @@ fn sizes_of_64_bits() {
 }
 
 fn pickled(pickle: &[u8]) -> Result<Checkpoint, Error> {
-    Checkpoint::from_vec(
-        "x.bin",
-        zip(&[("x/data.pkl", pickle), ("x/data/0", &[0; 8])]),
-    )
+    Checkpoint::from_vec("x.bin", zip(&[("x/data.pkl", pickle), ("x/data/0", &[0; 8])]))
 }
 
 const TENSOR: &[u8] = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\n\
@@ -400,10 +345,7 @@ fn the_machine_on_its_own() {
         (b"\x80\x02NQ.", "unknown form"),
         (b"\x80\x02i", "opcode 0x69"),
         (b"\x80\x02N.", "holds no dict"),
-        (
-            b"\x80\x02cnumpy\nnd\x1b[2J\n",
-            "holds numpy.nd\\u{1b}[2J, not only",
-        ),
+        (b"\x80\x02cnumpy\nnd\x1b[2J\n", "holds numpy.nd\\u{1b}[2J, not only"),
     ] {
         let text = message(pickled(pickle));
         assert!(text.contains(problem), "{pickle:?}: {text}");
@@ -436,11 +378,7 @@ fn many_ways_to_one_tensor_are_bounded() {
     let text = message(pickled(&bomb(16, 9, b"}")));
     assert!(text.contains("holds more than"), "{text}");
     // The same name by two ways.
-    let twice = [
-        b"\x80\x02}(X\x01\0\0\0a".as_slice(),
-        TENSOR,
-        b"q\0X\x01\0\0\0ah\0u.",
-    ];
+    let twice = [b"\x80\x02}(X\x01\0\0\0a".as_slice(), TENSOR, b"q\0X\x01\0\0\0ah\0u."];
     let error = pickled(&twice.concat()).unwrap_err();
     assert!(matches!(error, Error::Duplicate { .. }), "{error}");
 }
@@ -466,8 +404,6 @@ fn expansion_is_bounded() {
     let huge = b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86K\0K\0\x86";
     let at = TENSOR.windows(3).position(|w| w == b"K\x02\x85").unwrap();
     let tensor = [&TENSOR[..at], huge, &TENSOR[at + 6..]].concat();
-    let text = message(pickled(
-        &[b"\x80\x02}X\x01\0\0\0a".as_slice(), &tensor, b"s."].concat(),
-    ));
+    let text = message(pickled(&[b"\x80\x02}X\x01\0\0\0a".as_slice(), &tensor, b"s."].concat()));
     assert!(text.contains("expands 8 bytes"), "{text}");
 }

@@ -105,10 +105,7 @@ fn what_cannot_be_written() {
     assert!(short.contains("`x` of type F32 and shape [2] cannot be 7 bytes"));
     write(&[("x", Dtype::F32, vec![usize::MAX, 2], vec![])]);
     let one: Tensor = ("x", Dtype::U8, vec![1], vec![0]);
-    assert!(matches!(
-        write(&[one.clone(), one.clone()]),
-        Error::Duplicate { .. }
-    ));
+    assert!(matches!(write(&[one.clone(), one.clone()]), Error::Duplicate { .. }));
     let reserved: Tensor = ("__metadata__", Dtype::U8, vec![1], vec![0]);
     assert!(matches!(write(&[reserved]), Error::Duplicate { .. }));
     let nowhere = folder.path().join("none/a.safetensors");
@@ -125,24 +122,17 @@ fn file(header: &[u8], data: usize) -> Vec<u8> {
 fn refusal(bytes: Vec<u8>) -> String {
     let error = Checkpoint::from_vec("m.safetensors", bytes).unwrap_err();
     let text = error.to_string();
-    assert!(
-        text.contains("m.safetensors") && !text.contains('\n'),
-        "{text}"
-    );
+    assert!(text.contains("m.safetensors") && !text.contains('\n'), "{text}");
     text
 }
 
 #[test]
 fn lying_headers() {
-    let f32s = |start: u64, end: u64| {
-        format!(r#"{{"dtype":"F32","shape":[2],"data_offsets":[{start},{end}]}}"#)
-    };
+    let f32s =
+        |start: u64, end: u64| format!(r#"{{"dtype":"F32","shape":[2],"data_offsets":[{start},{end}]}}"#);
     let one = |info: &str, data| refusal(file(format!(r#"{{"a":{info}}}"#).as_bytes(), data));
     let two = |first: &str, second: &str, data| {
-        refusal(file(
-            format!(r#"{{"a":{first},"b":{second}}}"#).as_bytes(),
-            data,
-        ))
+        refusal(file(format!(r#"{{"a":{first},"b":{second}}}"#).as_bytes(), data))
     };
     assert!(one(&f32s(0, 8), 7).contains("lies at bytes 0..8 of 7"));
     assert!(one(&f32s(0, 8), 9).contains("not fully covered"));
@@ -162,10 +152,7 @@ fn lying_headers() {
     assert!(refusal(file(twice.as_bytes(), 0)).contains("duplicate field"));
 
     let info = |dtype: &str, shape: &str| {
-        one(
-            &format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,8]}}"#),
-            8,
-        )
+        one(&format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,8]}}"#), 8)
     };
     assert!(info("F64", "[2]").contains("cannot be 8 bytes"));
     assert!(info("F31", "[2]").contains("`a` has the type F31, which is not read"));
@@ -194,12 +181,7 @@ fn lying_lengths() {
     for length in [3u64, 1 << 32, 1 << 62, u64::MAX] {
         let bytes = [&length.to_le_bytes()[..], b"{}"].concat();
         let text = refusal(bytes);
-        assert!(
-            text.contains(&format!(
-                "declares a header of {length} bytes, but 2 follow"
-            )),
-            "{text}"
-        );
+        assert!(text.contains(&format!("declares a header of {length} bytes, but 2 follow")), "{text}");
     }
     assert!(refusal(file(b"{\"\xff\":1}", 0)).contains("not UTF-8"));
     assert!(refusal(file(b"[]", 0)).contains("does not begin with {"));
@@ -228,10 +210,8 @@ fn truncation_at_every_length() {
 fn sharded(index: &str) -> (tempfile::TempDir, Result<Checkpoint, Error>) {
     let folder = tempfile::tempdir().unwrap();
     let shard = |file: &str, names: &[&'static str]| {
-        let list: Vec<Tensor> = names
-            .iter()
-            .map(|name| (*name, Dtype::U8, vec![1], vec![name.as_bytes()[0]]))
-            .collect();
+        let list: Vec<Tensor> =
+            names.iter().map(|name| (*name, Dtype::U8, vec![1], vec![name.as_bytes()[0]])).collect();
         safetensors::write(&folder.path().join(file), &list, &metadata(&[])).unwrap();
     };
     shard("1.safetensors", &["a", "b"]);
@@ -266,13 +246,7 @@ fn shards() {
     assert!(elsewhere.contains("`a` is said to be in 2.safetensors"));
     let twice = refused(r#"{"a": "2.safetensors", "c": "3.safetensors"}"#);
     assert!(twice.contains("`c` is in") && twice.contains("again in"));
-    for outside in [
-        "../1.safetensors",
-        "/1.safetensors",
-        "x/../../y",
-        "a\\\\b",
-        "",
-    ] {
+    for outside in ["../1.safetensors", "/1.safetensors", "x/../../y", "a\\\\b", ""] {
         let text = refused(&format!(r#"{{"a": "{outside}"}}"#));
         assert!(text.contains("may leave its folder"), "{text}");
     }

@@ -54,31 +54,29 @@ impl Activation {
     /// `out = f(x)`.
     pub fn forward(self, x: &[f32], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
-        out.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK))
-            .for_each(|(out, x)| match self {
-                Activation::Gelu => gelu(x, out),
-                Activation::QuickGelu => quick_gelu(x, out),
-                Activation::GeluTanh => gelu_tanh(x, out),
-                Activation::Silu => silu(x, out),
-                Activation::Relu => relu(x, out),
-                Activation::Tanh => tanh(x, out),
-            });
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| match self {
+            Activation::Gelu => gelu(x, out),
+            Activation::QuickGelu => quick_gelu(x, out),
+            Activation::GeluTanh => gelu_tanh(x, out),
+            Activation::Silu => silu(x, out),
+            Activation::Relu => relu(x, out),
+            Activation::Tanh => tanh(x, out),
+        });
     }
 
     /// `dx = f'(x) dy`.
     pub fn backward(self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         assert!(x.len() == dx.len() && dy.len() == dx.len());
-        dx.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
-            .for_each(|(dx, (x, dy))| match self {
+        dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK))).for_each(
+            |(dx, (x, dy))| match self {
                 Activation::Gelu => gelu_backward(x, dy, dx),
                 Activation::QuickGelu => quick_gelu_backward(x, dy, dx),
                 Activation::GeluTanh => gelu_tanh_backward(x, dy, dx),
                 Activation::Silu => silu_backward(x, dy, dx),
                 Activation::Relu => relu_backward(x, dy, dx),
                 Activation::Tanh => tanh_backward(x, dy, dx),
-            });
+            },
+        );
     }
 }
 
@@ -110,21 +108,13 @@ const TANH_SCALE: f32 = 0.797_884_6;
 const TANH_CUBE: f32 = 0.044_715;
 const QUICK: f32 = 1.702;
 
-pair!(
-    gelu,
-    gelu_backward,
-    |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)),
-    |x: f32| 0.5 * (1.0 + math::erf(x * SQRT_HALF)) + x * NORMAL * math::exp(-0.5 * x * x)
-);
-pair!(
-    quick_gelu,
-    quick_gelu_backward,
-    |x: f32| x * math::sigmoid(QUICK * x),
-    |x: f32| {
-        let s = math::sigmoid(QUICK * x);
-        s + QUICK * x * s * (1.0 - s)
-    }
-);
+pair!(gelu, gelu_backward, |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)), |x: f32| 0.5
+    * (1.0 + math::erf(x * SQRT_HALF))
+    + x * NORMAL * math::exp(-0.5 * x * x));
+pair!(quick_gelu, quick_gelu_backward, |x: f32| x * math::sigmoid(QUICK * x), |x: f32| {
+    let s = math::sigmoid(QUICK * x);
+    s + QUICK * x * s * (1.0 - s)
+});
 pair!(
     gelu_tanh,
     gelu_tanh_backward,
@@ -135,15 +125,10 @@ pair!(
         0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
     }
 );
-pair!(
-    silu,
-    silu_backward,
-    |x: f32| x * math::sigmoid(x),
-    |x: f32| {
-        let s = math::sigmoid(x);
-        s + x * s * (1.0 - s)
-    }
-);
+pair!(silu, silu_backward, |x: f32| x * math::sigmoid(x), |x: f32| {
+    let s = math::sigmoid(x);
+    s + x * s * (1.0 - s)
+});
 pair!(
     relu,
     relu_backward,
@@ -204,16 +189,8 @@ mod tests {
                 let at = x[i] as f64;
                 let value = reference(kind, at);
                 let slope = (reference(kind, at + 1e-5) - reference(kind, at - 1e-5)) / 2e-5;
-                assert!(
-                    (y[i] as f64 - value).abs() < 2e-6,
-                    "{kind:?}({at}) = {} not {value}",
-                    y[i]
-                );
-                assert!(
-                    (dx[i] as f64 - slope).abs() < 5e-5,
-                    "{kind:?}'({at}) = {} not {slope}",
-                    dx[i]
-                );
+                assert!((y[i] as f64 - value).abs() < 2e-6, "{kind:?}({at}) = {} not {value}", y[i]);
+                assert!((dx[i] as f64 - slope).abs() < 5e-5, "{kind:?}'({at}) = {} not {slope}", dx[i]);
             }
         }
     }

@@ -24,18 +24,8 @@ pub struct Step {
 }
 
 /// Updates `weights` and both moments in place.
-pub fn update(
-    step: Step,
-    weights: &mut [f32],
-    gradient: &[f32],
-    first: &mut [f32],
-    second: &mut [f32],
-) {
-    assert!(
-        gradient.len() == weights.len()
-            && first.len() == weights.len()
-            && second.len() == weights.len()
-    );
+pub fn update(step: Step, weights: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+    assert!(gradient.len() == weights.len() && first.len() == weights.len() && second.len() == weights.len());
     let count = step.count.min(i32::MAX as u64) as i32;
     // The corrections in f64: 0.999^n loses its digits in f32.
     let correction1 = 1.0 - (step.beta1 as f64).powi(count);
@@ -46,11 +36,7 @@ pub fn update(
     weights
         .par_chunks_mut(CHUNK)
         .zip(gradient.par_chunks(CHUNK))
-        .zip(
-            first
-                .par_chunks_mut(CHUNK)
-                .zip(second.par_chunks_mut(CHUNK)),
-        )
+        .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
         .for_each(|((weights, gradient), (first, second))| {
             elements(step, rate, scale2, weights, gradient, first, second)
         });
@@ -96,10 +82,8 @@ mod tests {
                 *w -= 1e-2 * 0.1 * *w;
                 *m = 0.9 * *m + 0.1 * g;
                 *v = 0.98 * *v + 0.02 * g * g;
-                let (mh, vh) = (
-                    *m / (1.0 - 0.9f64.powi(count as i32)),
-                    *v / (1.0 - 0.98f64.powi(count as i32)),
-                );
+                let (mh, vh) =
+                    (*m / (1.0 - 0.9f64.powi(count as i32)), *v / (1.0 - 0.98f64.powi(count as i32)));
                 *w -= 1e-2 * mh / (vh.sqrt() + 1e-6);
             }
         }

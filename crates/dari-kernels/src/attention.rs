@@ -37,10 +37,7 @@ impl Sizes {
         assert_eq!(q.len(), self.batch * self.queries * self.heads * self.width);
         assert_eq!(k.len(), self.batch * self.keys * self.kv_heads * self.width);
         assert_eq!(v.len(), k.len());
-        assert!(
-            mask.keys
-                .is_none_or(|keys| keys.len() == self.batch * self.keys)
-        );
+        assert!(mask.keys.is_none_or(|keys| keys.len() == self.batch * self.keys));
     }
 
     /// Values in the table of probabilities, `[batch, heads, queries, keys]`.
@@ -78,13 +75,7 @@ pub fn forward(
         out.fill(0.0);
         return;
     }
-    let Sizes {
-        queries,
-        keys,
-        heads,
-        width,
-        ..
-    } = sizes;
+    let Sizes { queries, keys, heads, width, .. } = sizes;
     let (q_stride, kv_stride) = (heads * width, sizes.kv_heads * width);
     let attend = |index: usize, out: &mut [f32], table: &mut [f32]| {
         let (batch, head) = (index / heads, index % heads);
@@ -107,14 +98,11 @@ pub fn forward(
         Some(table) => {
             assert_eq!(table.len(), sizes.probabilities());
             let tables = table.par_chunks_mut(queries * keys);
-            parts
-                .zip(tables)
-                .for_each(|((index, out), table)| attend(index, out, table));
+            parts.zip(tables).for_each(|((index, out), table)| attend(index, out, table));
         }
-        None => parts.for_each_init(
-            || vec![0.0; queries * keys],
-            |table, (index, out)| attend(index, out, table),
-        ),
+        None => {
+            parts.for_each_init(|| vec![0.0; queries * keys], |table, (index, out)| attend(index, out, table))
+        }
     }
     interleave(&by_head, heads, queries, width, out);
 }
@@ -134,9 +122,7 @@ pub fn backward(
     dv: &mut [f32],
 ) {
     sizes.check(q, k, v, &Mask::default());
-    assert!(
-        dout.len() == q.len() && dq.len() == q.len() && dk.len() == k.len() && dv.len() == v.len()
-    );
+    assert!(dout.len() == q.len() && dq.len() == q.len() && dk.len() == k.len() && dv.len() == v.len());
     assert_eq!(probabilities.len(), sizes.probabilities());
     if q.is_empty() || k.is_empty() {
         dq.fill(0.0);
@@ -144,14 +130,7 @@ pub fn backward(
         dv.fill(0.0);
         return;
     }
-    let Sizes {
-        batch,
-        queries,
-        keys,
-        heads,
-        kv_heads,
-        width,
-    } = sizes;
+    let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
     let group = sizes.group();
     let (q_stride, kv_stride) = (heads * width, kv_heads * width);
     let mut dq_heads = vec![0.0f32; q.len()];
@@ -160,11 +139,7 @@ pub fn backward(
     // A task takes one head of keys and values with its group of query heads, in order.
     dq_heads
         .par_chunks_mut(group * queries * width)
-        .zip(
-            dk_heads
-                .par_chunks_mut(keys * width)
-                .zip(dv_heads.par_chunks_mut(keys * width)),
-        )
+        .zip(dk_heads.par_chunks_mut(keys * width).zip(dv_heads.par_chunks_mut(keys * width)))
         .enumerate()
         .for_each(|(index, (dq, (dk, dv)))| {
             let (batch, kv_head) = (index / kv_heads, index % kv_heads);
@@ -176,17 +151,9 @@ pub fn backward(
                 let q = Matrix::strided(&q[q_at..], queries, width, q_stride);
                 let k = Matrix::strided(&k[kv_at..], keys, width, kv_stride);
                 let v = Matrix::strided(&v[kv_at..], keys, width, kv_stride);
-                let table =
-                    &probabilities[(batch * heads + head) * queries * keys..][..queries * keys];
+                let table = &probabilities[(batch * heads + head) * queries * keys..][..queries * keys];
                 let p = Matrix::new(table, queries, keys);
-                product(
-                    MatrixMut::new(dv, keys, width),
-                    p.transposed(),
-                    dout,
-                    1.0,
-                    true,
-                    Threads::One,
-                );
+                product(MatrixMut::new(dv, keys, width), p.transposed(), dout, 1.0, true, Threads::One);
                 product(
                     MatrixMut::new(&mut slopes, queries, keys),
                     dout,
@@ -198,22 +165,8 @@ pub fn backward(
                 softmax_backward(table, &mut slopes, keys);
                 let slopes = Matrix::new(&slopes, queries, keys);
                 let dq = &mut dq[member * queries * width..][..queries * width];
-                product(
-                    MatrixMut::new(dq, queries, width),
-                    slopes,
-                    k,
-                    scale,
-                    false,
-                    Threads::One,
-                );
-                product(
-                    MatrixMut::new(dk, keys, width),
-                    slopes.transposed(),
-                    q,
-                    scale,
-                    true,
-                    Threads::One,
-                );
+                product(MatrixMut::new(dq, queries, width), slopes, k, scale, false, Threads::One);
+                product(MatrixMut::new(dk, keys, width), slopes.transposed(), q, scale, true, Threads::One);
             }
         });
     interleave(&dq_heads, heads, queries, width, dq);
@@ -224,14 +177,7 @@ pub fn backward(
 
 /// Where a head's first query and first key lie.
 fn offsets(sizes: &Sizes, batch: usize, head: usize) -> (usize, usize) {
-    let Sizes {
-        queries,
-        keys,
-        heads,
-        kv_heads,
-        width,
-        ..
-    } = *sizes;
+    let Sizes { queries, keys, heads, kv_heads, width, .. } = *sizes;
     let q = (batch * queries * heads + head) * width;
     let kv = (batch * keys * kv_heads + head / sizes.group()) * width;
     (q, kv)
@@ -240,15 +186,13 @@ fn offsets(sizes: &Sizes, batch: usize, head: usize) -> (usize, usize) {
 /// `[batch, heads, tokens, width]` to `[batch, tokens, heads * width]`.
 fn interleave(by_head: &[f32], heads: usize, tokens: usize, width: usize, out: &mut [f32]) {
     let sequence = heads * tokens * width;
-    out.par_chunks_mut(sequence)
-        .zip(by_head.par_chunks(sequence))
-        .for_each(|(out, by_head)| {
-            for (token, row) in out.chunks_exact_mut(heads * width).enumerate() {
-                for (head, part) in row.chunks_exact_mut(width).enumerate() {
-                    part.copy_from_slice(&by_head[(head * tokens + token) * width..][..width]);
-                }
+    out.par_chunks_mut(sequence).zip(by_head.par_chunks(sequence)).for_each(|(out, by_head)| {
+        for (token, row) in out.chunks_exact_mut(heads * width).enumerate() {
+            for (head, part) in row.chunks_exact_mut(width).enumerate() {
+                part.copy_from_slice(&by_head[(head * tokens + token) * width..][..width]);
             }
-        });
+        }
+    });
 }
 
 leveled! {
@@ -303,22 +247,8 @@ mod tests {
     use super::*;
     use crate::gemm::tests::numbers;
 
-    fn reference(
-        sizes: Sizes,
-        mask: Mask,
-        scale: f64,
-        q: &[f64],
-        k: &[f64],
-        v: &[f64],
-    ) -> Vec<f64> {
-        let Sizes {
-            batch,
-            queries,
-            keys,
-            heads,
-            kv_heads,
-            width,
-        } = sizes;
+    fn reference(sizes: Sizes, mask: Mask, scale: f64, q: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
+        let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
         let mut out = vec![0.0; q.len()];
         for b in 0..batch {
             for h in 0..heads {
@@ -330,9 +260,8 @@ mod tests {
                         (!mask.causal || j + queries <= i + keys)
                             && mask.keys.is_none_or(|m| m[b * keys + j] != 0)
                     };
-                    let score = |j: usize| {
-                        scale * (0..width).map(|d| q[row + d] * k[key(j) + d]).sum::<f64>()
-                    };
+                    let score =
+                        |j: usize| scale * (0..width).map(|d| q[row + d] * k[key(j) + d]).sum::<f64>();
                     let total: f64 = (0..keys).filter(|&j| sees(j)).map(|j| score(j).exp()).sum();
                     for j in (0..keys).filter(|&j| sees(j)) {
                         for d in 0..width {
@@ -359,41 +288,15 @@ mod tests {
             (3, 33, 33, 2, 2, 5),
         ];
         for (batch, queries, keys, heads, kv_heads, width) in shapes {
-            let sizes = Sizes {
-                batch,
-                queries,
-                keys,
-                heads,
-                kv_heads,
-                width,
-            };
-            let (nq, nk) = (
-                batch * queries * heads * width,
-                batch * keys * kv_heads * width,
-            );
-            let (q, k, v, g) = (
-                numbers(nq, 1),
-                numbers(nk, 2),
-                numbers(nk, 3),
-                numbers(nq, 4),
-            );
-            let padding: Vec<u8> = (0..batch * keys)
-                .map(|i| (i % keys == 0 || i % 3 != 1) as u8)
-                .collect();
+            let sizes = Sizes { batch, queries, keys, heads, kv_heads, width };
+            let (nq, nk) = (batch * queries * heads * width, batch * keys * kv_heads * width);
+            let (q, k, v, g) = (numbers(nq, 1), numbers(nk, 2), numbers(nk, 3), numbers(nq, 4));
+            let padding: Vec<u8> = (0..batch * keys).map(|i| (i % keys == 0 || i % 3 != 1) as u8).collect();
             for mask in [
                 Mask::default(),
-                Mask {
-                    causal: true,
-                    keys: None,
-                },
-                Mask {
-                    causal: false,
-                    keys: Some(&padding),
-                },
-                Mask {
-                    causal: true,
-                    keys: Some(&padding),
-                },
+                Mask { causal: true, keys: None },
+                Mask { causal: false, keys: Some(&padding) },
+                Mask { causal: true, keys: Some(&padding) },
             ] {
                 let mut out = vec![f32::NAN; nq];
                 let mut table = vec![f32::NAN; sizes.probabilities()];
@@ -402,17 +305,10 @@ mod tests {
                 for (a, b) in out.iter().zip(&expected) {
                     assert!((*a as f64 - b).abs() < 1e-5, "{sizes:?} {mask:?}: {a} {b}");
                 }
-                let (mut dq, mut dk, mut dv) =
-                    (vec![f32::NAN; nq], vec![f32::NAN; nk], vec![f32::NAN; nk]);
-                backward(
-                    sizes, 0.3, &q, &k, &v, &table, &g, &mut dq, &mut dk, &mut dv,
-                );
+                let (mut dq, mut dk, mut dv) = (vec![f32::NAN; nq], vec![f32::NAN; nk], vec![f32::NAN; nk]);
+                backward(sizes, 0.3, &q, &k, &v, &table, &g, &mut dq, &mut dk, &mut dv);
                 let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
-                    reference(sizes, mask, 0.3, q, k, v)
-                        .iter()
-                        .zip(&g)
-                        .map(|(y, &g)| y * g as f64)
-                        .sum()
+                    reference(sizes, mask, 0.3, q, k, v).iter().zip(&g).map(|(y, &g)| y * g as f64).sum()
                 };
                 let inputs = [wide(&q), wide(&k), wide(&v)];
                 for (which, gradient) in [&dq, &dk, &dv].into_iter().enumerate() {
@@ -436,29 +332,10 @@ mod tests {
 
     #[test]
     fn a_query_that_sees_nothing_gets_zeros() {
-        let sizes = Sizes {
-            batch: 1,
-            queries: 2,
-            keys: 3,
-            heads: 1,
-            kv_heads: 1,
-            width: 2,
-        };
+        let sizes = Sizes { batch: 1, queries: 2, keys: 3, heads: 1, kv_heads: 1, width: 2 };
         let (mut out, mut table) = ([f32::NAN; 4], [f32::NAN; 6]);
-        let mask = Mask {
-            causal: false,
-            keys: Some(&[0, 0, 0]),
-        };
-        forward(
-            sizes,
-            mask,
-            1.0,
-            &[1.0; 4],
-            &[1.0; 6],
-            &[1.0; 6],
-            &mut out,
-            Some(&mut table),
-        );
+        let mask = Mask { causal: false, keys: Some(&[0, 0, 0]) };
+        forward(sizes, mask, 1.0, &[1.0; 4], &[1.0; 6], &[1.0; 6], &mut out, Some(&mut table));
         assert_eq!(out, [0.0; 4]);
     }
 }

@@ -29,13 +29,7 @@ impl<'a> Matrix<'a> {
             "a {rows} x {columns} matrix does not lie in {} values",
             data.len()
         );
-        Matrix {
-            data,
-            rows,
-            columns,
-            row_stride,
-            column_stride: 1,
-        }
+        Matrix { data, rows, columns, row_stride, column_stride: 1 }
     }
 
     /// The same values, rows and columns exchanged.
@@ -68,12 +62,7 @@ impl<'a> MatrixMut<'a> {
     pub fn strided(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         // Checks the bounds.
         Matrix::strided(data, rows, columns, row_stride);
-        MatrixMut {
-            data,
-            rows,
-            columns,
-            row_stride,
-        }
+        MatrixMut { data, rows, columns, row_stride }
     }
 }
 
@@ -143,14 +132,7 @@ pub enum WeightView<'a> {
 }
 
 /// `out[m, outputs] = x[m, inputs] weight^T + bias`; `bias` may be empty.
-pub fn linear(
-    x: &[f32],
-    weight: WeightView,
-    bias: &[f32],
-    inputs: usize,
-    outputs: usize,
-    out: &mut [f32],
-) {
+pub fn linear(x: &[f32], weight: WeightView, bias: &[f32], inputs: usize, outputs: usize, out: &mut [f32]) {
     if outputs == 0 || out.is_empty() {
         return;
     }
@@ -167,14 +149,7 @@ pub fn linear(
     match weight {
         WeightView::F32(weight) => {
             let weight = Matrix::new(weight, outputs, inputs).transposed();
-            product(
-                MatrixMut::new(out, m, outputs),
-                x,
-                weight,
-                1.0,
-                keep,
-                Threads::Pool,
-            );
+            product(MatrixMut::new(out, m, outputs), x, weight, 1.0, keep, Threads::Pool);
         }
         WeightView::Bf16(weight) => {
             assert_eq!(weight.len(), outputs * inputs);
@@ -242,19 +217,16 @@ pub(crate) mod tests {
                 let bias = numbers(outputs, 3);
                 let rounded: Vec<bf16> = weight.iter().map(|&w| bf16::from_f32(w)).collect();
                 let widened: Vec<f32> = rounded.iter().map(|w| w.to_f32()).collect();
-                for (view, plain) in [
-                    (WeightView::F32(&weight), &weight),
-                    (WeightView::Bf16(&rounded), &widened),
-                ] {
+                for (view, plain) in
+                    [(WeightView::F32(&weight), &weight), (WeightView::Bf16(&rounded), &widened)]
+                {
                     for bias in [&bias[..], &[]] {
                         let mut out = vec![f32::NAN; m * outputs];
                         linear(&x, view, bias, inputs, outputs, &mut out);
                         for r in 0..m {
                             for c in 0..outputs {
                                 let expected: f64 = (0..inputs)
-                                    .map(|k| {
-                                        x[r * inputs + k] as f64 * plain[c * inputs + k] as f64
-                                    })
+                                    .map(|k| x[r * inputs + k] as f64 * plain[c * inputs + k] as f64)
                                     .sum::<f64>()
                                     + bias.get(c).copied().unwrap_or(0.0) as f64;
                                 let got = out[r * outputs + c] as f64;

@@ -37,10 +37,7 @@ pub fn forward(
     assert!(width > 0 && x.len() == out.len() && x.len() == statistics.len() * width);
     assert!(bias.is_empty() || bias.len() == width);
     out.par_chunks_mut(ROWS * width)
-        .zip(
-            x.par_chunks(ROWS * width)
-                .zip(statistics.par_chunks_mut(ROWS)),
-        )
+        .zip(x.par_chunks(ROWS * width).zip(statistics.par_chunks_mut(ROWS)))
         .for_each(|(out, (x, statistics))| rows(norm, x, weight, bias, epsilon, out, statistics));
 }
 
@@ -147,10 +144,7 @@ mod tests {
             };
             let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / width as f64;
             for i in 0..width {
-                out.push(
-                    (row[i] - mean) / (variance + epsilon).sqrt() * weight[i] as f64
-                        + bias[i] as f64,
-                );
+                out.push((row[i] - mean) / (variance + epsilon).sqrt() * weight[i] as f64 + bias[i] as f64);
             }
         }
         out
@@ -170,23 +164,11 @@ mod tests {
                 let wide: Vec<f64> = x.iter().map(|&v| v as f64).collect();
                 let expected = reference(norm, &wide, &weight, &bias, 1e-5);
                 for (a, b) in out.iter().zip(&expected) {
-                    assert!(
-                        (*a as f64 - b).abs() < 1e-4,
-                        "{norm:?} {rows}x{width}: {a} {b}"
-                    );
+                    assert!((*a as f64 - b).abs() < 1e-4, "{norm:?} {rows}x{width}: {a} {b}");
                 }
                 let mut dx = vec![f32::NAN; x.len()];
                 let (mut dw, mut db) = (vec![f32::NAN; width], vec![f32::NAN; width]);
-                backward(
-                    norm,
-                    &x,
-                    &weight,
-                    &statistics,
-                    &dy,
-                    &mut dx,
-                    &mut dw,
-                    &mut db,
-                );
+                backward(norm, &x, &weight, &statistics, &dy, &mut dx, &mut dw, &mut db);
                 if width == 1 && norm == Norm::Layer {
                     continue; // the deviation is zero: the slope is a difference of rounding errors
                 }
@@ -208,14 +190,9 @@ mod tests {
                 let bias_gradient: f64 = (0..rows).map(|r| dy[r * width] as f64).sum();
                 assert!((db[0] as f64 - bias_gradient).abs() < 1e-4);
                 let weight_gradient: f64 = (0..rows)
-                    .map(|r| {
-                        dy[r * width] as f64 * (expected[r * width] - bias[0] as f64)
-                            / weight[0] as f64
-                    })
+                    .map(|r| dy[r * width] as f64 * (expected[r * width] - bias[0] as f64) / weight[0] as f64)
                     .sum();
-                assert!(
-                    (dw[0] as f64 - weight_gradient).abs() < 1e-3 * (1.0 + weight_gradient.abs())
-                );
+                assert!((dw[0] as f64 - weight_gradient).abs() < 1e-3 * (1.0 + weight_gradient.abs()));
             }
         }
     }

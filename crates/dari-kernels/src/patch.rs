@@ -51,13 +51,11 @@ pub fn unfold(grid: Grid, pixels: &[f32], out: &mut [f32]) {
         return;
     }
     assert!(pixels.len().is_multiple_of(picture) && out.len() == pixels.len() / picture * patches);
-    out.par_chunks_mut(patches)
-        .zip(pixels.par_chunks(picture))
-        .for_each(|(out, pixels)| {
-            for (from, to) in grid.runs() {
-                out[to..to + grid.patch].copy_from_slice(&pixels[from..from + grid.patch]);
-            }
-        });
+    out.par_chunks_mut(patches).zip(pixels.par_chunks(picture)).for_each(|(out, pixels)| {
+        for (from, to) in grid.runs() {
+            out[to..to + grid.patch].copy_from_slice(&pixels[from..from + grid.patch]);
+        }
+    });
 }
 
 /// The gradient of [`unfold`]: pixels of no patch get zero.
@@ -70,14 +68,13 @@ pub fn fold(grid: Grid, patches_gradient: &[f32], pixels_gradient: &mut [f32]) {
         return;
     }
     assert!(pixels_gradient.len() / picture * patches == patches_gradient.len());
-    pixels_gradient
-        .par_chunks_mut(picture)
-        .zip(patches_gradient.par_chunks(patches))
-        .for_each(|(pixels, gradient)| {
+    pixels_gradient.par_chunks_mut(picture).zip(patches_gradient.par_chunks(patches)).for_each(
+        |(pixels, gradient)| {
             for (to, from) in grid.runs() {
                 pixels[to..to + grid.patch].copy_from_slice(&gradient[from..from + grid.patch]);
             }
-        });
+        },
+    );
 }
 
 #[cfg(test)]
@@ -86,12 +83,7 @@ mod tests {
 
     #[test]
     fn unfolds_and_folds_with_a_ragged_edge() {
-        let grid = Grid {
-            channels: 3,
-            height: 7,
-            width: 5,
-            patch: 2,
-        };
+        let grid = Grid { channels: 3, height: 7, width: 5, patch: 2 };
         let pixels: Vec<f32> = (0..2 * 3 * 7 * 5).map(|i| i as f32).collect();
         let mut out = vec![f32::NAN; 2 * 6 * 12];
         unfold(grid, &pixels, &mut out);

@@ -106,19 +106,10 @@ pub fn load(folder: &Folder, device: &Device, precision: Precision) -> Result<Lo
 }
 
 /// Loads a folder to go on training it; `frozen` decides by name what stays as it is.
-pub fn load_for_training(
-    folder: &Folder,
-    device: &Device,
-    seed: u64,
-    frozen: Frozen,
-) -> Result<Loaded> {
+pub fn load_for_training(folder: &Folder, device: &Device, seed: u64, frozen: Frozen) -> Result<Loaded> {
     let layout = Layout::read(folder)?;
     let source = layout.source(folder)?;
-    build(
-        folder,
-        layout,
-        Weights::train(Some(source), device, seed, frozen),
-    )
+    build(folder, layout, Weights::train(Some(source), device, seed, frozen))
 }
 
 /// Draws a new model of a folder's configuration, which needs no weights.
@@ -140,18 +131,10 @@ impl Layout {
         if let Some(config) = folder.json("open_clip_config.json")?
             && (!folder.has("config.json") || folder.has("open_clip_model.safetensors"))
         {
-            return Ok(Layout {
-                origin: place("open_clip_config.json"),
-                config,
-                open_clip: true,
-            });
+            return Ok(Layout { origin: place("open_clip_config.json"), config, open_clip: true });
         }
         match folder.json("config.json")? {
-            Some(config) => Ok(Layout {
-                origin: place("config.json"),
-                config,
-                open_clip: false,
-            }),
+            Some(config) => Ok(Layout { origin: place("config.json"), config, open_clip: false }),
             None => config::refuse(
                 &folder.label(),
                 "no config.json or open_clip_config.json: a model folder as the hub lays it out is expected",
@@ -165,10 +148,7 @@ impl Layout {
             return Ok(Box::new(OpenClip::new(checkpoint)));
         }
         // The oldest BERT files call a norm's weights gamma and beta.
-        if checkpoint
-            .names()
-            .any(|name| name.ends_with(".LayerNorm.gamma"))
-        {
+        if checkpoint.names().any(|name| name.ends_with(".LayerNorm.gamma")) {
             return Ok(Box::new(OldNorms(checkpoint)));
         }
         Ok(Box::new(checkpoint))
@@ -197,34 +177,20 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             };
             let context = config.text_config.max_position_embeddings;
             let model = Model::Clip(Clip::load(&weights, &config, &origin)?);
-            (
-                model,
-                Some(context),
-                public(layout, &config, "clip", "CLIPModel")?,
-            )
+            (model, Some(context), public(layout, &config, "clip", "CLIPModel")?)
         }
         "siglip" => {
             let config = SiglipConfig::parse(&layout.config, &origin)?;
             let context = config.text_config.max_position_embeddings;
-            (
-                Model::Siglip(Siglip::load(&weights, &config, &origin)?),
-                Some(context),
-                layout.config,
-            )
+            (Model::Siglip(Siglip::load(&weights, &config, &origin)?), Some(context), layout.config)
         }
         "vit" => {
             let config: VitConfig = config::parse(&origin, &layout.config)?;
-            (
-                Model::Vit(Vit::load(&weights, &config, &origin)?),
-                None,
-                layout.config,
-            )
+            (Model::Vit(Vit::load(&weights, &config, &origin)?), None, layout.config)
         }
         "bert" => {
             let config: BertConfig = config::parse(&origin, &layout.config)?;
-            let context = config
-                .max_position_embeddings
-                .min(longest_sentence(folder)?);
+            let context = config.max_position_embeddings.min(longest_sentence(folder)?);
             let model = Bert::load(&weights, &config, pooling(folder)?, &origin)?;
             (Model::Bert(model), Some(context), layout.config)
         }
@@ -260,10 +226,8 @@ fn public(layout: Layout, config: &ClipConfig, kind: &str, class: &str) -> Resul
     if !layout.open_clip {
         return Ok(layout.config);
     }
-    let mut value = serde_json::to_value(config).map_err(|error| Error::Config {
-        origin: layout.origin,
-        problem: error.to_string(),
-    })?;
+    let mut value = serde_json::to_value(config)
+        .map_err(|error| Error::Config { origin: layout.origin, problem: error.to_string() })?;
     value["model_type"] = json!(kind);
     value["architectures"] = json!([class]);
     Ok(value)
@@ -274,26 +238,19 @@ const TOKENIZERS: [&str; 4] = ["tokenizer.json", "vocab.json", "vocab.txt", "spi
 
 /// sentence-transformers cuts texts before the model's positions end.
 fn longest_sentence(folder: &Folder) -> Result<usize> {
-    let config = folder
-        .json("sentence_bert_config.json")?
-        .unwrap_or_default();
+    let config = folder.json("sentence_bert_config.json")?.unwrap_or_default();
     let tokens = config.get("max_seq_length").and_then(Value::as_u64);
     Ok(tokens.map_or(usize::MAX, |tokens| tokens.max(2) as usize))
 }
 
 /// The image processor by whichever file describes it.
 fn image_processor(folder: &Folder) -> Result<Option<ImageProcessor>> {
-    for file in [
-        "preprocessor_config.json",
-        "processor_config.json",
-        "open_clip_config.json",
-    ] {
+    for file in ["preprocessor_config.json", "processor_config.json", "open_clip_config.json"] {
         if let Some(config) = folder.json(file)? {
-            let processor =
-                ImageProcessor::from_config(&config).map_err(|error| Error::Config {
-                    origin: format!("{}/{file}", folder.label()),
-                    problem: error.to_string(),
-                })?;
+            let processor = ImageProcessor::from_config(&config).map_err(|error| Error::Config {
+                origin: format!("{}/{file}", folder.label()),
+                problem: error.to_string(),
+            })?;
             return Ok(Some(processor));
         }
     }
@@ -308,17 +265,12 @@ fn pooling(folder: &Folder) -> Result<Pooling> {
     };
     let on = |field: &str| config.get(field).and_then(Value::as_bool) == Some(true);
     let mode = config.get("pooling_mode").and_then(Value::as_str);
-    match (
-        mode,
-        on("pooling_mode_cls_token"),
-        on("pooling_mode_mean_tokens"),
-    ) {
+    match (mode, on("pooling_mode_cls_token"), on("pooling_mode_mean_tokens")) {
         (Some("cls"), ..) | (None, true, false) => Ok(Pooling::Class),
         (Some("mean"), ..) | (None, false, true) => Ok(Pooling::Mean),
-        _ => config::refuse(
-            &format!("{}/{FILE}", folder.label()),
-            "only mean or class-token pooling is known",
-        ),
+        _ => {
+            config::refuse(&format!("{}/{FILE}", folder.label()), "only mean or class-token pooling is known")
+        }
     }
 }
 
@@ -334,10 +286,8 @@ struct OldNorms(Checkpoint);
 
 impl OldNorms {
     fn old(&self, name: &str) -> String {
-        for (new, old) in [
-            (".LayerNorm.weight", ".LayerNorm.gamma"),
-            (".LayerNorm.bias", ".LayerNorm.beta"),
-        ] {
+        for (new, old) in [(".LayerNorm.weight", ".LayerNorm.gamma"), (".LayerNorm.bias", ".LayerNorm.beta")]
+        {
             if let Some(stem) = name.strip_suffix(new) {
                 return format!("{stem}{old}");
             }

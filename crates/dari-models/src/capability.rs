@@ -24,14 +24,9 @@ impl Tokens {
     /// The first `length` tokens of every text.
     pub fn cut(&self, length: usize) -> Tokens {
         fn cut<T: Clone>(rows: &[Vec<T>], length: usize) -> Vec<Vec<T>> {
-            rows.iter()
-                .map(|row| row[..length.min(row.len())].to_vec())
-                .collect()
+            rows.iter().map(|row| row[..length.min(row.len())].to_vec()).collect()
         }
-        Tokens {
-            ids: cut(&self.ids, length),
-            mask: cut(&self.mask, length),
-        }
+        Tokens { ids: cut(&self.ids, length), mask: cut(&self.mask, length) }
     }
 
     /// The ids as a tensor `[batch, tokens]` in u32.
@@ -84,9 +79,7 @@ impl Matching {
     pub fn probabilities(self, logits: &[f32]) -> Vec<f32> {
         match self {
             Matching::Softmax => {
-                let most = logits
-                    .iter()
-                    .fold(f32::NEG_INFINITY, |most, &x| most.max(x));
+                let most = logits.iter().fold(f32::NEG_INFINITY, |most, &x| most.max(x));
                 let powers: Vec<f32> = logits.iter().map(|x| (x - most).exp()).collect();
                 let total: f32 = powers.iter().sum();
                 powers.into_iter().map(|x| x / total).collect()

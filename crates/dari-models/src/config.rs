@@ -1,6 +1,6 @@
 //! Reading `config.json` pieces, with bounds that keep a hostile one from asking for the moon.
 
-use dari_nn::Activation;
+use dari_nn::{Activation, block};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -8,52 +8,77 @@ use crate::{Error, Result};
 
 /// Reads a typed config; the error names the file and the field.
 pub fn parse<T: DeserializeOwned>(origin: &str, value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone()).map_err(|error| Error::Config {
-        origin: origin.to_owned(),
-        problem: error.to_string(),
-    })
+    serde_json::from_value(value.clone())
+        .map_err(|error| Error::Config { origin: origin.to_owned(), problem: error.to_string() })
 }
 
 /// A config error.
 pub fn refuse<T>(origin: &str, problem: impl Into<String>) -> Result<T> {
-    Err(Error::Config {
-        origin: origin.to_owned(),
-        problem: problem.into(),
-    })
+    Err(Error::Config { origin: origin.to_owned(), problem: problem.into() })
 }
 
-/// The sizes that every tower has, checked before anything is built from them.
-pub fn check_tower(
-    origin: &str,
-    width: usize,
-    inner: usize,
-    layers: usize,
-    heads: usize,
-) -> Result<()> {
-    const LIMIT: usize = 1 << 16;
-    for (field, value) in [
-        ("hidden_size", width),
-        ("intermediate_size", inner),
-        ("num_attention_heads", heads),
-    ] {
-        if value == 0 || value > LIMIT {
+/// The sizes that every transformer's config names, as read.
+pub struct Sizes<'a> {
+    /// The config's file, for errors.
+    pub origin: &'a str,
+    /// `hidden_size`.
+    pub width: usize,
+    /// `intermediate_size`.
+    pub inner: usize,
+    /// `num_hidden_layers`.
+    pub layers: usize,
+    /// `num_attention_heads`.
+    pub heads: usize,
+    /// `hidden_act`.
+    pub activation: &'a str,
+    /// `layer_norm_eps`.
+    pub epsilon: f64,
+}
+
+/// Gathers the [`Sizes`] of a config by its fields' names, which all families share.
+macro_rules! sizes {
+    ($config:expr, $origin:expr) => {
+        $crate::config::Sizes {
+            origin: $origin,
+            width: $config.hidden_size,
+            inner: $config.intermediate_size,
+            layers: $config.num_hidden_layers,
+            heads: $config.num_attention_heads,
+            activation: &$config.hidden_act,
+            epsilon: $config.layer_norm_eps,
+        }
+    };
+}
+pub(crate) use sizes;
+
+impl Sizes<'_> {
+    /// The block of these sizes, which are checked before anything is built from them.
+    pub fn block(&self, order: block::Order, qkv_bias: bool) -> Result<block::Config> {
+        let Sizes { origin, width, inner, layers, heads, epsilon, .. } = *self;
+        for (field, value) in
+            [("hidden_size", width), ("intermediate_size", inner), ("num_attention_heads", heads)]
+        {
+            check_width(origin, field, value)?;
+        }
+        if layers > 1024 {
+            return refuse(origin, format!("`num_hidden_layers` is {layers}, expected at most 1024"));
+        }
+        if !width.is_multiple_of(heads) {
             return refuse(
                 origin,
-                format!("`{field}` is {value}, expected 1 to {LIMIT}"),
+                format!("`hidden_size` {width} does not divide by `num_attention_heads` {heads}"),
             );
         }
+        let activation = activation(origin, self.activation)?;
+        Ok(block::Config { width, inner, heads, activation, epsilon, order, qkv_bias })
     }
-    if layers > 1024 {
-        return refuse(
-            origin,
-            format!("`num_hidden_layers` is {layers}, expected at most 1024"),
-        );
-    }
-    if !width.is_multiple_of(heads) {
-        return refuse(
-            origin,
-            format!("`hidden_size` {width} does not divide by `num_attention_heads` {heads}"),
-        );
+}
+
+/// One width, checked.
+pub fn check_width(origin: &str, field: &str, value: usize) -> Result<()> {
+    const LIMIT: usize = 1 << 16;
+    if value == 0 || value > LIMIT {
+        return refuse(origin, format!("`{field}` is {value}, expected 1 to {LIMIT}"));
     }
     Ok(())
 }
@@ -61,18 +86,12 @@ pub fn check_tower(
 /// The sizes of a table of tokens, checked likewise.
 pub fn check_table(origin: &str, vocabulary: usize, positions: usize) -> Result<()> {
     if vocabulary == 0 || vocabulary > 1 << 22 {
-        return refuse(
-            origin,
-            format!("`vocab_size` is {vocabulary}, expected 1 to {}", 1 << 22),
-        );
+        return refuse(origin, format!("`vocab_size` is {vocabulary}, expected 1 to {}", 1 << 22));
     }
     if positions == 0 || positions > 1 << 20 {
         return refuse(
             origin,
-            format!(
-                "`max_position_embeddings` is {positions}, expected 1 to {}",
-                1 << 20
-            ),
+            format!("`max_position_embeddings` is {positions}, expected 1 to {}", 1 << 20),
         );
     }
     Ok(())
@@ -89,18 +108,13 @@ pub fn check_picture(origin: &str, image: usize, patch: usize, channels: usize) 
         );
     }
     if channels == 0 || channels > 64 {
-        return refuse(
-            origin,
-            format!("`num_channels` is {channels}, expected 1 to 64"),
-        );
+        return refuse(origin, format!("`num_channels` is {channels}, expected 1 to 64"));
     }
     Ok(image / patch)
 }
 
 /// The activation that a config names.
 pub fn activation(origin: &str, name: &str) -> Result<Activation> {
-    dari_nn::activation::named(name).map_err(|error| Error::Config {
-        origin: origin.to_owned(),
-        problem: error.to_string(),
-    })
+    dari_nn::activation::named(name)
+        .map_err(|error| Error::Config { origin: origin.to_owned(), problem: error.to_string() })
 }

@@ -24,11 +24,7 @@ pub struct Prepared {
 
 impl Processor {
     /// Joins the two halves; a model of one sense has one.
-    pub fn new(
-        model: String,
-        image: Option<ImageProcessor>,
-        text: Option<TextProcessor>,
-    ) -> Processor {
+    pub fn new(model: String, image: Option<ImageProcessor>, text: Option<TextProcessor>) -> Processor {
         Processor { model, image, text }
     }
 
@@ -37,9 +33,8 @@ impl Processor {
         self.image.as_ref().ok_or_else(|| Error::Unable {
             model: self.model.clone(),
             what: "see pictures",
-            instead:
-                "its folder has no preprocessor_config.json; take a CLIP, SigLIP or ViT checkpoint"
-                    .into(),
+            instead: "its folder has no preprocessor_config.json; take a CLIP, SigLIP or ViT checkpoint"
+                .into(),
         })
     }
 
@@ -56,38 +51,22 @@ impl Processor {
     pub fn stack(&self, pixels: Vec<Vec<f32>>, device: &Device) -> Result<Tensor> {
         let (height, width) = self.image()?.size();
         let batch = pixels.len();
-        let flat: Vec<f32> = if batch == 1 {
-            pixels.into_iter().next().unwrap_or_default()
-        } else {
-            pixels.concat()
-        };
+        let flat: Vec<f32> =
+            if batch == 1 { pixels.into_iter().next().unwrap_or_default() } else { pixels.concat() };
         Ok(Tensor::from_vec(flat, (batch, 3, height, width), device)?)
     }
 
     /// Pictures to `[batch, 3, height, width]`.
     pub fn pixels(&self, pictures: &[Picture], device: &Device) -> Result<Tensor> {
         let image = self.image()?;
-        self.stack(
-            pictures
-                .iter()
-                .map(|picture| image.process(picture))
-                .collect(),
-            device,
-        )
+        self.stack(pictures.iter().map(|picture| image.process(picture)).collect(), device)
     }
 
     /// Texts to tokens of equal length.
     pub fn tokens(&self, texts: &[&str]) -> Result<Prepared> {
         let encoded = self.text()?.encode_batch(texts)?;
-        let truncated = encoded
-            .iter()
-            .enumerate()
-            .filter(|(_, text)| text.truncated)
-            .map(|(i, _)| i)
-            .collect();
-        Ok(Prepared {
-            tokens: Tokens::new(encoded),
-            truncated,
-        })
+        let truncated =
+            encoded.iter().enumerate().filter(|(_, text)| text.truncated).map(|(i, _)| i).collect();
+        Ok(Prepared { tokens: Tokens::new(encoded), truncated })
     }
 }

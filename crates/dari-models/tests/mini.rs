@@ -21,30 +21,23 @@ fn load() -> Loaded {
 }
 
 fn pictures(expected: &Expected) -> Vec<Picture> {
-    [
-        ("pictures", "fixtures/parity/pictures"),
-        ("samples", "samples"),
-    ]
-    .into_iter()
-    .flat_map(|(field, place)| {
-        expected.strings(field).into_iter().map(move |name| {
-            image::open(&repository(place).join(name), &Limits::default()).expect("a picture")
+    [("pictures", "fixtures/parity/pictures"), ("samples", "samples")]
+        .into_iter()
+        .flat_map(|(field, place)| {
+            expected.strings(field).into_iter().map(move |name| {
+                image::open(&repository(place).join(name), &Limits::default()).expect("a picture")
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 #[test]
 fn transformers_reads_mini_alike() {
     let (loaded, expected) = (load(), Expected::of("mini", HINT));
-    let pixels = loaded
-        .processor
-        .pixels(&pictures(&expected), &Device::Cpu)
-        .expect("pixels");
+    let pixels = loaded.processor.pixels(&pictures(&expected), &Device::Cpu).expect("pixels");
     let tokens = expected.tokens(&loaded);
     let model = loaded.model.contrastive().expect("a contrastive model");
-    let pictures =
-        loss::normalise(&model.embed_pictures(&pixels).expect("pictures")).expect("unit");
+    let pictures = loss::normalise(&model.embed_pictures(&pixels).expect("pictures")).expect("unit");
     let texts = loss::normalise(&model.embed_texts(&tokens).expect("texts")).expect("unit");
     expected.check("image_embeddings", &pictures, CLOSE);
     expected.check("text_embeddings", &texts, CLOSE);

@@ -22,8 +22,7 @@ fn fixtures() -> PathBuf {
 
 fn load(case: &str) -> Loaded {
     let folder = Folder::open(&fixtures().join(case)).expect("the fixture");
-    auto::load(&folder, &Device::Cpu, Precision::F32)
-        .unwrap_or_else(|error| panic!("{case}: {error}"))
+    auto::load(&folder, &Device::Cpu, Precision::F32).unwrap_or_else(|error| panic!("{case}: {error}"))
 }
 
 struct Expected {
@@ -41,17 +40,14 @@ impl Expected {
         let text = std::fs::read_to_string(inputs.join("inputs.json")).expect("inputs.json");
         Expected {
             case: case.to_owned(),
-            file: Checkpoint::open(&outputs.join("expected.safetensors"))
-                .expect("expected.safetensors"),
+            file: Checkpoint::open(&outputs.join("expected.safetensors")).expect("expected.safetensors"),
             inputs: serde_json::from_str(&text).expect("JSON"),
         }
     }
 
     fn strings(&self, field: &str) -> Vec<String> {
         let list = self.inputs[field].as_array().expect("a list");
-        list.iter()
-            .map(|entry| entry.as_str().expect("a string").to_owned())
-            .collect()
+        list.iter().map(|entry| entry.as_str().expect("a string").to_owned()).collect()
     }
 
     fn pictures(&self) -> Vec<Picture> {
@@ -79,21 +75,9 @@ impl Expected {
     /// Compares a tensor with the expected one of that name; prints a line of the parity table.
     fn check(&self, name: &str, found: &Tensor, tolerance: f32) {
         let expected = self.values(name);
-        let found = found
-            .flatten_all()
-            .and_then(|t| t.to_vec1::<f32>())
-            .expect("values");
-        assert_eq!(
-            found.len(),
-            expected.len(),
-            "{} {name}: number of values",
-            self.case
-        );
-        let worst = found
-            .iter()
-            .zip(&expected)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f32::max);
+        let found = found.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("values");
+        assert_eq!(found.len(), expected.len(), "{} {name}: number of values", self.case);
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         println!("| {} | {name} | {worst:.1e} |", self.case);
         assert!(
             worst <= tolerance && !found.iter().any(|x| x.is_nan()),
@@ -108,11 +92,7 @@ fn tokens(loaded: &Loaded, expected: &Expected) -> Tokens {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let tokens = loaded.processor.tokens(&texts).expect("tokens").tokens;
     for (index, (ours, theirs)) in tokens.ids.iter().zip(expected.ids("input_ids")).enumerate() {
-        assert_eq!(
-            ours, &theirs,
-            "{}: ids of {:?}",
-            expected.case, texts[index]
-        );
+        assert_eq!(ours, &theirs, "{}: ids of {:?}", expected.case, texts[index]);
     }
     tokens
 }
@@ -123,17 +103,13 @@ fn contrastive(case: &str) {
 
 /// `prepare` has the processor, `loaded` the weights.
 fn contrastive_of(prepare: &Loaded, loaded: &Loaded, expected: &Expected) {
-    let pixels = prepare
-        .processor
-        .pixels(&expected.pictures(), &Device::Cpu)
-        .expect("pixels");
+    let pixels = prepare.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
     if expected.file.shape("pixel_values").is_some() {
         expected.check("pixel_values", &pixels, 1e-6);
     }
     let tokens = tokens(prepare, expected);
     let model = loaded.model.contrastive().expect("a contrastive model");
-    let pictures =
-        loss::normalise(&model.embed_pictures(&pixels).expect("pictures")).expect("unit");
+    let pictures = loss::normalise(&model.embed_pictures(&pixels).expect("pictures")).expect("unit");
     let texts = loss::normalise(&model.embed_texts(&tokens).expect("texts")).expect("unit");
     expected.check("image_embeddings", &pictures, CLOSE);
     expected.check("text_embeddings", &texts, CLOSE);
@@ -171,17 +147,10 @@ fn batch_equals_singles(
         let off = (batch - single)
             .and_then(|d| d.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>())
             .expect("difference");
-        assert!(
-            off <= 1e-5,
-            "{}: {what} in a batch is off by {off}",
-            expected.case
-        );
+        assert!(off <= 1e-5, "{}: {what} in a batch is off by {off}", expected.case);
     };
     for (index, picture) in expected.pictures().into_iter().enumerate() {
-        let pixels = prepare
-            .processor
-            .pixels(&[picture], &Device::Cpu)
-            .expect("pixels");
+        let pixels = prepare.processor.pixels(&[picture], &Device::Cpu).expect("pixels");
         close(
             pictures.narrow(0, index, 1).expect("a row"),
             model.embed_pictures(&pixels).expect("one"),
@@ -190,11 +159,7 @@ fn batch_equals_singles(
     }
     for (index, text) in expected.strings("texts").iter().enumerate() {
         let tokens = prepare.processor.tokens(&[text]).expect("tokens").tokens;
-        close(
-            texts.narrow(0, index, 1).expect("a row"),
-            model.embed_texts(&tokens).expect("one"),
-            "a text",
-        );
+        close(texts.narrow(0, index, 1).expect("a row"), model.embed_texts(&tokens).expect("one"), "a text");
     }
 }
 
@@ -212,11 +177,8 @@ fn clip_laion_pools_at_the_end_token() {
 fn clip_in_bf16_sharded_and_pickled() {
     let prepare = load("clip-openai");
     for case in ["clip-openai-bf16", "clip-openai-sharded", "clip-openai-bin"] {
-        let expected = Expected::at(
-            case,
-            &fixtures().join("clip-openai-bf16"),
-            &fixtures().join("clip-openai"),
-        );
+        let expected =
+            Expected::at(case, &fixtures().join("clip-openai-bf16"), &fixtures().join("clip-openai"));
         contrastive_of(&prepare, &load(case), &expected);
         // Weights kept in bf16 that were bf16 already lose nothing.
         let folder = Folder::open(&fixtures().join(case)).expect("the fixture");
@@ -240,52 +202,25 @@ fn siglip_and_siglip_2() {
 #[test]
 fn vit_classifies() {
     let (loaded, expected) = (load("vit"), Expected::of("vit"));
-    let pixels = loaded
-        .processor
-        .pixels(&expected.pictures(), &Device::Cpu)
-        .expect("pixels");
+    let pixels = loaded.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
     expected.check("pixel_values", &pixels, 1e-6);
     let classifier = loaded.model.classifier().expect("a classifier");
-    expected.check(
-        "logits",
-        &classifier.classify(&pixels).expect("logits"),
-        5e-4,
-    );
+    expected.check("logits", &classifier.classify(&pixels).expect("logits"), 5e-4);
     assert_eq!(classifier.labels()[3], "고양이");
-    let Model::Vit(vit) = &loaded.model else {
-        panic!("not a ViT")
-    };
-    expected.check(
-        "last_hidden_state",
-        &vit.forward(&pixels).expect("features").tokens,
-        5e-4,
-    );
+    let Model::Vit(vit) = &loaded.model else { panic!("not a ViT") };
+    expected.check("last_hidden_state", &vit.forward(&pixels).expect("features").tokens, 5e-4);
 }
 
 #[test]
 fn vit_features() {
     let (loaded, expected) = (load("vit-pooler"), Expected::of("vit-pooler"));
-    let pixels = loaded
-        .processor
-        .pixels(&expected.pictures(), &Device::Cpu)
-        .expect("pixels");
-    let Model::Vit(vit) = &loaded.model else {
-        panic!("not a ViT")
-    };
+    let pixels = loaded.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
+    let Model::Vit(vit) = &loaded.model else { panic!("not a ViT") };
     let features = vit.forward(&pixels).expect("features");
     expected.check("last_hidden_state", &features.tokens, 5e-4);
     expected.check("pooled", &features.pooled, CLOSE);
-    let class = loaded
-        .model
-        .pictures()
-        .expect("embeds")
-        .embed_pictures(&pixels)
-        .expect("class token");
-    expected.check(
-        "class_embeddings",
-        &loss::normalise(&class).expect("unit"),
-        CLOSE,
-    );
+    let class = loaded.model.pictures().expect("embeds").embed_pictures(&pixels).expect("class token");
+    expected.check("class_embeddings", &loss::normalise(&class).expect("unit"), CLOSE);
     assert!(loaded.model.classifier().is_none());
 }
 
@@ -293,48 +228,27 @@ fn vit_features() {
 fn bert_pools() {
     let (loaded, expected) = (load("bert"), Expected::of("bert"));
     let tokens = tokens(&loaded, &expected);
-    let Model::Bert(bert) = &loaded.model else {
-        panic!("not a BERT")
-    };
-    for (name, pooling) in [
-        ("mean_embeddings", Pooling::Mean),
-        ("class_embeddings", Pooling::Class),
-    ] {
+    let Model::Bert(bert) = &loaded.model else { panic!("not a BERT") };
+    for (name, pooling) in [("mean_embeddings", Pooling::Mean), ("class_embeddings", Pooling::Class)] {
         let pooled = bert.embed(&tokens, pooling).expect("pooled");
         expected.check(name, &loss::normalise(&pooled).expect("unit"), CLOSE);
     }
-    expected.check(
-        "pooled",
-        &bert.pooled(&tokens).expect("pooled").expect("a pooler"),
-        CLOSE,
-    );
+    expected.check("pooled", &bert.pooled(&tokens).expect("pooled").expect("a pooler"), CLOSE);
 }
 
 #[test]
 fn bert_fills_masks() {
     let (loaded, expected) = (load("bert-masked"), Expected::of("bert-masked"));
     let tokens = tokens(&loaded, &expected);
-    let logits = loaded
-        .model
-        .fill_mask()
-        .expect("a word head")
-        .mask_logits(&tokens)
-        .expect("logits");
+    let logits = loaded.model.fill_mask().expect("a word head").mask_logits(&tokens).expect("logits");
     let rows: Vec<Tensor> = expected
         .ids("masked_places")
         .iter()
         .map(|place| {
-            logits
-                .get(place[0] as usize)
-                .and_then(|row| row.get(place[1] as usize))
-                .expect("a place")
+            logits.get(place[0] as usize).and_then(|row| row.get(place[1] as usize)).expect("a place")
         })
         .collect();
-    expected.check(
-        "masked_logits",
-        &Tensor::stack(&rows, 0).expect("rows"),
-        5e-4,
-    );
+    expected.check("masked_logits", &Tensor::stack(&rows, 0).expect("rows"), 5e-4);
 }
 
 #[test]

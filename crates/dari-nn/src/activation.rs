@@ -51,8 +51,7 @@ impl CustomOp1 for Elementwise {
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
         let dy = dy.contiguous()?;
         let mut dx = vec![0.0; x.elem_count()];
-        self.0
-            .backward(&ops::hold::<f32>(x)?, &ops::hold::<f32>(&dy)?, &mut dx);
+        self.0.backward(&ops::hold::<f32>(x)?, &ops::hold::<f32>(&dy)?, &mut dx);
         Ok(Some(ops::tensor(dx, x)?))
     }
 }

@@ -2,9 +2,7 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{
-    CpuStorage, CustomOp3, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor,
-};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor};
 use dari_kernels::attention::{self as kernel, Sizes};
 
 use crate::linear::Linear;
@@ -29,18 +27,12 @@ impl Mask {
 
     /// Nothing ahead is seen.
     pub fn causal() -> Mask {
-        Mask {
-            causal: true,
-            keys: None,
-        }
+        Mask { causal: true, keys: None }
     }
 
     /// Padding is not seen; `keys` is `[batch, keys]` in u8.
     pub fn keys(keys: Tensor) -> Mask {
-        Mask {
-            causal: false,
-            keys: Some(keys),
-        }
+        Mask { causal: false, keys: Some(keys) }
     }
 }
 
@@ -58,12 +50,7 @@ pub struct Names {
 }
 
 /// CLIP's and most of transformers' names.
-pub const PROJ: Names = Names {
-    query: "q_proj",
-    key: "k_proj",
-    value: "v_proj",
-    output: "out_proj",
-};
+pub const PROJ: Names = Names { query: "q_proj", key: "k_proj", value: "v_proj", output: "out_proj" };
 
 /// Multi-head attention.
 #[derive(Clone, Debug)]
@@ -121,24 +108,12 @@ impl Attention {
         heads: usize,
         kv_heads: usize,
     ) -> Result<Attention> {
-        if heads == 0
-            || kv_heads == 0
-            || !width.is_multiple_of(heads)
-            || !heads.is_multiple_of(kv_heads)
-        {
+        if heads == 0 || kv_heads == 0 || !width.is_multiple_of(heads) || !heads.is_multiple_of(kv_heads) {
             return Err(Error::Config(format!(
                 "attention of width {width} cannot have {heads} heads over {kv_heads} key heads: the width must divide by the heads, the heads by the key heads"
             )));
         }
-        Ok(Attention {
-            query,
-            key,
-            value,
-            output,
-            heads,
-            kv_heads,
-            width,
-        })
+        Ok(Attention { query, key, value, output, heads, kv_heads, width })
     }
 
     /// Self-attention: `[batch, tokens, width]` to the same.
@@ -149,11 +124,7 @@ impl Attention {
     /// Queries from `x` `[batch, queries, width]`, keys and values from `context`
     /// `[batch, keys, width]`; gives `[batch, queries, width]`.
     pub fn cross(&self, x: &Tensor, context: &Tensor, mask: &Mask) -> Result<Tensor> {
-        let (q, k, v) = (
-            self.query.forward(x)?,
-            self.key.forward(context)?,
-            self.value.forward(context)?,
-        );
+        let (q, k, v) = (self.query.forward(x)?, self.key.forward(context)?, self.value.forward(context)?);
         let scale = ((self.width / self.heads) as f64).powf(-0.5);
         let mixed = attend(&q, &k, &v, self.heads, self.kv_heads, scale, mask)?;
         self.output.forward(&mixed)
@@ -182,11 +153,7 @@ pub fn attend(
             v.dims()
         )));
     }
-    if mask
-        .keys
-        .as_ref()
-        .is_some_and(|m| m.dims() != [batch, keys])
-    {
+    if mask.keys.as_ref().is_some_and(|m| m.dims() != [batch, keys]) {
         return Err(Error::Config(format!(
             "an attention mask must be [{batch}, {keys}], found {:?}",
             mask.keys
@@ -200,22 +167,14 @@ pub fn attend(
         None => None,
     };
     let op = Heads {
-        sizes: Sizes {
-            batch,
-            queries,
-            keys,
-            heads,
-            kv_heads,
-            width,
-        },
+        sizes: Sizes { batch, queries, keys, heads, kv_heads, width },
         scale: scale as f32,
         causal: mask.causal,
         visible,
         keep: q.track_op() || k.track_op() || v.track_op(),
         probabilities: OnceLock::new(),
     };
-    Ok(q.contiguous()?
-        .apply_op3(&k.contiguous()?, &v.contiguous()?, op)?)
+    Ok(q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)?)
 }
 
 /// The same of candle's own operations: other devices, and what the kernel is checked against.
@@ -232,36 +191,25 @@ fn composed(
     let keys = k.dim(1)?;
     let width = total / heads;
     let split = |x: &Tensor, tokens: usize, heads: usize| -> CandleResult<Tensor> {
-        x.reshape((batch, tokens, heads, width))?
-            .transpose(1, 2)?
-            .contiguous()
+        x.reshape((batch, tokens, heads, width))?.transpose(1, 2)?.contiguous()
     };
     let spread = |x: Tensor| -> CandleResult<Tensor> {
         let group = heads / kv_heads;
         let shape = (batch, kv_heads, group, keys, width);
-        x.unsqueeze(2)?
-            .broadcast_as(shape)?
-            .reshape((batch, heads, keys, width))
+        x.unsqueeze(2)?.broadcast_as(shape)?.reshape((batch, heads, keys, width))
     };
     let q = split(q, queries, heads)?;
-    let (k, v) = (
-        spread(split(k, keys, kv_heads)?)?,
-        spread(split(v, keys, kv_heads)?)?,
-    );
+    let (k, v) = (spread(split(k, keys, kv_heads)?)?, spread(split(v, keys, kv_heads)?)?);
     let mut scores = (q.matmul(&k.t()?)? * scale)?;
     let least = Tensor::new(f32::NEG_INFINITY, q.device())?.to_dtype(scores.dtype())?;
     if mask.causal {
-        let seen: Vec<u8> = (0..queries * keys)
-            .map(|i| (i % keys + queries <= i / keys + keys) as u8)
-            .collect();
-        let seen = Tensor::from_vec(seen, (1, 1, queries, keys), q.device())?
-            .broadcast_as(scores.shape())?;
+        let seen: Vec<u8> =
+            (0..queries * keys).map(|i| (i % keys + queries <= i / keys + keys) as u8).collect();
+        let seen = Tensor::from_vec(seen, (1, 1, queries, keys), q.device())?.broadcast_as(scores.shape())?;
         scores = seen.where_cond(&scores, &least.broadcast_as(scores.shape())?)?;
     }
     if let Some(visible) = &mask.keys {
-        let seen = visible
-            .reshape((batch, 1, 1, keys))?
-            .broadcast_as(scores.shape())?;
+        let seen = visible.reshape((batch, 1, 1, keys))?.broadcast_as(scores.shape())?;
         scores = seen.where_cond(&scores, &least.broadcast_as(scores.shape())?)?;
     }
     let most = scores.max_keepdim(D::Minus1)?.detach();
@@ -295,27 +243,11 @@ impl CustomOp3 for Heads {
         v: &CpuStorage,
         vl: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let (q, k, v) = (
-            view::<f32>(q, ql)?,
-            view::<f32>(k, kl)?,
-            view::<f32>(v, vl)?,
-        );
-        let mask = kernel::Mask {
-            causal: self.causal,
-            keys: self.visible.as_deref(),
-        };
+        let (q, k, v) = (view::<f32>(q, ql)?, view::<f32>(k, kl)?, view::<f32>(v, vl)?);
+        let mask = kernel::Mask { causal: self.causal, keys: self.visible.as_deref() };
         let mut out = vec![0.0; q.len()];
         let mut table = self.keep.then(|| vec![0.0; self.sizes.probabilities()]);
-        kernel::forward(
-            self.sizes,
-            mask,
-            self.scale,
-            q,
-            k,
-            v,
-            &mut out,
-            table.as_deref_mut(),
-        );
+        kernel::forward(self.sizes, mask, self.scale, q, k, v, &mut out, table.as_deref_mut());
         if let Some(table) = table {
             self.probabilities.get_or_init(|| table);
         }
@@ -334,21 +266,12 @@ impl CustomOp3 for Heads {
             candle_core::bail!("an attention's backward pass ran before its forward pass");
         };
         let dy = dy.contiguous()?;
-        let (mut dq, mut dk, mut dv) = (
-            vec![0.0; q.elem_count()],
-            vec![0.0; k.elem_count()],
-            vec![0.0; v.elem_count()],
-        );
+        let (mut dq, mut dk, mut dv) =
+            (vec![0.0; q.elem_count()], vec![0.0; k.elem_count()], vec![0.0; v.elem_count()]);
         {
-            let (q, k, v) = (
-                ops::hold::<f32>(q)?,
-                ops::hold::<f32>(k)?,
-                ops::hold::<f32>(v)?,
-            );
+            let (q, k, v) = (ops::hold::<f32>(q)?, ops::hold::<f32>(k)?, ops::hold::<f32>(v)?);
             let dy = ops::hold::<f32>(&dy)?;
-            kernel::backward(
-                self.sizes, self.scale, &q, &k, &v, table, &dy, &mut dq, &mut dk, &mut dv,
-            );
+            kernel::backward(self.sizes, self.scale, &q, &k, &v, table, &dy, &mut dq, &mut dk, &mut dv);
         }
         let wanted = |of: &Tensor, values: Vec<f32>| -> CandleResult<Option<Tensor>> {
             if !of.track_op() {
@@ -378,22 +301,12 @@ mod tests {
         let k = Tensor::randn(0f32, 1., (2, 6, 12), &device)?;
         let v = Tensor::randn(0f32, 1., (2, 6, 12), &device)?;
         let keys = Tensor::from_vec(vec![1u8, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1], (2, 6), &device)?;
-        for mask in [
-            Mask::none(),
-            Mask::causal(),
-            Mask::keys(keys.clone()),
-            Mask {
-                causal: true,
-                keys: Some(keys),
-            },
-        ] {
+        for mask in
+            [Mask::none(), Mask::causal(), Mask::keys(keys.clone()), Mask { causal: true, keys: Some(keys) }]
+        {
             let ours = attend(&q, &k, &v, 4, 2, 0.4, &mask)?;
             let theirs = composed(&q, &k, &v, 4, 2, 0.4, &mask)?;
-            let difference = (ours - theirs)?
-                .abs()?
-                .flatten_all()?
-                .max(0)?
-                .to_scalar::<f32>()?;
+            let difference = (ours - theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             assert!(difference < 1e-5, "{mask:?}: {difference}");
         }
         Ok(())

@@ -56,10 +56,7 @@ pub const VIT: Names = Names {
     },
     norm1: "layernorm_before",
     mlp: "",
-    layers: mlp::Names {
-        up: "intermediate.dense",
-        down: "output.dense",
-    },
+    layers: mlp::Names { up: "intermediate.dense", down: "output.dense" },
     norm2: "layernorm_after",
 };
 
@@ -74,10 +71,7 @@ pub const BERT: Names = Names {
     },
     norm1: "attention.output.LayerNorm",
     mlp: "",
-    layers: mlp::Names {
-        up: "intermediate.dense",
-        down: "output.dense",
-    },
+    layers: mlp::Names { up: "intermediate.dense", down: "output.dense" },
     norm2: "output.LayerNorm",
 };
 
@@ -113,15 +107,7 @@ pub struct Block {
 impl Block {
     /// Reads a block by a family's names.
     pub fn load(weights: &Weights, names: &Names, config: &Config) -> Result<Block> {
-        let Config {
-            width,
-            inner,
-            heads,
-            activation,
-            epsilon,
-            order,
-            qkv_bias,
-        } = *config;
+        let Config { width, inner, heads, activation, epsilon, order, qkv_bias } = *config;
         Ok(Block {
             attention: Attention::load(
                 &weights.pp(names.attention),
@@ -131,28 +117,15 @@ impl Block {
                 qkv_bias,
             )?,
             norm1: Norm::layer(&weights.pp(names.norm1), width, epsilon)?,
-            mlp: Mlp::load(
-                &weights.pp(names.mlp),
-                &names.layers,
-                width,
-                inner,
-                activation,
-            )?,
+            mlp: Mlp::load(&weights.pp(names.mlp), &names.layers, width, inner, activation)?,
             norm2: Norm::layer(&weights.pp(names.norm2), width, epsilon)?,
             order,
         })
     }
 
     /// Reads `count` blocks named `0`, `1`, ... below `weights`.
-    pub fn load_stack(
-        weights: &Weights,
-        names: &Names,
-        config: &Config,
-        count: usize,
-    ) -> Result<Vec<Block>> {
-        (0..count)
-            .map(|index| Block::load(&weights.pp(index), names, config))
-            .collect()
+    pub fn load_stack(weights: &Weights, names: &Names, config: &Config, count: usize) -> Result<Vec<Block>> {
+        (0..count).map(|index| Block::load(&weights.pp(index), names, config)).collect()
     }
 
     /// `[batch, tokens, width]` to the same.
@@ -163,9 +136,7 @@ impl Block {
                 Ok((&x + self.mlp.forward(&self.norm2.forward(&x)?)?)?)
             }
             Order::Post => {
-                let x = self
-                    .norm1
-                    .forward(&(x + self.attention.forward(x, mask)?)?)?;
+                let x = self.norm1.forward(&(x + self.attention.forward(x, mask)?)?)?;
                 self.norm2.forward(&(&x + self.mlp.forward(&x)?)?)
             }
         }
@@ -174,7 +145,5 @@ impl Block {
 
 /// Runs a stack of blocks in order.
 pub fn forward_stack(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor> {
-    blocks
-        .iter()
-        .try_fold(x.clone(), |x, block| block.forward(&x, mask))
+    blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, mask))
 }

@@ -24,21 +24,13 @@ impl Embedding {
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         let (batch, tokens) = ids.dims2()?;
         let flat = ids.flatten_all()?;
-        if let Some(&id) = flat
-            .to_vec1::<u32>()?
-            .iter()
-            .find(|&&id| id as usize >= self.entries)
-        {
+        if let Some(&id) = flat.to_vec1::<u32>()?.iter().find(|&&id| id as usize >= self.entries) {
             return Err(Error::Config(format!(
                 "token {id} is not in an embedding of {} entries: do tokenizer and checkpoint belong together?",
                 self.entries
             )));
         }
-        let rows = self
-            .table
-            .tensor()
-            .index_select(&flat, 0)?
-            .to_dtype(DType::F32)?;
+        let rows = self.table.tensor().index_select(&flat, 0)?.to_dtype(DType::F32)?;
         Ok(rows.reshape((batch, tokens, ()))?)
     }
 

@@ -22,9 +22,7 @@ pub enum Error {
         hint: String,
     },
     /// A tensor is there in another shape.
-    #[error(
-        "{origin}: tensor `{name}` has shape {found:?}, but the configuration asks for {expected:?}"
-    )]
+    #[error("{origin}: tensor `{name}` has shape {found:?}, but the configuration asks for {expected:?}")]
     Shape {
         /// The file read.
         origin: String,

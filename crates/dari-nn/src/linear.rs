@@ -32,11 +32,7 @@ impl Linear {
         init: Init,
     ) -> Result<Linear> {
         let weight = weights.weight("weight", &[outputs, inputs], init)?;
-        let bias = if bias {
-            Some(weights.tensor("bias", &[outputs], Init::ZEROS)?)
-        } else {
-            None
-        };
+        let bias = if bias { Some(weights.tensor("bias", &[outputs], Init::ZEROS)?) } else { None };
         Ok(Linear { weight, bias })
     }
 
@@ -55,21 +51,14 @@ impl Linear {
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> CandleResult<Tensor> {
     let (_, inputs) = weight.dims2()?;
     if x.dims().last() != Some(&inputs) {
-        bail!(
-            "a product got {:?} for a weight of {:?}",
-            x.dims(),
-            weight.dims()
-        );
+        bail!("a product got {:?} for a weight of {:?}", x.dims(), weight.dims());
     }
     if !ops::by_kernel(x) {
         return composed(x, weight, bias);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    let needs = Needs {
-        x: x.track_op(),
-        weight: weight.track_op(),
-        bias: bias.is_some_and(Tensor::track_op),
-    };
+    let needs =
+        Needs { x: x.track_op(), weight: weight.track_op(), bias: bias.is_some_and(Tensor::track_op) };
     match bias {
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Product { needs }),
         None => x.apply_op2(&weight, Product { needs }),
@@ -84,10 +73,7 @@ fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> CandleResult<
     if let Some(last) = shape.last_mut() {
         *last = outputs;
     }
-    let y = x
-        .reshape(((), inputs))?
-        .matmul(&weight.t()?)?
-        .reshape(shape)?;
+    let y = x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape(shape)?;
     match bias {
         Some(bias) => y.broadcast_add(bias),
         None => Ok(y),
@@ -128,12 +114,7 @@ impl Product {
         Ok((CpuStorage::F32(out), Shape::from(shape)))
     }
 
-    fn backward(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        dy: &Tensor,
-    ) -> CandleResult<[Option<Tensor>; 3]> {
+    fn backward(&self, x: &Tensor, weight: &Tensor, dy: &Tensor) -> CandleResult<[Option<Tensor>; 3]> {
         let (outputs, inputs) = weight.dims2()?;
         let dy = dy.contiguous()?;
         let dy = ops::hold::<f32>(&dy)?;
@@ -153,14 +134,7 @@ impl Product {
                 }
             };
             let weight = Matrix::new(values, outputs, inputs);
-            gemm::product(
-                MatrixMut::new(&mut dx, rows, inputs),
-                slopes,
-                weight,
-                1.0,
-                false,
-                Threads::Pool,
-            );
+            gemm::product(MatrixMut::new(&mut dx, rows, inputs), slopes, weight, 1.0, false, Threads::Pool);
             Some(ops::tensor(dx, x)?)
         } else {
             None
@@ -258,11 +232,7 @@ mod tests {
             let ours = product(&x, &weight, Some(&bias))?;
             let theirs = composed(&x, &weight, Some(&bias))?;
             assert_eq!(ours.dims(), [3, 5, 4]);
-            let difference = (ours - theirs)?
-                .abs()?
-                .flatten_all()?
-                .max(0)?
-                .to_scalar::<f32>()?;
+            let difference = (ours - theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             assert!(difference < 1e-5, "{difference}");
         }
         assert!(product(&x, &Tensor::zeros((4, 6), DType::F32, &Device::Cpu)?, None).is_err());

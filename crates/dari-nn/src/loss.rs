@@ -29,15 +29,8 @@ pub fn info_nce(pictures: &Tensor, texts: &Tensor, scale: &Tensor) -> Result<Ten
 }
 
 /// SigLIP's pairwise sigmoid loss (Zhai et al. 2023) over unit vectors `[batch, dim]`.
-pub fn pairwise_sigmoid(
-    pictures: &Tensor,
-    texts: &Tensor,
-    scale: &Tensor,
-    bias: &Tensor,
-) -> Result<Tensor> {
-    let logits = product(texts, pictures, None)?
-        .broadcast_mul(&scale.exp()?)?
-        .broadcast_add(bias)?;
+pub fn pairwise_sigmoid(pictures: &Tensor, texts: &Tensor, scale: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let logits = product(texts, pictures, None)?.broadcast_mul(&scale.exp()?)?.broadcast_add(bias)?;
     let rows = logits.dim(0)?;
     let signs = signs(rows, logits.device())?;
     let signed = logits.mul(&signs)?;

@@ -17,10 +17,7 @@ pub struct Names {
 }
 
 /// CLIP's and SigLIP's names.
-pub const FC: Names = Names {
-    up: "fc1",
-    down: "fc2",
-};
+pub const FC: Names = Names { up: "fc1", down: "fc2" };
 
 /// `down(activation(up(x)))`.
 #[derive(Clone, Debug)]

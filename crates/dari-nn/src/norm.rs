@@ -2,9 +2,7 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{
-    CpuStorage, CustomOp3, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor,
-};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor};
 use dari_kernels::norm::{self as kernel, Statistics};
 
 use crate::Result;
@@ -44,11 +42,7 @@ impl Norm {
     /// `[.., width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if ops::by_kernel(x) {
-            let op = Rows {
-                kind: self.kind,
-                epsilon: self.epsilon as f32,
-                statistics: OnceLock::new(),
-            };
+            let op = Rows { kind: self.kind, epsilon: self.epsilon as f32, statistics: OnceLock::new() };
             return Ok(x.contiguous()?.apply_op3(&self.weight, &self.bias, op)?);
         }
         let centred = match self.kind {
@@ -57,9 +51,7 @@ impl Norm {
         };
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normalised = centred.broadcast_div(&(variance + self.epsilon)?.sqrt()?)?;
-        Ok(normalised
-            .broadcast_mul(&self.weight)?
-            .broadcast_add(&self.bias)?)
+        Ok(normalised.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
     }
 }
 
@@ -84,25 +76,13 @@ impl CustomOp3 for Rows {
         b: &CpuStorage,
         bl: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let (x, weight, bias) = (
-            view::<f32>(x, xl)?,
-            view::<f32>(w, wl)?,
-            view::<f32>(b, bl)?,
-        );
+        let (x, weight, bias) = (view::<f32>(x, xl)?, view::<f32>(w, wl)?, view::<f32>(b, bl)?);
         if xl.dims().last() != Some(&weight.len()) {
             candle_core::bail!("a norm of width {} got {:?}", weight.len(), xl.dims());
         }
         let mut out = vec![0.0; x.len()];
         let mut statistics = vec![[0.0; 2]; x.len() / weight.len()];
-        kernel::forward(
-            self.kind,
-            x,
-            weight,
-            bias,
-            self.epsilon,
-            &mut out,
-            &mut statistics,
-        );
+        kernel::forward(self.kind, x, weight, bias, self.epsilon, &mut out, &mut statistics);
         self.statistics.get_or_init(|| statistics);
         Ok((CpuStorage::F32(out), xl.shape().clone()))
     }
@@ -139,10 +119,6 @@ impl CustomOp3 for Rows {
             }
             Ok(Some(Tensor::from_vec(values, of.shape(), &Device::Cpu)?))
         };
-        Ok((
-            wanted(x, dx)?,
-            wanted(weight, dweight)?,
-            wanted(bias, dbias)?,
-        ))
+        Ok((wanted(x, dx)?, wanted(weight, dweight)?, wanted(bias, dbias)?))
     }
 }

@@ -34,12 +34,7 @@ pub fn hold<T: WithDType>(tensor: &Tensor) -> Result<Held<'_, T>> {
     if !matches!(&*guard, Storage::Cpu(_)) {
         bail!("a CPU operation of dari-nn got a tensor of another device");
     }
-    Ok(Held {
-        guard,
-        start,
-        end,
-        kind: std::marker::PhantomData,
-    })
+    Ok(Held { guard, start, end, kind: std::marker::PhantomData })
 }
 
 impl<T: WithDType> Deref for Held<'_, T> {

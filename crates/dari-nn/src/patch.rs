@@ -27,16 +27,8 @@ impl PatchEmbedding {
     ) -> Result<PatchEmbedding> {
         let init = Init::fan_in(channels * patch * patch);
         let weight = weights.weight("weight", &[width, channels, patch, patch], init)?;
-        let bias = if bias {
-            Some(weights.tensor("bias", &[width], Init::ZEROS)?)
-        } else {
-            None
-        };
-        Ok(PatchEmbedding {
-            linear: Linear::new(weight, bias),
-            channels,
-            patch,
-        })
+        let bias = if bias { Some(weights.tensor("bias", &[width], Init::ZEROS)?) } else { None };
+        Ok(PatchEmbedding { linear: Linear::new(weight, bias), channels, patch })
     }
 
     /// `[batch, channels, height, width]` to `[batch, patches, width]`, row by row of patches.
@@ -50,12 +42,7 @@ impl PatchEmbedding {
                 self.patch
             )));
         }
-        let grid = Grid {
-            channels,
-            height,
-            width,
-            patch: self.patch,
-        };
+        let grid = Grid { channels, height, width, patch: self.patch };
         self.linear.forward(&unfold(pixels, grid)?)
     }
 }
@@ -66,9 +53,7 @@ fn unfold(pixels: &Tensor, grid: Grid) -> Result<Tensor> {
     }
     let batch = pixels.dim(0)?;
     let ((down, across), side) = (grid.patches(), grid.patch);
-    let whole = pixels
-        .narrow(2, 0, down * side)?
-        .narrow(3, 0, across * side)?;
+    let whole = pixels.narrow(2, 0, down * side)?.narrow(3, 0, across * side)?;
     let cut = whole.reshape(&[batch, grid.channels, down, side, across, side][..])?;
     let ordered = cut.permute(vec![0, 2, 4, 1, 3, 5])?;
     Ok(ordered.reshape((batch, down * across, grid.values()))?)
@@ -107,23 +92,10 @@ mod tests {
     fn unfolding_agrees_with_a_convolution() -> Result<()> {
         let pixels = Tensor::randn(0f32, 1., (2, 3, 9, 7), &Device::Cpu)?;
         let weight = Tensor::randn(0f32, 1., (5, 3, 2, 2), &Device::Cpu)?;
-        let grid = Grid {
-            channels: 3,
-            height: 9,
-            width: 7,
-            patch: 2,
-        };
-        let ours =
-            crate::linear::product(&unfold(&pixels, grid)?, &weight.reshape((5, 12))?, None)?;
-        let theirs = pixels
-            .conv2d(&weight, 0, 2, 1, 1)?
-            .flatten_from(2)?
-            .transpose(1, 2)?;
-        let difference = (ours - theirs)?
-            .abs()?
-            .flatten_all()?
-            .max(0)?
-            .to_scalar::<f32>()?;
+        let grid = Grid { channels: 3, height: 9, width: 7, patch: 2 };
+        let ours = crate::linear::product(&unfold(&pixels, grid)?, &weight.reshape((5, 12))?, None)?;
+        let theirs = pixels.conv2d(&weight, 0, 2, 1, 1)?.flatten_from(2)?.transpose(1, 2)?;
+        let difference = (ours - theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
         assert!(difference < 1e-4, "{difference}");
         Ok(())
     }

@@ -27,11 +27,7 @@ pub fn places(x: &Tensor, places: &[usize]) -> Result<Tensor> {
             "places {places:?} do not lie in {batch} sequences of {tokens} tokens"
         )));
     }
-    let rows: Vec<u32> = places
-        .iter()
-        .enumerate()
-        .map(|(i, place)| (i * tokens + place) as u32)
-        .collect();
+    let rows: Vec<u32> = places.iter().enumerate().map(|(i, place)| (i * tokens + place) as u32).collect();
     let rows = Tensor::new(rows, x.device())?;
     Ok(x.reshape((batch * tokens, width))?.index_select(&rows, 0)?)
 }

@@ -73,9 +73,7 @@ mod tests {
         assert_ne!(Key::new(7).with("ab"), Key::new(7).with("ba"));
         let n = 20_000;
         let mean = (0..n).map(|i| key.uniform(i)).sum::<f64>() / n as f64;
-        let (first, second) = (0..n)
-            .map(|i| key.normal(i))
-            .fold((0.0, 0.0), |(a, b), x| (a + x, b + x * x));
+        let (first, second) = (0..n).map(|i| key.normal(i)).fold((0.0, 0.0), |(a, b), x| (a + x, b + x * x));
         assert!((mean - 0.5).abs() < 0.01);
         assert!((first / n as f64).abs() < 0.03 && (second / n as f64 - 1.0).abs() < 0.05);
         let mut order = key.permutation(100);

@@ -125,18 +125,8 @@ impl Weights {
     }
 
     /// Weights to be trained in f32, from a checkpoint, or drawn from `seed` where there is none.
-    pub fn train(
-        source: Option<Box<dyn Source>>,
-        device: &Device,
-        seed: u64,
-        frozen: Frozen,
-    ) -> Weights {
-        Self::root(
-            source,
-            device,
-            Precision::F32,
-            Some(Training { seed, frozen }),
-        )
+    pub fn train(source: Option<Box<dyn Source>>, device: &Device, seed: u64, frozen: Frozen) -> Weights {
+        Self::root(source, device, Precision::F32, Some(Training { seed, frozen }))
     }
 
     fn root(
@@ -145,25 +135,13 @@ impl Weights {
         precision: Precision,
         training: Option<Training>,
     ) -> Weights {
-        let shared = Shared {
-            source,
-            device: device.clone(),
-            precision,
-            training,
-            taken: Mutex::default(),
-        };
-        Weights {
-            shared: Arc::new(shared),
-            prefix: String::new(),
-        }
+        let shared = Shared { source, device: device.clone(), precision, training, taken: Mutex::default() };
+        Weights { shared: Arc::new(shared), prefix: String::new() }
     }
 
     /// The place below, by one or more names joined with dots.
     pub fn pp(&self, name: impl std::fmt::Display) -> Weights {
-        Weights {
-            shared: self.shared.clone(),
-            prefix: self.full(&name.to_string()),
-        }
+        Weights { shared: self.shared.clone(), prefix: self.full(&name.to_string()) }
     }
 
     /// The device that tensors are put on.
@@ -182,10 +160,7 @@ impl Weights {
     /// Whether the checkpoint has such a tensor; true where everything is drawn anew.
     pub fn has(&self, name: &str) -> bool {
         let name = self.full(name);
-        self.shared
-            .source
-            .as_ref()
-            .is_none_or(|source| source.shape(&name).is_some())
+        self.shared.source.as_ref().is_none_or(|source| source.shape(&name).is_some())
     }
 
     /// A tensor used outside products, in f32.
@@ -210,20 +185,12 @@ impl Weights {
 
     fn take(&self, name: &str, shape: &[usize], init: Init, dtype: DType) -> Result<Tensor> {
         let name = self.full(name);
-        let mut taken = self
-            .shared
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = taken.get(&name) {
             return Ok(there.tensor.clone()); // tied weights
         }
         let shared = &*self.shared;
-        let dtype = if shared.training.is_some() {
-            DType::F32
-        } else {
-            dtype
-        };
+        let dtype = if shared.training.is_some() { DType::F32 } else { dtype };
         let tensor = match &shared.source {
             Some(source) => read(source.as_ref(), &name, shape, dtype, &shared.device)?,
             None => {
@@ -231,21 +198,12 @@ impl Weights {
                 draw(Key::new(seed).with(&name), shape, init, &shared.device)?
             }
         };
-        let trained = shared
-            .training
-            .as_ref()
-            .is_some_and(|training| !(training.frozen)(&name));
+        let trained = shared.training.as_ref().is_some_and(|training| !(training.frozen)(&name));
         let entry = if trained {
             let variable = Var::from_tensor(&tensor)?;
-            Taken {
-                tensor: variable.as_tensor().clone(),
-                variable: Some(variable),
-            }
+            Taken { tensor: variable.as_tensor().clone(), variable: Some(variable) }
         } else {
-            Taken {
-                tensor,
-                variable: None,
-            }
+            Taken { tensor, variable: None }
         };
         taken.insert(name, entry.clone());
         Ok(entry.tensor)
@@ -253,37 +211,19 @@ impl Weights {
 
     /// The tensors that training changes, by full name, in the names' order.
     pub fn variables(&self) -> Vec<(String, Var)> {
-        let taken = self
-            .shared
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        taken
-            .iter()
-            .filter_map(|(name, entry)| Some((name.clone(), entry.variable.clone()?)))
-            .collect()
+        let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.iter().filter_map(|(name, entry)| Some((name.clone(), entry.variable.clone()?))).collect()
     }
 
     /// Every tensor that the model took, by full name, as stored.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let taken = self
-            .shared
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        taken
-            .iter()
-            .map(|(name, entry)| (name.clone(), entry.tensor.clone()))
-            .collect()
+        let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.iter().map(|(name, entry)| (name.clone(), entry.tensor.clone())).collect()
     }
 
     /// Names in the checkpoint that no layer took.
     pub fn unused(&self) -> Vec<String> {
-        let taken = self
-            .shared
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(source) = &self.shared.source else {
             return Vec::new();
         };
@@ -299,9 +239,7 @@ fn draw(key: Key, shape: &[usize], init: Init, device: &Device) -> Result<Tensor
     let count: usize = shape.iter().product();
     let values: Vec<f32> = match init {
         Init::Constant(value) => vec![value; count],
-        Init::Normal(deviation) => (0..count as u64)
-            .map(|i| (deviation * key.normal(i)) as f32)
-            .collect(),
+        Init::Normal(deviation) => (0..count as u64).map(|i| (deviation * key.normal(i)) as f32).collect(),
     };
     Ok(Tensor::from_vec(values, shape, device)?)
 }
@@ -331,11 +269,8 @@ fn read(
     }
     let view = source.tensor(name)?;
     if view.dtype == Dtype::BF16 && dtype == DType::BF16 {
-        let values: Vec<bf16> = view
-            .data
-            .chunks_exact(2)
-            .map(|b| bf16::from_le_bytes([b[0], b[1]]))
-            .collect();
+        let values: Vec<bf16> =
+            view.data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect();
         return Ok(Tensor::from_vec(values, expected, device)?);
     }
     let values = floats(&view).ok_or_else(|| Error::Dtype {
@@ -344,29 +279,16 @@ fn read(
         found: format!("{:?}", view.dtype),
     })?;
     let tensor = Tensor::from_vec(values, expected, device)?;
-    Ok(if dtype == DType::F32 {
-        tensor
-    } else {
-        tensor.to_dtype(dtype)?
-    })
+    Ok(if dtype == DType::F32 { tensor } else { tensor.to_dtype(dtype)? })
 }
 
 /// A tensor's values in f32; `None` for a type that is not floating.
 pub fn floats(view: &TensorView) -> Option<Vec<f32>> {
     let bytes = &view.data;
     Some(match view.dtype {
-        Dtype::F32 => bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
-        Dtype::BF16 => bytes
-            .chunks_exact(2)
-            .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
-            .collect(),
-        Dtype::F16 => bytes
-            .chunks_exact(2)
-            .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-            .collect(),
+        Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         Dtype::F64 => bytes
             .chunks_exact(8)
             .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
@@ -384,12 +306,7 @@ fn nearest(source: &dyn Source, name: &str) -> String {
         Some(other) => format!(" (there is `{other}`)"),
         None if names.is_empty() => " (it holds no tensors)".to_owned(),
         None => {
-            let first = names
-                .iter()
-                .take(3)
-                .map(|n| format!("`{n}`"))
-                .collect::<Vec<_>>()
-                .join(", ");
+            let first = names.iter().take(3).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
             format!(" (it holds {} others: {first}, ...)", names.len())
         }
     }

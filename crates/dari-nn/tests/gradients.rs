@@ -23,11 +23,8 @@ fn input(shape: &[usize], name: &str) -> Var {
 /// A scalar that depends on every output differently.
 fn scalar(y: &Tensor) -> Result<Tensor> {
     let key = Key::new(9);
-    let values: Vec<f32> = (0..y.elem_count() as u64)
-        .map(|i| key.normal(i) as f32)
-        .collect();
-    Ok(y.mul(&Tensor::from_vec(values, y.shape(), &Device::Cpu)?)?
-        .sum_all()?)
+    let values: Vec<f32> = (0..y.elem_count() as u64).map(|i| key.normal(i) as f32).collect();
+    Ok(y.mul(&Tensor::from_vec(values, y.shape(), &Device::Cpu)?)?.sum_all()?)
 }
 
 /// Compares the gradients of all variables with central differences of `forward`.
@@ -41,9 +38,7 @@ fn check(
     for (name, variable) in weights.variables() {
         let key = Key::new(3).with(&name);
         let shape = variable.shape().clone();
-        let values: Vec<f32> = (0..shape.elem_count() as u64)
-            .map(|i| 0.3 * key.normal(i) as f32)
-            .collect();
+        let values: Vec<f32> = (0..shape.elem_count() as u64).map(|i| 0.3 * key.normal(i) as f32).collect();
         let shaken = (variable.as_tensor() + Tensor::from_vec(values, &shape, &Device::Cpu)?)?;
         variable.set(&shaken)?;
         variables.push((name, variable));
@@ -68,8 +63,7 @@ fn check(
                 Ok(scalar(&forward()?)?.to_scalar::<f32>()? as f64)
             };
             // Five points: the rounding of f32 asks for a wide step, the curvature for high order.
-            let slope =
-                (8.0 * (at(h)? - at(-h)?) - (at(2.0 * h)? - at(-2.0 * h)?)) / (12.0 * h as f64);
+            let slope = (8.0 * (at(h)? - at(-h)?) - (at(2.0 * h)? - at(-2.0 * h)?)) / (12.0 * h as f64);
             variable.set(&Tensor::from_vec(values.clone(), &shape, &Device::Cpu)?)?;
             let difference = (gradient[probe] as f64 - slope).abs();
             let allowed = 4e-3 * (1.0 + slope.abs() + 0.1 * largest as f64);
@@ -87,17 +81,10 @@ fn check(
 fn linear() -> Result<()> {
     let (weights, x) = (fresh(), input(&[2, 3, 5], "x"));
     let layer = Linear::load(&weights, 5, 4, true)?;
-    check("linear", vec![("x".into(), x.clone())], &weights, || {
-        layer.forward(x.as_tensor())
-    })?;
+    check("linear", vec![("x".into(), x.clone())], &weights, || layer.forward(x.as_tensor()))?;
     let weights = fresh();
     let layer = Linear::load(&weights, 5, 4, false)?;
-    check(
-        "linear without bias",
-        vec![("x".into(), x.clone())],
-        &weights,
-        || layer.forward(x.as_tensor()),
-    )
+    check("linear without bias", vec![("x".into(), x.clone())], &weights, || layer.forward(x.as_tensor()))
 }
 
 #[test]
@@ -105,17 +92,10 @@ fn norms() -> Result<()> {
     let x = input(&[2, 3, 6], "x");
     let weights = fresh();
     let layer = Norm::layer(&weights, 6, 1e-5)?;
-    check(
-        "layer norm",
-        vec![("x".into(), x.clone())],
-        &weights,
-        || layer.forward(x.as_tensor()),
-    )?;
+    check("layer norm", vec![("x".into(), x.clone())], &weights, || layer.forward(x.as_tensor()))?;
     let weights = fresh();
     let layer = Norm::rms(&weights, 6, 1e-5)?;
-    check("rms norm", vec![("x".into(), x.clone())], &weights, || {
-        layer.forward(x.as_tensor())
-    })
+    check("rms norm", vec![("x".into(), x.clone())], &weights, || layer.forward(x.as_tensor()))
 }
 
 #[test]
@@ -137,12 +117,9 @@ fn attention_self_cross_masked_and_fused() -> Result<()> {
     for mask in [Mask::none(), Mask::causal(), Mask::keys(keys)] {
         let weights = fresh();
         let layer = Attention::load(&weights, &attention::PROJ, 6, 2, true)?;
-        check(
-            "self-attention",
-            vec![("x".into(), x.clone())],
-            &weights,
-            || layer.forward(x.as_tensor(), &mask),
-        )?;
+        check("self-attention", vec![("x".into(), x.clone())], &weights, || {
+            layer.forward(x.as_tensor(), &mask)
+        })?;
     }
     let weights = fresh();
     let layer = Attention::load_fused(&weights, 6, 3)?;
@@ -154,24 +131,10 @@ fn attention_self_cross_masked_and_fused() -> Result<()> {
 
 #[test]
 fn attention_with_grouped_keys() -> Result<()> {
-    let (q, k, v) = (
-        input(&[2, 3, 8], "q"),
-        input(&[2, 3, 4], "k"),
-        input(&[2, 3, 4], "v"),
-    );
-    let inputs = [("q", &q), ("k", &k), ("v", &v)]
-        .map(|(n, x)| (n.to_owned(), x.clone()))
-        .to_vec();
+    let (q, k, v) = (input(&[2, 3, 8], "q"), input(&[2, 3, 4], "k"), input(&[2, 3, 4], "v"));
+    let inputs = [("q", &q), ("k", &k), ("v", &v)].map(|(n, x)| (n.to_owned(), x.clone())).to_vec();
     check("grouped keys", inputs, &fresh(), || {
-        attention::attend(
-            q.as_tensor(),
-            k.as_tensor(),
-            v.as_tensor(),
-            4,
-            2,
-            0.5,
-            &Mask::causal(),
-        )
+        attention::attend(q.as_tensor(), k.as_tensor(), v.as_tensor(), 4, 2, 0.5, &Mask::causal())
     })
 }
 
@@ -180,14 +143,8 @@ fn perceptron_and_blocks() -> Result<()> {
     let x = input(&[2, 3, 6], "x");
     let weights = fresh();
     let layer = Mlp::load(&weights, &mlp::FC, 6, 10, Activation::Gelu)?;
-    check("mlp", vec![("x".into(), x.clone())], &weights, || {
-        layer.forward(x.as_tensor())
-    })?;
-    for (order, names) in [
-        (Order::Pre, block::CLIP),
-        (Order::Post, block::BERT),
-        (Order::Pre, block::VIT),
-    ] {
+    check("mlp", vec![("x".into(), x.clone())], &weights, || layer.forward(x.as_tensor()))?;
+    for (order, names) in [(Order::Pre, block::CLIP), (Order::Post, block::BERT), (Order::Pre, block::VIT)] {
         let weights = fresh();
         let config = block::Config {
             width: 6,
@@ -213,60 +170,39 @@ fn embeddings() -> Result<()> {
     let ids = Tensor::from_vec(vec![0u32, 3, 3, 6, 1, 0], (2, 3), &Device::Cpu)?;
     check("embedding", vec![], &weights, || layer.forward(&ids))?;
     let wrong = Tensor::from_vec(vec![7u32], (1, 1), &Device::Cpu)?;
-    let message = layer
-        .forward(&wrong)
-        .expect_err("a token beyond the table")
-        .to_string();
+    let message = layer.forward(&wrong).expect_err("a token beyond the table").to_string();
     assert!(message.contains("token 7"), "{message}");
     let (weights, x) = (fresh(), input(&[2, 3, 5, 4], "pixels"));
     let layer = PatchEmbedding::load(&weights, 3, 2, 5, true)?;
-    check(
-        "patch embedding",
-        vec![("pixels".into(), x.clone())],
-        &weights,
-        || layer.forward(x.as_tensor()),
-    )
+    check("patch embedding", vec![("pixels".into(), x.clone())], &weights, || layer.forward(x.as_tensor()))
 }
 
 #[test]
 fn pooling_heads() -> Result<()> {
     let x = input(&[2, 4, 6], "x");
     let variables = || vec![("x".to_owned(), x.clone())];
-    check("class token", variables(), &fresh(), || {
-        pool::token(x.as_tensor(), 0)
-    })?;
-    check("last token", variables(), &fresh(), || {
-        pool::last(x.as_tensor())
-    })?;
-    check("mean", variables(), &fresh(), || {
-        pool::mean(x.as_tensor(), None)
-    })?;
+    check("class token", variables(), &fresh(), || pool::token(x.as_tensor(), 0))?;
+    check("last token", variables(), &fresh(), || pool::last(x.as_tensor()))?;
+    check("mean", variables(), &fresh(), || pool::mean(x.as_tensor(), None))?;
     let mask = Tensor::from_vec(vec![1u8, 1, 0, 0, 1, 1, 1, 0], (2, 4), &Device::Cpu)?;
-    check("masked mean", variables(), &fresh(), || {
-        pool::mean(x.as_tensor(), Some(&mask))
-    })?;
+    check("masked mean", variables(), &fresh(), || pool::mean(x.as_tensor(), Some(&mask)))?;
     let ids = vec![vec![1, 9, 2, 2], vec![1, 5, 7, 9]];
     check("end of text", variables(), &fresh(), || {
         pool::places(x.as_tensor(), &pool::end_of_text(&ids, Some(9)))
     })?;
     let weights = fresh();
     let head = AttentionPool::load(&weights, 6, 10, 2, Activation::GeluTanh, 1e-6)?;
-    check("attention pooling", variables(), &weights, || {
-        head.forward(x.as_tensor())
-    })
+    check("attention pooling", variables(), &weights, || head.forward(x.as_tensor()))
 }
 
 #[test]
 fn contrastive_losses() -> Result<()> {
     let (a, b) = (input(&[4, 6], "a"), input(&[4, 6], "b"));
     let (scale, bias) = (input(&[], "scale"), input(&[], "bias"));
-    let mut inputs = [("a", &a), ("b", &b), ("scale", &scale)]
-        .map(|(n, x)| (n.to_owned(), x.clone()))
-        .to_vec();
+    let mut inputs =
+        [("a", &a), ("b", &b), ("scale", &scale)].map(|(n, x)| (n.to_owned(), x.clone())).to_vec();
     let unit = |x: &Var| loss::normalise(x.as_tensor());
-    check("InfoNCE", inputs.clone(), &fresh(), || {
-        loss::info_nce(&unit(&a)?, &unit(&b)?, scale.as_tensor())
-    })?;
+    check("InfoNCE", inputs.clone(), &fresh(), || loss::info_nce(&unit(&a)?, &unit(&b)?, scale.as_tensor()))?;
     inputs.push(("bias".to_owned(), bias.clone()));
     check("pairwise sigmoid", inputs, &fresh(), || {
         loss::pairwise_sigmoid(&unit(&a)?, &unit(&b)?, scale.as_tensor(), bias.as_tensor())
@@ -275,29 +211,16 @@ fn contrastive_losses() -> Result<()> {
 
 #[test]
 fn frozen_weights_get_no_gradient() -> Result<()> {
-    let weights = Weights::train(
-        None,
-        &Device::Cpu,
-        1,
-        Box::new(|name| name.starts_with("frozen")),
-    );
+    let weights = Weights::train(None, &Device::Cpu, 1, Box::new(|name| name.starts_with("frozen")));
     let frozen = Linear::load(&weights.pp("frozen"), 4, 4, true)?;
     let trained = Linear::load(&weights.pp("trained"), 4, 4, true)?;
     let x = Tensor::ones((2, 4), DType::F32, &Device::Cpu)?;
     let y = frozen.forward(&trained.forward(&x)?)?;
     let gradients = y.sqr()?.sum_all()?.backward()?;
-    let names: Vec<String> = weights
-        .variables()
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
+    let names: Vec<String> = weights.variables().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["trained.bias", "trained.weight"]);
     for (name, tensor) in weights.tensors() {
-        assert_eq!(
-            gradients.get(&tensor).is_some(),
-            name.starts_with("trained"),
-            "{name}"
-        );
+        assert_eq!(gradients.get(&tensor).is_some(), name.starts_with("trained"), "{name}");
     }
     // The input is no variable: the first layer keeps no gradient for it either.
     assert!(gradients.get(&x).is_none());
@@ -312,11 +235,8 @@ fn fused_projections_train_as_one_tensor() -> Result<()> {
     let layer = Attention::load_fused(&weights, 4, 2)?;
     let x = input(&[1, 3, 4], "x");
     let before = layer.forward(x.as_tensor(), &Mask::none())?;
-    let (_, fused) = weights
-        .variables()
-        .into_iter()
-        .find(|(name, _)| name == "in_proj_weight")
-        .expect("the fused weight");
+    let (_, fused) =
+        weights.variables().into_iter().find(|(name, _)| name == "in_proj_weight").expect("the fused weight");
     fused.set(&(fused.as_tensor() * 2.0)?)?;
     let after = layer.forward(x.as_tensor(), &Mask::none())?;
     let moved = (before - after)?.abs()?.sum_all()?.to_scalar::<f32>()?;

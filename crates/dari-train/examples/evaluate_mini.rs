@@ -20,24 +20,14 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let model = arguments.next().unwrap_or_else(|| "models/mini".into());
-    let data = arguments
-        .next()
-        .map(PathBuf::from)
-        .or_else(|| Some(std::env::home_dir()?.join(".cache/dari/data")));
+    let data =
+        arguments.next().map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cache/dari/data")));
     let data = data.ok_or("say where the data lies")?;
-    let model = auto::load(
-        &Folder::open(Path::new(&model))?,
-        &Device::Cpu,
-        Precision::F32,
-    )?;
+    let model = auto::load(&Folder::open(Path::new(&model))?, &Device::Cpu, Precision::F32)?;
     println!("| what | asked in | pool | measure | found | chance |");
     println!("| --- | --- | ---: | --- | ---: | ---: |");
     for (name, file, ks) in [
-        (
-            "Twemoji, known concepts",
-            "twemoji/known.jsonl",
-            &[1, 10][..],
-        ),
+        ("Twemoji, known concepts", "twemoji/known.jsonl", &[1, 10][..]),
         ("Twemoji, unseen concepts", "twemoji/unseen.jsonl", &[1, 10]),
         ("Noto, unseen concepts", "emoji/unseen_noto.jsonl", &[10]),
         ("Tux Paint stamps, things", "tuxpaint/stamps.jsonl", &[10]),
@@ -76,24 +66,14 @@ fn read(model: &Loaded, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
 /// letters and symbols.
 fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<(), Failure> {
     let Ok(text) = std::fs::read_to_string(file) else {
-        println!(
-            "| {name} | | | not measured: {} is missing | | |",
-            file.display()
-        );
+        println!("| {name} | | | not measured: {} is missing | | |", file.display());
         return Ok(());
     };
-    let rows: Vec<Value> = text
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()?;
+    let rows: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let marked = |row: &Value, field: &str| row[field].as_bool() == Some(true);
     let rows: Vec<Value> = rows
         .into_iter()
-        .filter(|row| {
-            !["flag", "variant", "tone"]
-                .iter()
-                .any(|field| marked(row, field))
-        })
+        .filter(|row| !["flag", "variant", "tone"].iter().any(|field| marked(row, field)))
         .filter(|row| {
             !["symbols", "text"].contains(&row["group"].as_str().unwrap_or(""))
                 || !file.ends_with("tuxpaint/stamps.jsonl")
@@ -102,25 +82,17 @@ fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<()
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut pictures = Vec::new();
     for row in &rows {
-        pictures.push(image::open(
-            &folder.join(row["picture"].as_str().unwrap_or("")),
-            &Limits::default(),
-        )?);
+        pictures.push(image::open(&folder.join(row["picture"].as_str().unwrap_or("")), &Limits::default())?);
     }
     let pictures = embed(model, &pictures)?;
     for language in LANGUAGES {
         // Emoji have a label in each language; a stamp's caption is its label.
         let label = |row: &Value| {
-            let label = row["label"][language]
-                .as_str()
-                .or_else(|| row["caption"][language][0].as_str());
+            let label = row["label"][language].as_str().or_else(|| row["caption"][language][0].as_str());
             label.map(str::to_owned)
         };
-        let asked: Vec<(usize, String)> = rows
-            .iter()
-            .enumerate()
-            .filter_map(|(i, row)| Some((i, label(row)?)))
-            .collect();
+        let asked: Vec<(usize, String)> =
+            rows.iter().enumerate().filter_map(|(i, row)| Some((i, label(row)?))).collect();
         let texts: Vec<String> = asked.iter().map(|(_, text)| text.clone()).collect();
         let scores = similarities(&read(model, &texts)?, &pictures);
         let relevant = |query: usize, candidate: usize| {
@@ -144,25 +116,14 @@ fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<()
 fn scenes(model: &Loaded, held_out: bool) -> Result<(), Failure> {
     const SEED: u64 = 990_001;
     const COUNT: usize = 400;
-    let name = if held_out {
-        "scenes, held-out combinations"
-    } else {
-        "scenes, new draws"
-    };
+    let name = if held_out { "scenes, held-out combinations" } else { "scenes, new draws" };
     for attribute in Attribute::ALL {
         let (mut pictures, mut labels) = (Vec::new(), Vec::new());
         for index in 0..40_000 {
             if pictures.len() == COUNT {
                 break;
             }
-            let scene = Scene::draw_with(
-                SEED,
-                index,
-                &SceneOptions {
-                    held_out,
-                    ..Default::default()
-                },
-            );
+            let scene = Scene::draw_with(SEED, index, &SceneOptions { held_out, ..Default::default() });
             if let Some(label) = scene.facts().label(attribute) {
                 pictures.push(scene.render(48));
                 labels.push(label);

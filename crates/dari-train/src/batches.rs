@@ -54,9 +54,7 @@ impl Mixture {
         let mut sources = Vec::new();
         for data in &recipe.data {
             let source = match (&data.path, data.scenes) {
-                (Some(path), _) => {
-                    Source::Files(datasets::open(&folder.join(path), &Limits::default())?)
-                }
+                (Some(path), _) => Source::Files(datasets::open(&folder.join(path), &Limits::default())?),
                 (None, seed) => Source::Scenes(seed.unwrap_or_default()),
             };
             sources.push((source, data.clone()));
@@ -90,8 +88,7 @@ impl Mixture {
                     for index in 0..pairs.len() {
                         let Ok(pair) = pairs.get(index) else { continue };
                         captions.extend(
-                            wanted(&pair.captions, &data.languages)
-                                .map(|caption| caption.text.clone()),
+                            wanted(&pair.captions, &data.languages).map(|caption| caption.text.clone()),
                         );
                     }
                 }
@@ -99,9 +96,7 @@ impl Mixture {
                     for index in 0..scenes as u64 {
                         let language = self.language(data, self.key.at(index));
                         captions.extend(
-                            Scene::draw(*seed, index)
-                                .caption(&language, index)
-                                .map(|caption| caption.text),
+                            Scene::draw(*seed, index).caption(&language, index).map(|caption| caption.text),
                         );
                     }
                 }
@@ -125,8 +120,7 @@ impl Mixture {
         let (mut pictures, mut texts, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         // Two equal captions in one batch would be told apart for no reason.
         let mut seen = HashSet::new();
-        for (number, ((source, data), &count)) in self.sources.iter().zip(&self.counts).enumerate()
-        {
+        for (number, ((source, data), &count)) in self.sources.iter().zip(&self.counts).enumerate() {
             let key = self.key.at(number as u64);
             for place in 0..count as u64 {
                 let ordinal = (step - 1) * count as u64 + place;
@@ -134,14 +128,7 @@ impl Mixture {
                 let mut found = None;
                 for attempt in 0..TRIES {
                     let key = key.with("pair").at(ordinal).at(attempt);
-                    match self.pair(
-                        source,
-                        data,
-                        ordinal,
-                        attempt,
-                        key,
-                        width.max(height) as u32,
-                    ) {
+                    match self.pair(source, data, ordinal, attempt, key, width.max(height) as u32) {
                         // The last tries take what comes: a small set may have nothing unseen left.
                         Ok((_, text)) if attempt < TRIES / 2 && seen.contains(&text) => {}
                         Ok(pair) => {
@@ -155,18 +142,12 @@ impl Mixture {
                     }
                 }
                 let Some(((picture, text), key)) = found else {
-                    return Err(Error::Unusable {
-                        tried: TRIES as usize,
-                        last,
-                    });
+                    return Err(Error::Unusable { tried: TRIES as usize, last });
                 };
                 let picture = match source {
                     Source::Scenes(_) => picture,
                     Source::Files(_) => {
-                        let variation = Variation {
-                            least_area: self.augment.crop,
-                            flip: self.augment.flip,
-                        };
+                        let variation = Variation { least_area: self.augment.crop, flip: self.augment.flip };
                         let draw = |index| key.with("vary").uniform(index);
                         vary(&picture, &variation, (width as u32, height as u32), draw)?
                     }
@@ -178,12 +159,7 @@ impl Mixture {
         }
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let tokens = processor.tokens(&texts)?.tokens;
-        Ok(Batch {
-            step,
-            pixels: pictures,
-            tokens,
-            skipped,
-        })
+        Ok(Batch { step, pixels: pictures, tokens, skipped })
     }
 
     /// One pair of a source: its `ordinal`th in this run, or a neighbour after failed attempts.
@@ -202,9 +178,9 @@ impl Mixture {
                 let language = self.language(data, key);
                 match scene.caption(&language, key.bits(1)) {
                     Some(caption) => Ok((scene.render(size), caption.text)),
-                    None => Err(format!(
-                        "synthetic scenes have no captions in `{language}`, expected en or ko"
-                    )),
+                    None => {
+                        Err(format!("synthetic scenes have no captions in `{language}`, expected en or ko"))
+                    }
                 }
             }
             Source::Files(pairs) => {
@@ -215,9 +191,7 @@ impl Mixture {
                     // A stand-in for a record that cannot be used, from anywhere.
                     _ => key.below(5, length),
                 };
-                let pair = pairs
-                    .get(index as usize)
-                    .map_err(|error| error.to_string())?;
+                let pair = pairs.get(index as usize).map_err(|error| error.to_string())?;
                 let captions: Vec<&Caption> = wanted(&pair.captions, &data.languages).collect();
                 // The language first, so that one with more captions is not heard more.
                 let mut languages: Vec<Option<&str>> =
@@ -228,10 +202,8 @@ impl Mixture {
                     return Err(format!("{}: no caption in {:?}", pair.key, data.languages));
                 }
                 let language = languages[key.below(2, languages.len() as u64) as usize];
-                let own: Vec<&&Caption> = captions
-                    .iter()
-                    .filter(|c| c.language.as_deref() == language)
-                    .collect();
+                let own: Vec<&&Caption> =
+                    captions.iter().filter(|c| c.language.as_deref() == language).collect();
                 let caption = own[key.below(3, own.len() as u64) as usize];
                 Ok((pair.picture, caption.text.clone()))
             }
@@ -239,16 +211,9 @@ impl Mixture {
     }
 }
 
-fn wanted<'a>(
-    captions: &'a [Caption],
-    languages: &'a [String],
-) -> impl Iterator<Item = &'a Caption> {
+fn wanted<'a>(captions: &'a [Caption], languages: &'a [String]) -> impl Iterator<Item = &'a Caption> {
     captions.iter().filter(move |caption| {
-        languages.is_empty()
-            || caption
-                .language
-                .as_ref()
-                .is_some_and(|language| languages.contains(language))
+        languages.is_empty() || caption.language.as_ref().is_some_and(|language| languages.contains(language))
     })
 }
 
@@ -256,17 +221,9 @@ fn wanted<'a>(
 fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
     let total: f64 = weights.iter().sum();
     let exact: Vec<f64> = weights.iter().map(|w| w / total * batch as f64).collect();
-    let mut counts: Vec<usize> = exact
-        .iter()
-        .map(|share| (share.floor() as usize).max(1))
-        .collect();
+    let mut counts: Vec<usize> = exact.iter().map(|share| (share.floor() as usize).max(1)).collect();
     let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by(|&a, &b| {
-        exact[b]
-            .fract()
-            .total_cmp(&exact[a].fract())
-            .then(a.cmp(&b))
-    });
+    order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()).then(a.cmp(&b)));
     for &index in order.iter().cycle().take(batch) {
         if counts.iter().sum::<usize>() < batch {
             counts[index] += 1;
@@ -278,9 +235,7 @@ fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
 /// The `at`th entry of a random order of `0..length`, without making the whole order: a Feistel
 /// network on the smallest square of bits that holds the length, walked until it lands inside.
 fn permuted(key: Key, length: u64, at: u64) -> u64 {
-    let half = (64 - length.saturating_sub(1).leading_zeros())
-        .div_ceil(2)
-        .max(1);
+    let half = (64 - length.saturating_sub(1).leading_zeros()).div_ceil(2).max(1);
     let mask = (1u64 << half) - 1;
     let mut value = at;
     loop {
@@ -330,12 +285,7 @@ impl Ahead {
                 }
             }));
         }
-        Ahead {
-            lanes,
-            next: 0,
-            stop,
-            threads,
-        }
+        Ahead { lanes, next: 0, stop, threads }
     }
 }
 
@@ -375,11 +325,8 @@ mod tests {
     #[test]
     fn orders_are_permutations_that_differ() {
         for length in [1, 2, 3, 10, 1000] {
-            let order = |epoch| -> Vec<u64> {
-                (0..length)
-                    .map(|at| permuted(Key::new(epoch), length, at))
-                    .collect()
-            };
+            let order =
+                |epoch| -> Vec<u64> { (0..length).map(|at| permuted(Key::new(epoch), length, at)).collect() };
             let mut sorted = order(1);
             sorted.sort_unstable();
             assert_eq!(sorted, (0..length).collect::<Vec<_>>());

@@ -62,10 +62,7 @@ pub fn write_model(folder: &Path, loaded: &Loaded, from: &Folder, saved: Saved) 
     });
     write_json(&folder.join("config.json"), &config)?;
     if let Ok(image) = loaded.processor.image() {
-        write_json(
-            &folder.join("preprocessor_config.json"),
-            &ImageProcessor::to_config(image),
-        )?;
+        write_json(&folder.join("preprocessor_config.json"), &ImageProcessor::to_config(image))?;
     }
     for file in CARRIED {
         if let Some(bytes) = from.read(file)? {
@@ -77,37 +74,22 @@ pub fn write_model(folder: &Path, loaded: &Loaded, from: &Folder, saved: Saved) 
         }
     }
     let tensors = loaded.weights.tensors();
-    let tensors: Vec<_> = tensors
-        .iter()
-        .map(|(name, tensor)| encode(name, tensor, saved))
-        .collect::<Result<_>>()?;
-    Ok(safetensors::write(
-        &folder.join("model.safetensors"),
-        &tensors,
-        &BTreeMap::new(),
-    )?)
+    let tensors: Vec<_> =
+        tensors.iter().map(|(name, tensor)| encode(name, tensor, saved)).collect::<Result<_>>()?;
+    Ok(safetensors::write(&folder.join("model.safetensors"), &tensors, &BTreeMap::new())?)
 }
 
 type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
 
 fn encode(name: &str, tensor: &Tensor, saved: Saved) -> Result<Entry> {
-    let values = tensor
-        .to_dtype(DType::F32)?
-        .flatten_all()?
-        .to_vec1::<f32>()?;
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let shape = tensor.dims().to_vec();
     Ok(match saved {
-        Saved::F32 => (
-            name.to_owned(),
-            Dtype::F32,
-            shape,
-            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ),
+        Saved::F32 => {
+            (name.to_owned(), Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
         Saved::Bf16 => {
-            let bytes = values
-                .iter()
-                .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
-                .collect();
+            let bytes = values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
             (name.to_owned(), Dtype::BF16, shape, bytes)
         }
     })
@@ -122,10 +104,7 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Checkpoints below a run's output folder, the newest `keep` of them kept.
     pub fn new(output: &Path, keep: usize) -> Checkpoints {
-        Checkpoints {
-            folder: output.join("checkpoints"),
-            keep,
-        }
+        Checkpoints { folder: output.join("checkpoints"), keep }
     }
 
     /// Writes everything that a run needs to go on: into a folder of another name first, which is
@@ -138,32 +117,19 @@ impl Checkpoints {
         moments: BTreeMap<String, Moments>,
     ) -> Result<PathBuf> {
         let name = format!("step-{:08}", state.step);
-        let (partial, whole) = (
-            self.folder.join(format!(".{name}.partial")),
-            self.folder.join(&name),
-        );
+        let (partial, whole) = (self.folder.join(format!(".{name}.partial")), self.folder.join(&name));
         for old in [&partial, &whole] {
             if old.exists() {
                 fs::remove_dir_all(old).map_err(Error::file(old))?;
             }
         }
         write_model(&partial, loaded, from, Saved::F32)?;
-        let bytes = |values: &[f32]| {
-            values
-                .iter()
-                .flat_map(|v| v.to_le_bytes())
-                .collect::<Vec<u8>>()
-        };
+        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let entries: Vec<Entry> = moments
             .iter()
             .flat_map(|(name, m)| {
                 let entry = |kind: &str, values: &[f32]| {
-                    (
-                        format!("{kind}.{name}"),
-                        Dtype::F32,
-                        vec![values.len()],
-                        bytes(values),
-                    )
+                    (format!("{kind}.{name}"), Dtype::F32, vec![values.len()], bytes(values))
                 };
                 [entry("first", &m.first), entry("second", &m.second)]
             })
@@ -184,18 +150,12 @@ impl Checkpoints {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
             Err(error) => {
-                return Err(Error::File {
-                    path: self.folder.clone(),
-                    error,
-                });
+                return Err(Error::File { path: self.folder.clone(), error });
             }
         };
         for entry in entries {
             let path = entry.map_err(Error::file(&self.folder))?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or("");
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
             if name.starts_with("step-") && path.join(STATE).is_file() {
                 found.push(path);
             }
@@ -217,10 +177,8 @@ impl Checkpoints {
 pub fn read(folder: &Path) -> Result<(State, BTreeMap<String, Moments>)> {
     let path = folder.join(STATE);
     let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-    let state: State = serde_json::from_str(&text).map_err(|error| Error::Recipe {
-        origin: path.display().to_string(),
-        problem: error.to_string(),
-    })?;
+    let state: State = serde_json::from_str(&text)
+        .map_err(|error| Error::Recipe { origin: path.display().to_string(), problem: error.to_string() })?;
     let file = Checkpoint::open(&folder.join(MOMENTS))?;
     let mut moments: BTreeMap<String, Moments> = BTreeMap::new();
     let names: Vec<String> = file.names().map(str::to_owned).collect();

@@ -69,10 +69,7 @@ through_model!(
 
 impl Error {
     pub(crate) fn file(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-        |error| Error::File {
-            path: path.to_owned(),
-            error,
-        }
+        |error| Error::File { path: path.to_owned(), error }
     }
 }
 

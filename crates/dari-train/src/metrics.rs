@@ -3,24 +3,12 @@
 /// Cosines of every query with every candidate: both `[n][dim]`, unit length.
 pub fn similarities(queries: &[Vec<f32>], candidates: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-    queries
-        .iter()
-        .map(|query| {
-            candidates
-                .iter()
-                .map(|candidate| dot(query, candidate))
-                .collect()
-        })
-        .collect()
+    queries.iter().map(|query| candidates.iter().map(|candidate| dot(query, candidate)).collect()).collect()
 }
 
 /// Share of queries with a relevant candidate among their `k` best; `relevant(query, candidate)`
 /// says which are. Ties go to the lower index. Queries with nothing relevant are left out.
-pub fn recall_at(
-    k: usize,
-    similarities: &[Vec<f32>],
-    relevant: impl Fn(usize, usize) -> bool,
-) -> f64 {
+pub fn recall_at(k: usize, similarities: &[Vec<f32>], relevant: impl Fn(usize, usize) -> bool) -> f64 {
     let (mut hits, mut asked) = (0usize, 0usize);
     for (query, row) in similarities.iter().enumerate() {
         // The rank of the best relevant one: how many others come before it.
@@ -29,9 +17,8 @@ pub fn recall_at(
             .max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
         let Some(best) = best else { continue };
         asked += 1;
-        let before = (0..row.len())
-            .filter(|&c| row[c] > row[best] || (row[c] == row[best] && c < best))
-            .count();
+        let before =
+            (0..row.len()).filter(|&c| row[c] > row[best] || (row[c] == row[best] && c < best)).count();
         hits += usize::from(before < k);
     }
     hits as f64 / asked.max(1) as f64
@@ -52,11 +39,7 @@ mod tests {
 
     #[test]
     fn recall_counts_ranks() {
-        let table = vec![
-            vec![0.9, 0.1, 0.5],
-            vec![0.9, 0.1, 0.5],
-            vec![0.5, 0.5, 0.5],
-        ];
+        let table = vec![vec![0.9, 0.1, 0.5], vec![0.9, 0.1, 0.5], vec![0.5, 0.5, 0.5]];
         let own = |q: usize, c: usize| q == c;
         assert!((recall_at(1, &table, own) - 1.0 / 3.0).abs() < 1e-12);
         assert!((recall_at(2, &table, own) - 1.0 / 3.0).abs() < 1e-12);

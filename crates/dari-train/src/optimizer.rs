@@ -28,13 +28,7 @@ pub struct AdamWConfig {
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        AdamWConfig {
-            beta1: 0.9,
-            beta2: 0.98,
-            epsilon: 1e-6,
-            weight_decay: 0.1,
-            clip: 1.0,
-        }
+        AdamWConfig { beta1: 0.9, beta2: 0.98, epsilon: 1e-6, weight_decay: 0.1, clip: 1.0 }
     }
 }
 
@@ -59,20 +53,10 @@ impl AdamW {
     pub fn new(config: AdamWConfig, variables: Vec<(String, Var)>) -> AdamW {
         let zero = |variable: &Var| {
             let count = variable.elem_count();
-            Mutex::new(Moments {
-                first: vec![0.0; count],
-                second: vec![0.0; count],
-            })
+            Mutex::new(Moments { first: vec![0.0; count], second: vec![0.0; count] })
         };
-        let moments = variables
-            .iter()
-            .map(|(_, variable)| zero(variable))
-            .collect();
-        AdamW {
-            config,
-            variables,
-            moments,
-        }
+        let moments = variables.iter().map(|(_, variable)| zero(variable)).collect();
+        AdamW { config, variables, moments }
     }
 
     /// The variables, by name.
@@ -83,11 +67,7 @@ impl AdamW {
     /// The moments by the variables' names, for a checkpoint.
     pub fn moments(&self) -> BTreeMap<String, Moments> {
         let locked = |m: &Mutex<Moments>| m.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.variables
-            .iter()
-            .zip(&self.moments)
-            .map(|((name, _), m)| (name.clone(), locked(m)))
-            .collect()
+        self.variables.iter().zip(&self.moments).map(|((name, _), m)| (name.clone(), locked(m))).collect()
     }
 
     /// Takes moments up again; `false` where they do not fit the variables.
@@ -96,9 +76,7 @@ impl AdamW {
             let Some(moments) = from.remove(name) else {
                 return false;
             };
-            if moments.first.len() != variable.elem_count()
-                || moments.second.len() != moments.first.len()
-            {
+            if moments.first.len() != variable.elem_count() || moments.second.len() != moments.first.len() {
                 return false;
             }
             *slot = Mutex::new(moments);
@@ -113,11 +91,7 @@ impl AdamW {
             let Some(gradient) = gradients.get(variable.as_tensor()) else {
                 continue;
             };
-            let square = gradient
-                .to_dtype(DType::F32)?
-                .sqr()?
-                .sum_all()?
-                .to_scalar::<f32>()? as f64;
+            let square = gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()? as f64;
             if !square.is_finite() {
                 return Ok(Err(format!("the gradient of `{name}`")));
             }
@@ -131,11 +105,7 @@ impl AdamW {
     pub fn update(&self, gradients: &GradStore, rate: f64, count: u64, norm: f64) -> Result<()> {
         let clip = self.config.clip as f64;
         // As PyTorch's clip_grad_norm_, its 1e-6 included.
-        let scale = if clip > 0.0 {
-            (clip / (norm + 1e-6)).min(1.0)
-        } else {
-            1.0
-        };
+        let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
         for ((name, variable), moments) in self.variables.iter().zip(&self.moments) {
             let Some(gradient) = gradients.get(variable.as_tensor()) else {
                 continue;
@@ -145,18 +115,12 @@ impl AdamW {
                 beta1: self.config.beta1,
                 beta2: self.config.beta2,
                 epsilon: self.config.epsilon,
-                decay: if decays(name, variable) {
-                    self.config.weight_decay
-                } else {
-                    0.0
-                },
+                decay: if decays(name, variable) { self.config.weight_decay } else { 0.0 },
                 gradient_scale: scale as f32,
                 count,
             };
             let op = Update { step, moments };
-            variable
-                .as_tensor()
-                .inplace_op2(&gradient.contiguous()?, &op)?;
+            variable.as_tensor().inplace_op2(&gradient.contiguous()?, &op)?;
         }
         Ok(())
     }
@@ -184,8 +148,7 @@ impl InplaceOp2 for Update<'_> {
         gradient: &CpuStorage,
         gl: &Layout,
     ) -> CandleResult<()> {
-        let (Some((start, end)), Some((from, to))) =
-            (wl.contiguous_offsets(), gl.contiguous_offsets())
+        let (Some((start, end)), Some((from, to))) = (wl.contiguous_offsets(), gl.contiguous_offsets())
         else {
             candle_core::bail!("AdamW needs contiguous tensors");
         };
@@ -209,9 +172,7 @@ pub fn clamp(variable: &Tensor, most: f32) -> Result<()> {
         }
 
         fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> CandleResult<()> {
-            if let (CpuStorage::F32(values), Some((start, end))) =
-                (storage, layout.contiguous_offsets())
-            {
+            if let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) {
                 for value in &mut values[start..end] {
                     *value = value.clamp(0.0, self.0);
                 }

@@ -109,10 +109,7 @@ pub struct Augment {
 
 impl Default for Augment {
     fn default() -> Self {
-        Augment {
-            crop: 1.0,
-            flip: false,
-        }
+        Augment { crop: 1.0, flip: false }
     }
 }
 
@@ -157,14 +154,12 @@ impl Recipe {
     pub fn read(path: &Path, settings: &[String]) -> Result<Recipe> {
         let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
         let origin = path.display().to_string();
-        let mut table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| refuse(&origin, one_line(&error.to_string())))?;
+        let mut table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| refuse(&origin, one_line(&error.to_string())))?;
         for setting in settings {
             set(&mut table, setting)?;
         }
-        let value =
-            serde_json::to_value(table).map_err(|error| refuse(&origin, error.to_string()))?;
+        let value = serde_json::to_value(table).map_err(|error| refuse(&origin, error.to_string()))?;
         let mut recipe: Recipe =
             serde_json::from_value(value).map_err(|error| refuse(&origin, error.to_string()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -193,36 +188,19 @@ impl Recipe {
                 self.train.steps, self.train.warmup
             )
         } else if !(self.train.learning_rate > 0.0 && self.train.learning_rate.is_finite()) {
-            format!(
-                "`train.learning_rate` is {}, expected a number above 0",
-                self.train.learning_rate
-            )
+            format!("`train.learning_rate` is {}, expected a number above 0", self.train.learning_rate)
         } else if !(self.augment.crop > 0.0 && self.augment.crop <= 1.0) {
-            format!(
-                "`augment.crop` is {}, expected above 0 and at most 1",
-                self.augment.crop
-            )
-        } else if self.train.checkpoint_every == 0
-            || self.train.keep == 0
-            || self.train.workers == 0
-        {
-            "`train.checkpoint_every`, `train.keep` and `train.workers` must be at least 1"
-                .to_owned()
-        } else if let Some(source) = self
-            .data
-            .iter()
-            .find(|source| source.path.is_none() == source.scenes.is_none())
+            format!("`augment.crop` is {}, expected above 0 and at most 1", self.augment.crop)
+        } else if self.train.checkpoint_every == 0 || self.train.keep == 0 || self.train.workers == 0 {
+            "`train.checkpoint_every`, `train.keep` and `train.workers` must be at least 1".to_owned()
+        } else if let Some(source) =
+            self.data.iter().find(|source| source.path.is_none() == source.scenes.is_none())
         {
             format!("a source of `data` needs either `path` or `scenes`, found {source:?}")
-        } else if let Some(source) = self
-            .data
-            .iter()
-            .find(|source| !(source.weight > 0.0 && source.weight.is_finite()))
+        } else if let Some(source) =
+            self.data.iter().find(|source| !(source.weight > 0.0 && source.weight.is_finite()))
         {
-            format!(
-                "`data.weight` is {}, expected a number above 0",
-                source.weight
-            )
+            format!("`data.weight` is {}, expected a number above 0", source.weight)
         } else {
             return Ok(());
         };
@@ -243,19 +221,12 @@ impl Recipe {
 }
 
 fn refuse(origin: &str, problem: impl Into<String>) -> Error {
-    Error::Recipe {
-        origin: origin.to_owned(),
-        problem: problem.into(),
-    }
+    Error::Recipe { origin: origin.to_owned(), problem: problem.into() }
 }
 
 /// TOML's errors draw the place over several lines; ours are one.
 fn one_line(text: &str) -> String {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// `~` at the start is the user's folder.
@@ -268,27 +239,17 @@ fn home(path: &Path) -> PathBuf {
 
 /// Lays one `key=value` over a table.
 fn set(table: &mut toml::Table, setting: &str) -> Result<()> {
-    let bad = || {
-        refuse(
-            "--set",
-            format!("`{setting}` is not KEY=VALUE with a key such as train.batch"),
-        )
-    };
+    let bad = || refuse("--set", format!("`{setting}` is not KEY=VALUE with a key such as train.batch"));
     let (key, value) = setting.split_once('=').ok_or_else(bad)?;
     let value = match format!("v = {value}").parse::<toml::Table>() {
         Ok(mut parsed) => parsed.remove("v").ok_or_else(bad)?,
         Err(_) => toml::Value::String(value.to_owned()),
     };
     let mut parts: Vec<&str> = key.trim().split('.').collect();
-    let last = parts
-        .pop()
-        .filter(|last| !last.is_empty())
-        .ok_or_else(bad)?;
+    let last = parts.pop().filter(|last| !last.is_empty()).ok_or_else(bad)?;
     let mut at = table;
     for part in parts {
-        let entry = at
-            .entry(part)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let entry = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         at = entry.as_table_mut().ok_or_else(bad)?;
     }
     at.insert(last.to_owned(), value);
@@ -346,16 +307,8 @@ mod tests {
 
     #[test]
     fn settings_lie_over_the_file() {
-        let recipe = read(
-            SMALL,
-            &[
-                "train.batch=16",
-                "seed=3",
-                "model.from=other",
-                "augment.flip=true",
-            ],
-        )
-        .expect("a recipe");
+        let recipe = read(SMALL, &["train.batch=16", "seed=3", "model.from=other", "augment.flip=true"])
+            .expect("a recipe");
         assert_eq!((recipe.train.batch, recipe.seed), (16, 3));
         assert_eq!(recipe.model.from.as_deref(), Some("other"));
         assert!(recipe.augment.flip);
@@ -373,10 +326,7 @@ mod tests {
             (vec!["model.config={}"], "model"),
         ] {
             let message = read(SMALL, &settings).expect_err("a mistake").to_string();
-            assert!(
-                message.contains(word) && !message.contains('\n'),
-                "{settings:?}: {message}"
-            );
+            assert!(message.contains(word) && !message.contains('\n'), "{settings:?}: {message}");
         }
         let message = read("output = ", &[]).expect_err("no TOML").to_string();
         assert!(!message.contains('\n'), "{message}");

@@ -84,10 +84,7 @@ pub fn train(
             "there is a run already ({}): take it up with --resume, or choose another `output`",
             there.display()
         );
-        return Err(Error::Recipe {
-            origin: recipe.output.display().to_string(),
-            problem,
-        });
+        return Err(Error::Recipe { origin: recipe.output.display().to_string(), problem });
     }
     fs::create_dir_all(&recipe.output).map_err(Error::file(&recipe.output))?;
     let mixture = Arc::new(Mixture::open(recipe)?);
@@ -99,21 +96,14 @@ pub fn train(
             let (state, moments) = checkpoint::read(&path)?;
             if state.recipe != recipe.fingerprint() {
                 let problem = "the recipe has changed since this checkpoint was written: give back its old settings, or choose another `output`";
-                return Err(Error::Recipe {
-                    origin: path.display().to_string(),
-                    problem: problem.into(),
-                });
+                return Err(Error::Recipe { origin: path.display().to_string(), problem: problem.into() });
             }
             let folder = Folder::open(&path)?;
             let loaded = auto::load_for_training(&folder, device, recipe.seed, frozen)?;
             (folder, loaded, state, Some(moments))
         }
         None => {
-            let state = State {
-                step: 0,
-                recipe: recipe.fingerprint(),
-                skipped: 0,
-            };
+            let state = State { step: 0, recipe: recipe.fingerprint(), skipped: 0 };
             let (folder, loaded) = match &recipe.model.from {
                 Some(from) => {
                     let folder = open(from)?;
@@ -134,45 +124,21 @@ pub fn train(
         && !optimizer.restore(moments)
     {
         let problem = "its optimizer does not fit its model: the folder was changed".to_owned();
-        return Err(Error::Recipe {
-            origin: folder.label(),
-            problem,
-        });
+        return Err(Error::Recipe { origin: folder.label(), problem });
     }
     if optimizer.variables().is_empty() {
-        let problem = format!(
-            "`model.freeze` {:?} leaves nothing to train",
-            recipe.model.freeze
-        );
-        return Err(Error::Recipe {
-            origin: "the recipe".into(),
-            problem,
-        });
+        let problem = format!("`model.freeze` {:?} leaves nothing to train", recipe.model.freeze);
+        return Err(Error::Recipe { origin: "the recipe".into(), problem });
     }
     let processor = loaded.processor.clone();
-    let run = Run {
-        recipe,
-        device,
-        folder,
-        checkpoints,
-        optimizer,
-        loaded,
-        processor,
-    };
+    let run = Run { recipe, device, folder, checkpoints, optimizer, loaded, processor };
     run.go(state, mixture, observer)
 }
 
 /// Writes what a new model needs before its first step: config, preprocessor, tokenizer.
 fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
-    let refuse = |problem: &str| Error::Recipe {
-        origin: "the recipe".into(),
-        problem: problem.to_owned(),
-    };
-    let mut config = recipe
-        .model
-        .config
-        .clone()
-        .ok_or_else(|| refuse("`model.config` is missing"))?;
+    let refuse = |problem: &str| Error::Recipe { origin: "the recipe".into(), problem: problem.to_owned() };
+    let mut config = recipe.model.config.clone().ok_or_else(|| refuse("`model.config` is missing"))?;
     let preprocessor = recipe
         .model
         .preprocessor
@@ -183,13 +149,9 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
         .tokenizer
         .as_ref()
         .ok_or_else(|| refuse("`model.tokenizer` is missing: a new model needs one"))?;
-    let trained = train_tokenizer(
-        mixture.captions(tokenizer.scene_captions).into_iter(),
-        tokenizer.vocabulary,
-    )?;
-    let entries = trained["model"]["vocab"]
-        .as_object()
-        .map_or(0, serde_json::Map::len);
+    let trained =
+        train_tokenizer(mixture.captions(tokenizer.scene_captions).into_iter(), tokenizer.vocabulary)?;
+    let entries = trained["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
     let text = &mut config["text_config"];
     if !text.is_object() {
         return Err(refuse("`model.config.text_config` is missing"));
@@ -199,10 +161,7 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
     text["bos_token_id"] = json!(entries.saturating_sub(2));
     text["eos_token_id"] = json!(entries.saturating_sub(1));
     text["pad_token_id"] = json!(entries.saturating_sub(1));
-    let context = text
-        .get("max_position_embeddings")
-        .and_then(Value::as_u64)
-        .unwrap_or(77) as usize;
+    let context = text.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(77) as usize;
     let folder = recipe.output.join("start");
     fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     for (file, value) in [
@@ -228,22 +187,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn go(
-        self,
-        mut state: State,
-        mixture: Arc<Mixture>,
-        observer: &mut dyn Observer,
-    ) -> Result<Outcome> {
+    fn go(self, mut state: State, mixture: Arc<Mixture>, observer: &mut dyn Observer) -> Result<Outcome> {
         let train = &self.recipe.train;
         observer.started(&self.describe(&mixture, &state));
         let mut metrics = Metrics::open(&self.recipe.output.join("metrics.jsonl"), state.step)?;
-        let mut ahead = Ahead::start(
-            mixture,
-            self.processor.clone(),
-            state.step + 1,
-            train.steps,
-            train.workers,
-        );
+        let mut ahead =
+            Ahead::start(mixture, self.processor.clone(), state.step + 1, train.steps, train.workers);
         while state.step < train.steps {
             let began = Instant::now();
             let Some(batch) = ahead.next() else { break };
@@ -258,10 +207,7 @@ impl Run<'_> {
             metrics.write(&report)?;
             observer.stepped(&report);
             let stop = observer.stop();
-            if stop
-                || state.step.is_multiple_of(train.checkpoint_every)
-                || state.step == train.steps
-            {
+            if stop || state.step.is_multiple_of(train.checkpoint_every) || state.step == train.steps {
                 metrics.flush()?;
                 let folder = self.save(&state)?;
                 observer.saved(&folder);
@@ -278,17 +224,9 @@ impl Run<'_> {
     fn describe(&self, mixture: &Mixture, state: &State) -> Vec<String> {
         let variables = self.optimizer.variables();
         let trained: usize = variables.iter().map(|(_, v)| v.elem_count()).sum();
-        let total: usize = self
-            .loaded
-            .weights
-            .tensors()
-            .iter()
-            .map(|(_, t)| t.elem_count())
-            .sum();
-        let mut lines = vec![format!(
-            "{}: {trained} of {total} weights are trained",
-            self.loaded.model.kind()
-        )];
+        let total: usize = self.loaded.weights.tensors().iter().map(|(_, t)| t.elem_count()).sum();
+        let mut lines =
+            vec![format!("{}: {trained} of {total} weights are trained", self.loaded.model.kind())];
         lines.extend(mixture.describe());
         if state.step > 0 {
             lines.push(format!("taken up again after step {}", state.step));
@@ -304,8 +242,7 @@ impl Run<'_> {
                 return Err(self.not_finite(state.step, format!("`{name}`")));
             }
         }
-        self.checkpoints
-            .write(state, &self.loaded, &self.folder, self.optimizer.moments())
+        self.checkpoints.write(state, &self.loaded, &self.folder, self.optimizer.moments())
     }
 
     fn step(&self, batch: &Batch, skipped: u64) -> Result<StepReport> {
@@ -315,10 +252,7 @@ impl Run<'_> {
                 "a `{}` model has no contrastive loss; clip and siglip can be trained",
                 self.loaded.model.kind()
             );
-            return Err(Error::Recipe {
-                origin: "the recipe".into(),
-                problem,
-            });
+            return Err(Error::Recipe { origin: "the recipe".into(), problem });
         };
         let pixels = self.processor.stack(batch.pixels.clone(), self.device)?;
         let pictures = loss::normalise(&model.embed_pictures(&pixels)?)?;
@@ -333,13 +267,7 @@ impl Run<'_> {
             Ok(norm) => norm,
             Err(what) => return Err(self.not_finite(batch.step, what)),
         };
-        let rate = schedule::rate(
-            train.schedule,
-            train.learning_rate,
-            train.warmup,
-            train.steps,
-            batch.step,
-        );
+        let rate = schedule::rate(train.schedule, train.learning_rate, train.warmup, train.steps, batch.step);
         self.optimizer.update(&gradients, rate, batch.step, norm)?;
         for (name, variable) in self.optimizer.variables() {
             if name == "logit_scale" {
@@ -360,9 +288,7 @@ impl Run<'_> {
 
     fn not_finite(&self, step: u64, what: String) -> Error {
         let kept = match self.checkpoints.list() {
-            Ok(list) => list
-                .last()
-                .map_or("none".to_owned(), |path| path.display().to_string()),
+            Ok(list) => list.last().map_or("none".to_owned(), |path| path.display().to_string()),
             Err(error) => error.to_string(),
         };
         Error::NotFinite { step, what, kept }
@@ -381,10 +307,7 @@ impl Metrics {
             Ok(old) => old,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => {
-                return Err(Error::File {
-                    path: path.to_owned(),
-                    error,
-                });
+                return Err(Error::File { path: path.to_owned(), error });
             }
         };
         let step = |line: &str| serde_json::from_str::<Value>(line).ok()?["step"].as_u64();
@@ -394,14 +317,8 @@ impl Metrics {
             .map(|line| format!("{line}\n"))
             .collect();
         write_atomically(path, kept.as_bytes())?;
-        let file = fs::OpenOptions::new()
-            .append(true)
-            .open(path)
-            .map_err(Error::file(path))?;
-        Ok(Metrics {
-            path: path.to_owned(),
-            file: std::io::BufWriter::new(file),
-        })
+        let file = fs::OpenOptions::new().append(true).open(path).map_err(Error::file(path))?;
+        Ok(Metrics { path: path.to_owned(), file: std::io::BufWriter::new(file) })
     }
 
     fn write(&mut self, report: &StepReport) -> Result<()> {

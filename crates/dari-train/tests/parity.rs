@@ -22,10 +22,7 @@ fn values(file: &Checkpoint, name: &str) -> Vec<f32> {
 
 fn integers(file: &Checkpoint, name: &str) -> Vec<u32> {
     let view = file.tensor(name).expect("expected integers");
-    view.data
-        .chunks_exact(8)
-        .map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as u32)
-        .collect()
+    view.data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as u32).collect()
 }
 
 fn total_loss(loaded: &Loaded, pixels: &Tensor, tokens: &Tokens) -> Tensor {
@@ -37,47 +34,29 @@ fn total_loss(loaded: &Loaded, pixels: &Tensor, tokens: &Tokens) -> Tensor {
 
 fn check(case: &str, source: &str) {
     let folder = Folder::open(&fixtures().join(source)).expect("the model");
-    let loaded =
-        auto::load_for_training(&folder, &Device::Cpu, 0, Box::new(|_| false)).expect("loaded");
+    let loaded = auto::load_for_training(&folder, &Device::Cpu, 0, Box::new(|_| false)).expect("loaded");
     let text = std::fs::read_to_string(fixtures().join(case).join("inputs.json")).expect("inputs");
     let inputs: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(inputs["model"], source);
-    let open =
-        |file: &str| Checkpoint::open(&fixtures().join(case).join(file)).expect("expected values");
-    let (expected, gradients) = (
-        open("expected.safetensors"),
-        open("expected_gradients.safetensors"),
-    );
-    let prepared =
-        Checkpoint::open(&fixtures().join(source).join("expected.safetensors")).expect("pixels");
+    let open = |file: &str| Checkpoint::open(&fixtures().join(case).join(file)).expect("expected values");
+    let (expected, gradients) = (open("expected.safetensors"), open("expected_gradients.safetensors"));
+    let prepared = Checkpoint::open(&fixtures().join(source).join("expected.safetensors")).expect("pixels");
     let shape = prepared.shape("pixel_values").expect("pixels").to_vec();
-    let pixels =
-        Tensor::from_vec(values(&prepared, "pixel_values"), shape, &Device::Cpu).expect("pixels");
+    let pixels = Tensor::from_vec(values(&prepared, "pixel_values"), shape, &Device::Cpu).expect("pixels");
     let length = expected.shape("input_ids").expect("ids")[1];
-    let ids: Vec<Vec<u32>> = integers(&expected, "input_ids")
-        .chunks(length)
-        .map(<[u32]>::to_vec)
-        .collect();
+    let ids: Vec<Vec<u32>> = integers(&expected, "input_ids").chunks(length).map(<[u32]>::to_vec).collect();
     let mask = ids.iter().map(|row| vec![1; row.len()]).collect();
     let tokens = Tokens { ids, mask };
 
     let variables: BTreeMap<_, _> = loaded.weights.variables().into_iter().collect();
-    let found = total_loss(&loaded, &pixels, &tokens)
-        .backward()
-        .expect("gradients");
+    let found = total_loss(&loaded, &pixels, &tokens).backward().expect("gradients");
     let rows = integers(&gradients, "token_rows");
     let mut worst: f64 = 0.0;
     for name in gradients.names().filter(|name| *name != "token_rows") {
-        let variable = variables
-            .get(name)
-            .unwrap_or_else(|| panic!("{case}: `{name}` is not trained"));
-        let gradient = found
-            .get(variable.as_tensor())
-            .unwrap_or_else(|| panic!("{case}: `{name}` has no gradient"));
-        let all = gradient
-            .flatten_all()
-            .and_then(|g| g.to_vec1::<f32>())
-            .expect("values");
+        let variable = variables.get(name).unwrap_or_else(|| panic!("{case}: `{name}` is not trained"));
+        let gradient =
+            found.get(variable.as_tensor()).unwrap_or_else(|| panic!("{case}: `{name}` has no gradient"));
+        let all = gradient.flatten_all().and_then(|g| g.to_vec1::<f32>()).expect("values");
         let ours = match name.ends_with("token_embedding.weight") {
             true => {
                 let width = gradient.dims()[1];
@@ -87,9 +66,7 @@ fn check(case: &str, source: &str) {
                     other.flat_map(|(_, values)| values).all(|&g| g == 0.0),
                     "{case}: tokens that do not occur"
                 );
-                rows.iter()
-                    .flat_map(|&row| all[row as usize * width..][..width].to_vec())
-                    .collect()
+                rows.iter().flat_map(|&row| all[row as usize * width..][..width].to_vec()).collect()
             }
             false => all,
         };
@@ -99,11 +76,7 @@ fn check(case: &str, source: &str) {
         let size = norm(&mut theirs.iter().map(|&v| v as f64));
         let off = norm(&mut ours.iter().zip(&theirs).map(|(&a, &b)| (a - b) as f64));
         // A key's bias has no slope but rounding: nothing to be relative to.
-        let allowed = if name.ends_with("k_proj.bias") {
-            1e-6
-        } else {
-            1e-4 * size + 1e-8
-        };
+        let allowed = if name.ends_with("k_proj.bias") { 1e-6 } else { 1e-4 * size + 1e-8 };
         assert!(off <= allowed, "{case} {name}: off by {off} of {size}");
         if !name.ends_with("k_proj.bias") {
             worst = worst.max(off / size.max(1e-12));
@@ -111,13 +84,7 @@ fn check(case: &str, source: &str) {
     }
     println!("| {case} | largest difference of a gradient over its norm | {worst:.1e} |");
 
-    let config = AdamWConfig {
-        beta1: 0.9,
-        beta2: 0.98,
-        epsilon: 1e-6,
-        weight_decay: 0.1,
-        clip: 0.0,
-    };
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.98, epsilon: 1e-6, weight_decay: 0.1, clip: 0.0 };
     let optimizer = AdamW::new(config, loaded.weights.variables());
     let losses = values(&expected, "losses");
     let mut furthest: f32 = 0.0;
@@ -125,15 +92,10 @@ fn check(case: &str, source: &str) {
         let loss = total_loss(&loaded, &pixels, &tokens);
         let ours = loss.to_scalar::<f32>().expect("a number");
         furthest = furthest.max((ours - theirs).abs());
-        assert!(
-            (ours - theirs).abs() < 1e-3,
-            "{case}, step {step}: loss {ours}, expected {theirs}"
-        );
+        assert!((ours - theirs).abs() < 1e-3, "{case}, step {step}: loss {ours}, expected {theirs}");
         if step + 1 < losses.len() {
             let gradients = loss.backward().expect("gradients");
-            optimizer
-                .update(&gradients, 1e-3, step as u64 + 1, 1.0)
-                .expect("a step");
+            optimizer.update(&gradients, 1e-3, step as u64 + 1, 1.0).expect("a step");
         }
     }
     println!("| {case} | largest difference of a loss over 20 steps | {furthest:.1e} |");
@@ -142,10 +104,7 @@ fn check(case: &str, source: &str) {
         .filter_map(|name| name.strip_prefix("trained."))
         .filter(|name| !name.ends_with("k_proj.bias"))
     {
-        let ours = variables[name]
-            .flatten_all()
-            .and_then(|v| v.to_vec1::<f32>())
-            .expect("values");
+        let ours = variables[name].flatten_all().and_then(|v| v.to_vec1::<f32>()).expect("values");
         let theirs = values(&expected, &format!("trained.{name}"));
         for (a, b) in ours.iter().zip(&theirs) {
             assert!((a - b).abs() < 1e-4, "{case}: {name} is {a}, expected {b}");

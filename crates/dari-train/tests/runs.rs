@@ -16,11 +16,7 @@ struct Quiet {
 
 impl Quiet {
     fn new() -> Quiet {
-        Quiet {
-            stop_at: u64::MAX,
-            losses: Vec::new(),
-            skipped: Vec::new(),
-        }
+        Quiet { stop_at: u64::MAX, losses: Vec::new(), skipped: Vec::new() }
     }
 }
 
@@ -119,12 +115,7 @@ fn workplace(recipe: &str) -> tempfile::TempDir {
     folder
 }
 
-fn run(
-    folder: &Path,
-    settings: &[&str],
-    resume: bool,
-    observer: &mut Quiet,
-) -> Result<Outcome, Error> {
+fn run(folder: &Path, settings: &[&str], resume: bool, observer: &mut Quiet) -> Result<Outcome, Error> {
     let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
     let recipe = Recipe::read(&folder.join("recipe.toml"), &settings)?;
     let open = |from: &str| -> Result<Folder, Error> { Ok(Folder::open(Path::new(from))?) };
@@ -134,12 +125,7 @@ fn run(
 fn weights(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let file = Checkpoint::open(&folder.join("model.safetensors")).expect("weights");
     file.names()
-        .map(|name| {
-            (
-                name.to_owned(),
-                file.tensor(name).expect("a tensor").data.into_owned(),
-            )
-        })
+        .map(|name| (name.to_owned(), file.tensor(name).expect("a tensor").data.into_owned()))
         .collect()
 }
 
@@ -151,57 +137,37 @@ fn an_interrupted_run_goes_on_as_if_it_never_was() {
     assert_eq!(ended, Outcome::Finished(folder.path().join("whole/model")));
     assert_eq!(whole.losses.len(), 12);
     assert!(
-        whole
-            .skipped
-            .iter()
-            .any(|message| message.contains("3.png") || message.contains("line 4")),
+        whole.skipped.iter().any(|message| message.contains("3.png") || message.contains("line 4")),
         "{:?}",
         whole.skipped
     );
 
-    let mut first = Quiet {
-        stop_at: 7,
-        ..Quiet::new()
-    };
-    assert!(matches!(
-        run(folder.path(), &["output=cut"], false, &mut first),
-        Ok(Outcome::Stopped(_))
-    ));
+    let mut first = Quiet { stop_at: 7, ..Quiet::new() };
+    assert!(matches!(run(folder.path(), &["output=cut"], false, &mut first), Ok(Outcome::Stopped(_))));
     let mut second = Quiet::new();
     run(folder.path(), &["output=cut"], true, &mut second).expect("the rest");
     let joined: Vec<f32> = first.losses.iter().chain(&second.losses).copied().collect();
     assert_eq!(joined, whole.losses);
-    assert_eq!(
-        weights(&folder.path().join("cut/model")),
-        weights(&folder.path().join("whole/model"))
-    );
+    assert_eq!(weights(&folder.path().join("cut/model")), weights(&folder.path().join("whole/model")));
     let log = |name: &str| {
         std::fs::read_to_string(folder.path().join(name).join("metrics.jsonl")).expect("metrics")
     };
     let losses = |text: &str| -> Vec<f64> {
         text.lines()
             .map(|line| {
-                serde_json::from_str::<serde_json::Value>(line).expect("JSON")["loss"]
-                    .as_f64()
-                    .expect("loss")
+                serde_json::from_str::<serde_json::Value>(line).expect("JSON")["loss"].as_f64().expect("loss")
             })
             .collect()
     };
     assert_eq!(losses(&log("cut")), losses(&log("whole")));
 
     // A run that is there is not written over, nor taken up under other settings.
-    let error = run(folder.path(), &["output=cut"], false, &mut Quiet::new())
+    let error =
+        run(folder.path(), &["output=cut"], false, &mut Quiet::new()).expect_err("refused").to_string();
+    assert!(error.contains("--resume"), "{error}");
+    let error = run(folder.path(), &["output=cut", "train.batch=8"], true, &mut Quiet::new())
         .expect_err("refused")
         .to_string();
-    assert!(error.contains("--resume"), "{error}");
-    let error = run(
-        folder.path(),
-        &["output=cut", "train.batch=8"],
-        true,
-        &mut Quiet::new(),
-    )
-    .expect_err("refused")
-    .to_string();
     assert!(error.contains("recipe has changed"), "{error}");
 }
 
@@ -212,9 +178,7 @@ fn a_trained_model_is_gone_on_from_with_part_of_it_frozen() {
     let start = folder.path().join("run/model");
     let recipe = CLIP.split("[model]").next().expect("the head").to_owned()
         + "[model]\nfrom = \"START\"\nfreeze = [\"vision_model.*\", \"visual_projection.*\"]\n[[data]]\nscenes = 2\n[train]\nsteps = 3\nbatch = 4\nlearning_rate = 1e-2\n";
-    let text = recipe
-        .replace("START", start.to_str().expect("a path"))
-        .replace("\"run\"", "\"tuned\"");
+    let text = recipe.replace("START", start.to_str().expect("a path")).replace("\"run\"", "\"tuned\"");
     std::fs::write(folder.path().join("recipe.toml"), text).expect("written");
     run(folder.path(), &[], false, &mut Quiet::new()).expect("tuned");
     let (before, after) = (weights(&start), weights(&folder.path().join("tuned/model")));
@@ -237,37 +201,19 @@ fn siglip_trains_too() {
         .replace("do_center_crop = false\n", "");
     let folder = workplace(&recipe);
     let mut observer = Quiet::new();
-    run(
-        folder.path(),
-        &["train.steps=8", "train.learning_rate=5e-3"],
-        false,
-        &mut observer,
-    )
-    .expect("a run");
-    assert!(
-        observer.losses[7] < observer.losses[0],
-        "{:?}",
-        observer.losses
-    );
+    run(folder.path(), &["train.steps=8", "train.learning_rate=5e-3"], false, &mut observer).expect("a run");
+    assert!(observer.losses[7] < observer.losses[0], "{:?}", observer.losses);
 }
 
 #[test]
 fn a_number_that_is_none_stops_the_run_and_keeps_the_last_good_checkpoint() {
     let folder = workplace(CLIP);
-    let settings = [
-        "train.learning_rate=1e30",
-        "train.warmup=0",
-        "train.checkpoint_every=1",
-        "optimizer.clip=0",
-    ];
+    let settings =
+        ["train.learning_rate=1e30", "train.warmup=0", "train.checkpoint_every=1", "optimizer.clip=0"];
     let error = run(folder.path(), &settings, false, &mut Quiet::new()).expect_err("a stop");
-    let Error::NotFinite { step, what, kept } = &error else {
-        panic!("{error}")
-    };
+    let Error::NotFinite { step, what, kept } = &error else { panic!("{error}") };
     assert!(*step >= 1 && !what.is_empty(), "{error}");
-    let list = std::fs::read_dir(folder.path().join("run/checkpoints"))
-        .map(|list| list.count())
-        .unwrap_or(0);
+    let list = std::fs::read_dir(folder.path().join("run/checkpoints")).map(|list| list.count()).unwrap_or(0);
     assert_eq!(kept == "none", list == 0, "{error}");
 }
 
@@ -277,25 +223,18 @@ fn a_set_with_no_usable_pair_is_an_error_at_once() {
     for index in 0..5 {
         std::fs::write(folder.path().join(format!("{index}.png")), b"no picture").expect("written");
     }
-    let error = run(folder.path(), &[], false, &mut Quiet::new())
-        .expect_err("refused")
-        .to_string();
+    let error = run(folder.path(), &[], false, &mut Quiet::new()).expect_err("refused").to_string();
     assert!(error.contains("pairs.jsonl"), "{error}");
     let recipe = CLIP.replace("pairs.jsonl", "absent.jsonl");
     std::fs::write(folder.path().join("recipe.toml"), recipe).expect("written");
-    let error = run(folder.path(), &[], false, &mut Quiet::new())
-        .expect_err("refused")
-        .to_string();
+    let error = run(folder.path(), &[], false, &mut Quiet::new()).expect_err("refused").to_string();
     assert!(error.contains("absent.jsonl"), "{error}");
 }
 
 #[test]
 fn half_written_checkpoints_are_passed_over() {
     let folder = workplace(CLIP);
-    let mut first = Quiet {
-        stop_at: 5,
-        ..Quiet::new()
-    };
+    let mut first = Quiet { stop_at: 5, ..Quiet::new() };
     run(folder.path(), &[], false, &mut first).expect("stopped");
     let checkpoints = folder.path().join("run/checkpoints");
     std::fs::create_dir_all(checkpoints.join("step-00000009")).expect("made");

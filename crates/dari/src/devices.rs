@@ -6,22 +6,15 @@ use crate::{Error, Result};
 
 /// The device of that name: `cpu`, `cuda`, `cuda:1`, `metal`.
 pub fn device(name: &str) -> Result<Device> {
-    let refuse = |expected: String| Error::Option {
-        option: "device",
-        found: name.to_owned(),
-        expected,
-    };
+    let refuse = |expected: String| Error::Option { option: "device", found: name.to_owned(), expected };
     let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
-    let number: usize = number
-        .parse()
-        .map_err(|_| refuse("expected cpu, cuda, cuda:N, metal or metal:N".into()))?;
+    let number: usize =
+        number.parse().map_err(|_| refuse("expected cpu, cuda, cuda:N, metal or metal:N".into()))?;
     match kind {
         "cpu" => Ok(Device::Cpu),
         "cuda" => Device::new_cuda(number).map_err(|error| refuse(missing(error, "cuda"))),
         "metal" => Device::new_metal(number).map_err(|error| refuse(missing(error, "metal"))),
-        _ => Err(refuse(
-            "expected cpu, cuda, cuda:N, metal or metal:N".into(),
-        )),
+        _ => Err(refuse("expected cpu, cuda, cuda:N, metal or metal:N".into())),
     }
 }
 
@@ -29,20 +22,14 @@ fn missing(error: candle_core::Error, feature: &str) -> String {
     if cfg!(feature = "cuda") || cfg!(feature = "metal") {
         return format!("no such device here ({error}); use --device cpu");
     }
-    format!(
-        "this build has no support for it: build with `--features {feature}`, or use --device cpu"
-    )
+    format!("this build has no support for it: build with `--features {feature}`, or use --device cpu")
 }
 
 /// The devices that can be used here.
 pub fn devices() -> Vec<String> {
     let mut found = vec!["cpu".to_owned()];
     if cfg!(feature = "cuda") {
-        found.extend(
-            (0..8)
-                .take_while(|&i| Device::new_cuda(i).is_ok())
-                .map(|i| format!("cuda:{i}")),
-        );
+        found.extend((0..8).take_while(|&i| Device::new_cuda(i).is_ok()).map(|i| format!("cuda:{i}")));
     }
     if cfg!(feature = "metal") && Device::new_metal(0).is_ok() {
         found.push("metal".to_owned());

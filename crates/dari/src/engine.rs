@@ -29,12 +29,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            precision: Precision::F32,
-            device: "cpu".into(),
-            limits: Limits::default(),
-            batch: 32,
-        }
+        Options { precision: Precision::F32, device: "cpu".into(), limits: Limits::default(), batch: 32 }
     }
 }
 
@@ -90,13 +85,7 @@ impl Engine {
     pub fn from_folder(name: &str, folder: Folder, options: &Options) -> Result<Engine> {
         let device = devices::device(&options.device)?;
         let loaded = auto::load(&folder, &device, options.precision)?;
-        Ok(Engine {
-            name: name.to_owned(),
-            folder,
-            loaded,
-            device,
-            options: options.clone(),
-        })
+        Ok(Engine { name: name.to_owned(), folder, loaded, device, options: options.clone() })
     }
 
     /// The name under which it was opened.
@@ -111,11 +100,7 @@ impl Engine {
 
     /// A fingerprint of all its files and its precision: equal fingerprints give equal vectors.
     pub fn fingerprint(&self) -> Result<String> {
-        Ok(format!(
-            "{}-{}",
-            self.folder.fingerprint()?,
-            self.options.precision.name()
-        ))
+        Ok(format!("{}-{}", self.folder.fingerprint()?, self.options.precision.name()))
     }
 
     /// What it can do.
@@ -141,11 +126,7 @@ impl Engine {
     }
 
     fn unable(&self, what: &'static str, instead: &'static str) -> Error {
-        Error::Unable {
-            model: self.name.clone(),
-            what,
-            instead,
-        }
+        Error::Unable { model: self.name.clone(), what, instead }
     }
 
     fn pictures(&self) -> Result<&dyn EmbedPictures> {
@@ -164,10 +145,7 @@ impl Engine {
 
     /// Unit vectors of pictures, in order.
     pub fn embed_pictures(&self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>> {
-        self.embed_pictures_as_is(pictures)?
-            .into_iter()
-            .map(|vector| Ok(unit(vector)))
-            .collect()
+        self.embed_pictures_as_is(pictures)?.into_iter().map(|vector| Ok(unit(vector))).collect()
     }
 
     /// Vectors of pictures as the model gives them, not brought to unit length.
@@ -175,10 +153,7 @@ impl Engine {
         let mut vectors = Vec::with_capacity(pictures.len());
         for batch in pictures.chunks(self.options.batch.max(1)) {
             let image = self.loaded.processor.image()?;
-            let pixels = batch
-                .par_iter()
-                .map(|picture| image.process(picture))
-                .collect();
+            let pixels = batch.par_iter().map(|picture| image.process(picture)).collect();
             vectors.extend(self.embed_pixels(pixels)?);
         }
         Ok(vectors)
@@ -191,10 +166,7 @@ impl Engine {
 
     /// Unit vectors of picture files, each with its own answer: one bad file spoils no other.
     pub fn embed_files(&self, files: &[PathBuf]) -> Vec<Result<Vec<f32>>> {
-        self.embed_files_as_is(files)
-            .into_iter()
-            .map(|answer| answer.map(unit))
-            .collect()
+        self.embed_files_as_is(files).into_iter().map(|answer| answer.map(unit)).collect()
     }
 
     /// The same, not brought to unit length.
@@ -213,11 +185,7 @@ impl Engine {
             let opened: Vec<Result<Vec<f32>>> = batch
                 .par_iter()
                 .map(|file| {
-                    Ok(self
-                        .loaded
-                        .processor
-                        .image()?
-                        .process(&image::open(file, &self.options.limits)?))
+                    Ok(self.loaded.processor.image()?.process(&image::open(file, &self.options.limits)?))
                 })
                 .collect();
             let mut failed = Vec::new();
@@ -231,11 +199,7 @@ impl Engine {
                     Err(error) => failed.push(Some(error)),
                 }
             }
-            let outcome = if pixels.is_empty() {
-                Ok(Vec::new())
-            } else {
-                model(pixels)
-            };
+            let outcome = if pixels.is_empty() { Ok(Vec::new()) } else { model(pixels) };
             let (mut good, problem) = match outcome {
                 Ok(good) => (good.into_iter(), None),
                 Err(error) => (Vec::new().into_iter(), Some(error.to_string())),
@@ -249,10 +213,7 @@ impl Engine {
                         expected: problem.clone(),
                     }),
                     (None, None) => good.next().ok_or_else(|| {
-                        self.unable(
-                            "answer for each picture",
-                            "this is a defect: please report it",
-                        )
+                        self.unable("answer for each picture", "this is a defect: please report it")
                     }),
                 });
             }
@@ -274,21 +235,12 @@ impl Engine {
 
     /// The same, not brought to unit length.
     pub fn embed_texts_as_is(&self, texts: &[&str]) -> Result<Texts> {
-        let mut found = Texts {
-            vectors: Vec::with_capacity(texts.len()),
-            truncated: Vec::new(),
-        };
+        let mut found = Texts { vectors: Vec::with_capacity(texts.len()), truncated: Vec::new() };
         for (number, batch) in texts.chunks(self.options.batch.max(1)).enumerate() {
             let prepared = self.loaded.processor.tokens(batch)?;
             let first = number * self.options.batch.max(1);
-            found
-                .truncated
-                .extend(prepared.truncated.iter().map(|index| first + index));
-            found.vectors.extend(
-                self.texts()?
-                    .embed_texts(&prepared.tokens)?
-                    .to_vec2::<f32>()?,
-            );
+            found.truncated.extend(prepared.truncated.iter().map(|index| first + index));
+            found.vectors.extend(self.texts()?.embed_texts(&prepared.tokens)?.to_vec2::<f32>()?);
         }
         Ok(found)
     }
@@ -309,10 +261,7 @@ impl Engine {
         let all = self.embed_texts_noting(&texts)?;
         let per = templates.len().max(1);
         let vectors = all.vectors.chunks(per).map(mean).collect();
-        Ok(Texts {
-            vectors,
-            truncated: all.truncated.into_iter().map(|index| index / per).collect(),
-        })
+        Ok(Texts { vectors, truncated: all.truncated.into_iter().map(|index| index / per).collect() })
     }
 
     /// Logits of unit picture vectors against unit text vectors, `[pictures][texts]`.
@@ -323,12 +272,9 @@ impl Engine {
         if pictures.is_empty() || texts.is_empty() {
             return Ok(vec![Vec::new(); pictures.len()]);
         }
-        let tensor = |rows: &[Vec<f32>]| {
-            Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &self.device)
-        };
-        Ok(model
-            .logits(&tensor(pictures)?, &tensor(texts)?)?
-            .to_vec2()?)
+        let tensor =
+            |rows: &[Vec<f32>]| Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &self.device);
+        Ok(model.logits(&tensor(pictures)?, &tensor(texts)?)?.to_vec2()?)
     }
 
     /// How its logits become probabilities.
@@ -349,10 +295,7 @@ impl Engine {
         let texts = self.embed_labels(labels, templates)?.vectors;
         let matching = self.matching()?;
         let logits = self.logits(pictures, &texts)?;
-        Ok(logits
-            .iter()
-            .map(|row| sorted_labels(labels, matching.probabilities(row)))
-            .collect())
+        Ok(logits.iter().map(|row| sorted_labels(labels, matching.probabilities(row))).collect())
     }
 
     /// A classifier checkpoint's own labels of picture files, most probable first.
@@ -364,9 +307,8 @@ impl Engine {
                     "give --labels to a CLIP or SigLIP model, or take a ViT classifier",
                 ));
             };
-            let logits = model
-                .classify(&self.loaded.processor.stack(pixels, &self.device)?)?
-                .to_vec2::<f32>()?;
+            let logits =
+                model.classify(&self.loaded.processor.stack(pixels, &self.device)?)?.to_vec2::<f32>()?;
             Ok(logits
                 .iter()
                 .map(|row| sorted_labels(model.labels(), Matching::Softmax.probabilities(row)))
@@ -379,28 +321,16 @@ impl Engine {
     pub fn fill_mask(&self, text: &str, k: usize) -> Result<Vec<Vec<Label>>> {
         const MASK: &str = "[MASK]";
         let Some(model) = self.loaded.model.fill_mask() else {
-            return Err(self.unable(
-                "fill masks",
-                "take a BERT checkpoint with its masked-word head",
-            ));
+            return Err(self.unable("fill masks", "take a BERT checkpoint with its masked-word head"));
         };
         let words = self.loaded.processor.text()?;
         let tokens = self.loaded.processor.tokens(&[text])?.tokens;
         let mask = words.id(MASK);
-        let places = tokens
-            .ids
-            .iter()
-            .flatten()
-            .enumerate()
-            .filter(|(_, id)| Some(**id) == mask);
+        let places = tokens.ids.iter().flatten().enumerate().filter(|(_, id)| Some(**id) == mask);
         let places: Vec<usize> = places.map(|(place, _)| place).collect();
         if places.is_empty() {
             let expected = format!("expected at least one {MASK} in it");
-            return Err(Error::Option {
-                option: "text",
-                found: text.chars().take(60).collect(),
-                expected,
-            });
+            return Err(Error::Option { option: "text", found: text.chars().take(60).collect(), expected });
         }
         let logits = model.mask_logits(&tokens)?;
         let mut filled = Vec::with_capacity(places.len());
@@ -410,10 +340,8 @@ impl Engine {
             let mut best: Vec<(usize, f32)> = probabilities.into_iter().enumerate().collect();
             best.sort_by(|a, b| b.1.total_cmp(&a.1));
             let label = |&(id, probability): &(usize, f32)| {
-                let label = u32::try_from(id)
-                    .ok()
-                    .and_then(|id| words.token(id))
-                    .unwrap_or_else(|| format!("#{id}"));
+                let label =
+                    u32::try_from(id).ok().and_then(|id| words.token(id)).unwrap_or_else(|| format!("#{id}"));
                 Label { label, probability }
             };
             filled.push(best.iter().take(k).map(label).collect());
@@ -484,10 +412,7 @@ pub fn rank(query: &[f32], candidates: &[Vec<f32>], k: usize) -> Vec<Ranked> {
     let mut found: Vec<Ranked> = candidates
         .iter()
         .enumerate()
-        .map(|(index, vector)| Ranked {
-            index,
-            score: cosine(query, vector),
-        })
+        .map(|(index, vector)| Ranked { index, score: cosine(query, vector) })
         .collect();
     found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index)));
     found.truncate(k);

@@ -19,31 +19,15 @@ pub struct Named {
 
 /// The short names, the commonest checkpoints of each kind.
 pub const SHORT_NAMES: [Named; 10] = [
-    Named {
-        name: "clip-b32",
-        id: "openai/clip-vit-base-patch32",
-        what: "CLIP ViT-B/32, English",
-    },
-    Named {
-        name: "clip-b16",
-        id: "openai/clip-vit-base-patch16",
-        what: "CLIP ViT-B/16, English",
-    },
-    Named {
-        name: "clip-l14",
-        id: "openai/clip-vit-large-patch14",
-        what: "CLIP ViT-L/14, English",
-    },
+    Named { name: "clip-b32", id: "openai/clip-vit-base-patch32", what: "CLIP ViT-B/32, English" },
+    Named { name: "clip-b16", id: "openai/clip-vit-base-patch16", what: "CLIP ViT-B/16, English" },
+    Named { name: "clip-l14", id: "openai/clip-vit-large-patch14", what: "CLIP ViT-L/14, English" },
     Named {
         name: "clip-laion-b32",
         id: "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
         what: "CLIP ViT-B/32 of LAION, English",
     },
-    Named {
-        name: "siglip-b16",
-        id: "google/siglip-base-patch16-224",
-        what: "SigLIP base, English",
-    },
+    Named { name: "siglip-b16", id: "google/siglip-base-patch16-224", what: "SigLIP base, English" },
     Named {
         name: "siglip2-b16",
         id: "google/siglip2-base-patch16-224",
@@ -54,21 +38,9 @@ pub const SHORT_NAMES: [Named; 10] = [
         id: "google/siglip2-so400m-patch14-384",
         what: "SigLIP 2 so400m, many languages",
     },
-    Named {
-        name: "vit-b16",
-        id: "google/vit-base-patch16-224",
-        what: "ViT-B/16, 1000 ImageNet labels",
-    },
-    Named {
-        name: "minilm",
-        id: "sentence-transformers/all-MiniLM-L6-v2",
-        what: "MiniLM, English sentences",
-    },
-    Named {
-        name: "bert-base",
-        id: "google-bert/bert-base-uncased",
-        what: "BERT base, English",
-    },
+    Named { name: "vit-b16", id: "google/vit-base-patch16-224", what: "ViT-B/16, 1000 ImageNet labels" },
+    Named { name: "minilm", id: "sentence-transformers/all-MiniLM-L6-v2", what: "MiniLM, English sentences" },
+    Named { name: "bert-base", id: "google-bert/bert-base-uncased", what: "BERT base, English" },
 ];
 
 macro_rules! embedded {
@@ -99,18 +71,11 @@ pub fn open_folder(model: &str, progress: &mut dyn FnMut(&str, u64, u64)) -> Res
         Some(named) => named.id,
         None if hub::is_id(model) => model,
         None => {
-            let expected =
-                "no such folder, short name or hub id; see `dari models list`".to_owned();
-            return Err(Error::Option {
-                option: "model",
-                found: model.to_owned(),
-                expected,
-            });
+            let expected = "no such folder, short name or hub id; see `dari models list`".to_owned();
+            return Err(Error::Option { option: "model", found: model.to_owned(), expected });
         }
     };
     let options = hub::Options::from_env();
-    let folder = hub::fetch(id, &options, &mut |p: hub::Progress<'_>| {
-        progress(p.file, p.done, p.total)
-    })?;
+    let folder = hub::fetch(id, &options, &mut |p: hub::Progress<'_>| progress(p.file, p.done, p.total))?;
     Ok(Folder::open(&folder)?)
 }

@@ -16,13 +16,7 @@ fn fixture(case: &str) -> Engine {
 #[test]
 fn a_model_does_what_it_says_it_can() {
     let clip = fixture("clip-openai").abilities();
-    assert!(
-        clip.embed_pictures
-            && clip.embed_texts
-            && clip.compare
-            && !clip.classify
-            && !clip.fill_mask
-    );
+    assert!(clip.embed_pictures && clip.embed_texts && clip.compare && !clip.classify && !clip.fill_mask);
     let vit = fixture("vit").abilities();
     assert!(vit.embed_pictures && vit.classify && !vit.embed_texts && !vit.compare);
     let bert = fixture("bert-masked").abilities();
@@ -44,39 +38,19 @@ fn one_bad_file_spoils_no_other() {
 
 #[test]
 fn what_a_model_cannot_do_is_said_with_what_can() {
-    let message = fixture("vit")
-        .embed_texts(&["cat"])
-        .expect_err("no texts")
-        .to_string();
+    let message = fixture("vit").embed_texts(&["cat"]).expect_err("no texts").to_string();
     assert!(message.contains("CLIP"), "{message}");
-    let message = fixture("bert")
-        .logits(&[vec![1.0]], &[vec![1.0]])
-        .expect_err("no pictures")
-        .to_string();
+    let message = fixture("bert").logits(&[vec![1.0]], &[vec![1.0]]).expect_err("no pictures").to_string();
     assert!(message.contains("CLIP"), "{message}");
-    assert!(matches!(
-        Engine::open("no such model", &Options::default()),
-        Err(Error::Option { .. })
-    ));
-    let options = Options {
-        device: "tpu".into(),
-        ..Options::default()
-    };
-    assert!(matches!(
-        Engine::open("mini", &options),
-        Err(Error::Option {
-            option: "device",
-            ..
-        })
-    ));
+    assert!(matches!(Engine::open("no such model", &Options::default()), Err(Error::Option { .. })));
+    let options = Options { device: "tpu".into(), ..Options::default() };
+    assert!(matches!(Engine::open("mini", &options), Err(Error::Option { option: "device", .. })));
 }
 
 #[test]
 fn masks_are_filled() {
     let engine = fixture("bert-masked");
-    let filled = engine
-        .fill_mask("the red [MASK] is left of the blue [MASK].", 3)
-        .expect("filled");
+    let filled = engine.fill_mask("the red [MASK] is left of the blue [MASK].", 3).expect("filled");
     assert_eq!((filled.len(), filled[0].len()), (2, 3));
     assert!(filled[0][0].probability >= filled[0][1].probability);
     assert!(engine.fill_mask("no mask", 3).is_err());
@@ -87,10 +61,7 @@ fn templates_are_averaged() {
     let engine = fixture("clip-openai");
     let labels = ["cat".to_owned(), "dog".to_owned()];
     let templates = ["a {}".to_owned(), "the {}".to_owned()];
-    let mixed = engine
-        .embed_labels(&labels, &templates)
-        .expect("labels")
-        .vectors;
+    let mixed = engine.embed_labels(&labels, &templates).expect("labels").vectors;
     let parts = engine.embed_texts(&["a cat", "the cat"]).expect("texts");
     let sum: Vec<f32> = parts[0].iter().zip(&parts[1]).map(|(a, b)| a + b).collect();
     let norm = cosine(&sum, &sum).sqrt();
@@ -102,25 +73,14 @@ fn templates_are_averaged() {
 #[test]
 fn bf16_stays_near() {
     let folder = root().join("fixtures/parity/clip-openai");
-    let options = Options {
-        precision: Precision::Bf16,
-        ..Options::default()
-    };
+    let options = Options { precision: Precision::Bf16, ..Options::default() };
     let half = Engine::open(folder.to_str().expect("a path"), &options).expect("bf16");
     let full = fixture("clip-openai");
     let texts = ["a photo of a cat", "고양이 두 마리"];
-    for (a, b) in half
-        .embed_texts(&texts)
-        .expect("bf16")
-        .iter()
-        .zip(full.embed_texts(&texts).expect("f32"))
-    {
+    for (a, b) in half.embed_texts(&texts).expect("bf16").iter().zip(full.embed_texts(&texts).expect("f32")) {
         assert!(cosine(a, &b) > 0.999);
     }
-    assert_ne!(
-        half.fingerprint().expect("hash"),
-        full.fingerprint().expect("hash")
-    );
+    assert_ne!(half.fingerprint().expect("hash"), full.fingerprint().expect("hash"));
 }
 
 #[test]
@@ -131,18 +91,11 @@ fn the_embedded_model_finds_the_red_apple_in_both_languages() {
         .map(|entry| entry.expect("an entry").path())
         .collect();
     files.sort();
-    let pictures: Vec<Vec<f32>> = engine
-        .embed_files(&files)
-        .into_iter()
-        .map(|v| v.expect("a sample"))
-        .collect();
+    let pictures: Vec<Vec<f32>> =
+        engine.embed_files(&files).into_iter().map(|v| v.expect("a sample")).collect();
     for query in ["빨간 사과", "a red apple"] {
         let words = engine.embed_texts(&[query]).expect("words");
         let best = rank(&words[0], &pictures, 1)[0].index;
-        assert!(
-            files[best].ends_with("red-apple.png"),
-            "{query}: {}",
-            files[best].display()
-        );
+        assert!(files[best].ends_with("red-apple.png"), "{query}: {}", files[best].display());
     }
 }

@@ -21,10 +21,9 @@ pub fn run(arguments: &Classify) -> anyhow::Result<Outcome> {
     let abilities = engine.abilities();
     if !asked && !abilities.classify {
         let name = engine.name();
-        return Err(Usage(format!(
-            "`{name}` has no labels of its own: give --labels or --labels-file"
-        ))
-        .into());
+        return Err(
+            Usage(format!("`{name}` has no labels of its own: give --labels or --labels-file")).into()
+        );
     }
     if asked && !abilities.compare {
         let name = engine.name();
@@ -61,26 +60,13 @@ impl Answerer<'_> {
         asked: bool,
     ) -> anyhow::Result<Answerer<'a>> {
         if !asked {
-            return Ok(Answerer {
-                engine,
-                given: None,
-            });
+            return Ok(Answerer { engine, given: None });
         }
         let plain = ["{}".to_owned()];
-        let found = engine.embed_labels(
-            &labels,
-            if templates.is_empty() {
-                &plain
-            } else {
-                templates
-            },
-        )?;
+        let found = engine.embed_labels(&labels, if templates.is_empty() { &plain } else { templates })?;
         let borrowed: Vec<&str> = labels.iter().map(String::as_str).collect();
         inputs::warn_of_long_texts(&borrowed, &found.truncated);
-        Ok(Answerer {
-            engine,
-            given: Some((labels, found.vectors)),
-        })
+        Ok(Answerer { engine, given: Some((labels, found.vectors)) })
     }
 
     fn answer(&self, files: &[PathBuf]) -> anyhow::Result<Vec<Result<Vec<Label>, dari::Error>>> {
@@ -92,10 +78,7 @@ impl Answerer<'_> {
         for picture in self.engine.embed_files(files) {
             answers.push(picture.and_then(|picture| {
                 let logits = self.engine.logits(&[picture], vectors)?;
-                Ok(dari::sorted_labels(
-                    labels,
-                    matching.probabilities(&logits[0]),
-                ))
+                Ok(dari::sorted_labels(labels, matching.probabilities(&logits[0])))
             }));
         }
         Ok(answers)

@@ -17,9 +17,7 @@ pub fn run(arguments: &Doctor) -> anyhow::Result<Outcome> {
     let level = Level::detected().name();
     let threads = rayon::current_num_threads();
     let devices = dari::devices();
-    let data = index::data_folder()
-        .map(|path| path.display().to_string())
-        .map_err(|error| error.to_string());
+    let data = index::data_folder().map(|path| path.display().to_string()).map_err(|error| error.to_string());
     let cache = hub::Options::from_env();
     let embedded = Engine::open(EMBEDDED, &Options::default())
         .map(|engine| engine.abilities())
@@ -27,10 +25,8 @@ pub fn run(arguments: &Doctor) -> anyhow::Result<Outcome> {
     let fetched: Vec<String> = hub::cached().into_iter().map(|model| model.id).collect();
     let sound = data.is_ok() && embedded.is_ok();
     if arguments.json {
-        let problems: Vec<&String> = [data.as_ref().err(), embedded.as_ref().err()]
-            .into_iter()
-            .flatten()
-            .collect();
+        let problems: Vec<&String> =
+            [data.as_ref().err(), embedded.as_ref().err()].into_iter().flatten().collect();
         screen::json(&json!({
             "version": version, "simd": level, "threads": threads, "devices": devices,
             "data": data.as_ref().ok(), "hub_cache": cache.cache.display().to_string(), "offline": cache.offline,
@@ -39,44 +35,20 @@ pub fn run(arguments: &Doctor) -> anyhow::Result<Outcome> {
         }))?;
         return Ok(Outcome::of(usize::from(!sound)));
     }
-    let row =
-        |name: String, value: &str| screen::print(&format!("{} {value}", screen::fit(&name, 18)));
+    let row = |name: String, value: &str| screen::print(&format!("{} {value}", screen::fit(&name, 18)));
     row(say!("version", "버전"), version)?;
-    row(
-        say!("processor", "프로세서"),
-        &format!("{} {level}", std::env::consts::ARCH),
-    )?;
+    row(say!("processor", "프로세서"), &format!("{} {level}", std::env::consts::ARCH))?;
     row(say!("threads", "스레드"), &threads.to_string())?;
     row(say!("devices", "장치"), &devices.join(", "))?;
-    row(
-        say!("search index", "검색 색인"),
-        data.as_deref().unwrap_or_else(|error| error),
-    )?;
-    row(
-        say!("hub cache", "허브 캐시"),
-        &cache.cache.display().to_string(),
-    )?;
-    row(
-        say!("offline", "오프라인"),
-        if cache.offline {
-            "HF_HUB_OFFLINE=1"
-        } else {
-            "-"
-        },
-    )?;
+    row(say!("search index", "검색 색인"), data.as_deref().unwrap_or_else(|error| error))?;
+    row(say!("hub cache", "허브 캐시"), &cache.cache.display().to_string())?;
+    row(say!("offline", "오프라인"), if cache.offline { "HF_HUB_OFFLINE=1" } else { "-" })?;
     row(
         say!("fetched", "받아 둔 모델"),
-        &if fetched.is_empty() {
-            "-".to_owned()
-        } else {
-            fetched.join(", ")
-        },
+        &if fetched.is_empty() { "-".to_owned() } else { fetched.join(", ") },
     )?;
     let mini = match &embedded {
-        Ok(_) => say!(
-            "embed, compare, classify by labels, search",
-            "임베딩, 비교, 라벨 분류, 검색"
-        ),
+        Ok(_) => say!("embed, compare, classify by labels, search", "임베딩, 비교, 라벨 분류, 검색"),
         Err(error) => error.clone(),
     };
     row("mini".to_owned(), &mini)?;

@@ -25,9 +25,7 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
         texts.extend(inputs::lines(file)?);
     }
     if arguments.images.is_empty() && texts.is_empty() {
-        return Err(
-            Usage("nothing to embed: give --images, --texts or --texts-file".into()).into(),
-        );
+        return Err(Usage("nothing to embed: give --images, --texts or --texts-file".into()).into());
     }
     let format = match &arguments.output {
         Some(path) => Format::of(path)?,
@@ -47,11 +45,7 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
             if let Err(message) = &vector {
                 bar.suspend(|| screen::error(message));
             }
-            rows.push(Row {
-                input: file.display().to_string(),
-                kind: "picture",
-                vector,
-            });
+            rows.push(Row { input: file.display().to_string(), kind: "picture", vector });
         }
         bar.inc(batch.len() as u64);
     }
@@ -64,19 +58,14 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
         };
         inputs::warn_of_long_texts(&borrowed, &found.truncated);
         for (text, vector) in texts.iter().zip(found.vectors) {
-            rows.push(Row {
-                input: text.clone(),
-                kind: "text",
-                vector: Ok(vector),
-            });
+            rows.push(Row { input: text.clone(), kind: "text", vector: Ok(vector) });
         }
     }
     let failures = rows.iter().filter(|row| row.vector.is_err()).count();
     match &arguments.output {
         None => write_lines(&mut std::io::stdout().lock(), &rows)?,
         Some(path) => {
-            write_file(path, format, &rows, engine.dim())
-                .with_context(|| path.display().to_string())?;
+            write_file(path, format, &rows, engine.dim()).with_context(|| path.display().to_string())?;
             if arguments.json {
                 screen::json(
                     &json!({"output": path.display().to_string(), "rows": rows.len(), "dim": engine.dim(), "failed": failures}),
@@ -120,9 +109,7 @@ fn write_file(path: &Path, format: Format, rows: &[Row], dim: usize) -> std::io:
             Format::Npy => write_npy(&mut out, rows, dim)?,
             Format::JsonLines => write_lines(&mut out, rows)?,
         }
-        out.into_inner()
-            .map_err(|error| error.into_error())?
-            .sync_all()
+        out.into_inner().map_err(|error| error.into_error())?.sync_all()
     });
     match written {
         Ok(()) => std::fs::rename(partial, path),
@@ -136,10 +123,7 @@ fn write_file(path: &Path, format: Format, rows: &[Row], dim: usize) -> std::io:
 
 /// NumPy's format 1.0: magic, a padded Python dictionary, then little-endian values.
 fn write_npy(out: &mut impl Write, rows: &[Row], dim: usize) -> std::io::Result<()> {
-    let shape = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {dim}), }}",
-        rows.len()
-    );
+    let shape = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {dim}), }}", rows.len());
     let padded = (10 + shape.len() + 1).next_multiple_of(64) - 10;
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(padded as u16).to_le_bytes())?;

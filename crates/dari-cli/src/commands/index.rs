@@ -17,35 +17,18 @@ use crate::{inputs, screen};
 pub fn run(arguments: &Index) -> anyhow::Result<Outcome> {
     let engine = inputs::open(&arguments.model)?;
     let mut store = open(&engine)?;
-    let report = update(
-        &mut store,
-        &engine,
-        &arguments.folder,
-        arguments.model.batch.into(),
-    )?;
+    let report = update(&mut store, &engine, &arguments.folder, arguments.model.batch.into())?;
     if arguments.json {
         screen::json(&describe(&report))?;
     } else {
-        let Report {
-            seen,
-            embedded,
-            unchanged,
-            moved,
-            copied,
-            removed,
-            ..
-        } = &report;
+        let Report { seen, embedded, unchanged, moved, copied, removed, .. } = &report;
         let folder = report.folder.display();
         screen::print(&say!(
             "{folder}: {seen} pictures, {embedded} embedded, {unchanged} unchanged, {moved} moved, {copied} copied, {removed} gone",
             "{folder}: 그림 {seen}장, 새로 임베딩 {embedded}, 그대로 {unchanged}, 옮겨짐 {moved}, 복사됨 {copied}, 사라짐 {removed}"
         ))?;
     }
-    Ok(if report.stopped {
-        Outcome::SomeFailed
-    } else {
-        Outcome::of(report.failed.len())
-    })
+    Ok(if report.stopped { Outcome::SomeFailed } else { Outcome::of(report.failed.len()) })
 }
 
 /// The index as this model sees it.
@@ -54,12 +37,7 @@ pub fn open(engine: &Engine) -> anyhow::Result<Store> {
 }
 
 /// Brings the index up to date with a folder; names what failed.
-pub fn update(
-    store: &mut Store,
-    engine: &Engine,
-    folder: &Path,
-    batch: usize,
-) -> anyhow::Result<Report> {
+pub fn update(store: &mut Store, engine: &Engine, folder: &Path, batch: usize) -> anyhow::Result<Report> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // Set once in a process; a second handler would be refused, and the first still serves.
@@ -88,11 +66,7 @@ pub fn update(
     }
     for (path, message) in &report.failed {
         let path = path.display().to_string();
-        screen::error(&if message.contains(&path) {
-            message.clone()
-        } else {
-            format!("{path}: {message}")
-        });
+        screen::error(&if message.contains(&path) { message.clone() } else { format!("{path}: {message}") });
     }
     if report.seen == 0 {
         let folder = report.folder.display();

@@ -29,9 +29,7 @@ fn list(as_json: bool) -> anyhow::Result<()> {
             )?;
         }
         for named in SHORT_NAMES {
-            screen::json(
-                &json!({"name": named.name, "where": "hub", "id": named.id, "what": named.what}),
-            )?;
+            screen::json(&json!({"name": named.name, "where": "hub", "id": named.id, "what": named.what}))?;
         }
         return Ok(());
     }
@@ -42,24 +40,14 @@ fn list(as_json: bool) -> anyhow::Result<()> {
     ))?;
     screen::print(&say!("Fetched:", "받아 둔 것:"))?;
     for model in &cached {
-        screen::print(&format!(
-            "  {}  {:.1} MB",
-            model.id,
-            model.bytes as f64 / 1e6
-        ))?;
+        screen::print(&format!("  {}  {:.1} MB", model.id, model.bytes as f64 / 1e6))?;
     }
     if cached.is_empty() {
         screen::print(&say!("  none", "  없음"))?;
     }
-    screen::print(&say!(
-        "Short names of public checkpoints:",
-        "공개 체크포인트의 짧은 이름:"
-    ))?;
+    screen::print(&say!("Short names of public checkpoints:", "공개 체크포인트의 짧은 이름:"))?;
     for named in SHORT_NAMES {
-        screen::print(&format!(
-            "  {:<18} {:<42} {}",
-            named.name, named.id, named.what
-        ))?;
+        screen::print(&format!("  {:<18} {:<42} {}", named.name, named.id, named.what))?;
     }
     Ok(())
 }
@@ -77,12 +65,7 @@ fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
     let place = folder.label();
     let engine = Engine::from_folder(model, folder, &Options::default())?;
     let loaded = engine.loaded();
-    let weights: usize = loaded
-        .weights
-        .tensors()
-        .iter()
-        .map(|(_, tensor)| tensor.elem_count())
-        .sum();
+    let weights: usize = loaded.weights.tensors().iter().map(|(_, tensor)| tensor.elem_count()).sum();
     let picture = loaded.processor.image().ok().map(|image| image.size());
     let tokens = loaded.processor.text().ok().map(|text| text.context());
     let abilities = serde_json::to_value(engine.abilities())?;
@@ -94,15 +77,11 @@ fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
         }))?;
         return Ok(());
     }
-    let row =
-        |name: String, value: String| screen::print(&format!("{} {value}", screen::fit(&name, 16)));
+    let row = |name: String, value: String| screen::print(&format!("{} {value}", screen::fit(&name, 16)));
     row(say!("model", "모델"), model.to_owned())?;
     row(say!("place", "위치"), place)?;
     row(say!("kind", "종류"), loaded.model.kind().to_owned())?;
-    row(
-        say!("weights", "가중치"),
-        format!("{:.2} M", weights as f64 / 1e6),
-    )?;
+    row(say!("weights", "가중치"), format!("{:.2} M", weights as f64 / 1e6))?;
     row(say!("vector", "벡터"), engine.dim().to_string())?;
     if let Some((height, width)) = picture {
         row(say!("picture", "그림"), format!("{width} x {height}"))?;
@@ -111,11 +90,9 @@ fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
         row(say!("tokens", "토큰"), tokens.to_string())?;
     }
     let can: Vec<&str> = match &abilities {
-        Value::Object(map) => map
-            .iter()
-            .filter(|(_, can)| **can == Value::Bool(true))
-            .map(|(name, _)| name.as_str())
-            .collect(),
+        Value::Object(map) => {
+            map.iter().filter(|(_, can)| **can == Value::Bool(true)).map(|(name, _)| name.as_str()).collect()
+        }
         _ => Vec::new(),
     };
     row(say!("can", "할 수 있는 일"), can.join(", "))?;

@@ -18,26 +18,16 @@ const THUMBNAIL: u32 = 480;
 
 /// Runs the command.
 pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
-    if arguments
-        .query
-        .as_ref()
-        .is_some_and(|query| query.trim().is_empty())
-    {
-        return Err(
-            Usage("QUERY is empty: say what to look for, in Korean or English".into()).into(),
-        );
+    if arguments.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
+        return Err(Usage("QUERY is empty: say what to look for, in Korean or English".into()).into());
     }
     let engine = inputs::open(&arguments.model)?;
-    engine
-        .matching()
-        .map_err(|error| Usage(error.to_string()))?;
+    engine.matching().map_err(|error| Usage(error.to_string()))?;
     let query = query(&engine, arguments)?;
     let mut store = index::open(&engine)?;
     let mut failures = 0;
     if let Some(folder) = &arguments.folder {
-        failures = index::update(&mut store, &engine, folder, arguments.model.batch.into())?
-            .failed
-            .len();
+        failures = index::update(&mut store, &engine, folder, arguments.model.batch.into())?.failed.len();
     } else if store.count(None)? == 0 {
         let name = engine.name();
         anyhow::bail!(say!(
@@ -93,12 +83,7 @@ fn write_page(page: &std::path::Path, arguments: &Search, hits: &[Hit]) -> std::
         .iter()
         .map(|hit| {
             let picture = dari::data::image::open(&hit.path, &Limits::default()).ok()?;
-            heat::thumbnail(
-                &picture,
-                THUMBNAIL.min(picture.width().max(picture.height())),
-            )?
-            .to_png()
-            .ok()
+            heat::thumbnail(&picture, THUMBNAIL.min(picture.width().max(picture.height())))?.to_png().ok()
         })
         .collect();
     let items: Vec<GalleryItem> = hits
@@ -110,14 +95,7 @@ fn write_page(page: &std::path::Path, arguments: &Search, hits: &[Hit]) -> std::
             thumbnail: thumbnail.as_deref(),
         })
         .collect();
-    let picture = arguments
-        .image
-        .as_ref()
-        .map(|image| image.display().to_string());
-    let title = [arguments.query.clone(), picture]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" + ");
+    let picture = arguments.image.as_ref().map(|image| image.display().to_string());
+    let title = [arguments.query.clone(), picture].into_iter().flatten().collect::<Vec<_>>().join(" + ");
     gallery::write(page, &title, language().code(), &items)
 }

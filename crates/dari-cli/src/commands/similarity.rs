@@ -34,20 +34,11 @@ pub fn run(arguments: &Similarity) -> anyhow::Result<Outcome> {
     }
     let cosine: Vec<Vec<f32>> = pictures
         .iter()
-        .map(|picture| {
-            words
-                .vectors
-                .iter()
-                .map(|text| dari::cosine(picture, text))
-                .collect()
-        })
+        .map(|picture| words.vectors.iter().map(|text| dari::cosine(picture, text)).collect())
         .collect();
     if arguments.json {
         let logits = engine.logits(&pictures, &words.vectors)?;
-        let probability: Vec<Vec<f32>> = logits
-            .iter()
-            .map(|row| matching.probabilities(row))
-            .collect();
+        let probability: Vec<Vec<f32>> = logits.iter().map(|row| matching.probabilities(row)).collect();
         screen::json(
             &json!({"pictures": names, "texts": texts, "cosine": cosine, "probability": probability}),
         )?;
@@ -58,15 +49,10 @@ pub fn run(arguments: &Similarity) -> anyhow::Result<Outcome> {
         let thumbnails: Vec<_> = shown
             .iter()
             .map(|file| {
-                heat::thumbnail(
-                    &dari::data::image::open(file, &Limits::default()).ok()?,
-                    heat::THUMBNAIL,
-                )
+                heat::thumbnail(&dari::data::image::open(file, &Limits::default()).ok()?, heat::THUMBNAIL)
             })
             .collect();
-        heat::draw(&cosine, &thumbnails)?
-            .write_png(path)
-            .with_context(|| path.display().to_string())?;
+        heat::draw(&cosine, &thumbnails)?.write_png(path).with_context(|| path.display().to_string())?;
     }
     Ok(Outcome::of(failures))
 }

@@ -17,11 +17,10 @@ const NAMED: u64 = 10;
 
 /// Runs the command.
 pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
-    let recipe =
-        Recipe::read(&arguments.recipe, &arguments.settings).map_err(|error| match error {
-            dari_train::Error::Recipe { .. } => anyhow::Error::new(Usage(error.to_string())),
-            other => other.into(),
-        })?;
+    let recipe = Recipe::read(&arguments.recipe, &arguments.settings).map_err(|error| match error {
+        dari_train::Error::Recipe { .. } => anyhow::Error::new(Usage(error.to_string())),
+        other => other.into(),
+    })?;
     let device = dari::device(&arguments.device).map_err(|error| Usage(error.to_string()))?;
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
@@ -36,12 +35,9 @@ pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
     };
     let open = |model: &str| {
         let mut bar = screen::Fetching::default();
-        dari::open_folder(model, &mut |file, done, total| bar.show(file, done, total)).map_err(
-            |error| dari_train::Error::Recipe {
-                origin: "model.from".into(),
-                problem: error.to_string(),
-            },
-        )
+        dari::open_folder(model, &mut |file, done, total| bar.show(file, done, total)).map_err(|error| {
+            dari_train::Error::Recipe { origin: "model.from".into(), problem: error.to_string() }
+        })
     };
     let ended = train(&recipe, arguments.resume, &device, &open, &mut watcher);
     watcher.bar.finish_and_clear();
@@ -86,19 +82,14 @@ impl Observer for Watcher {
 
     fn stepped(&mut self, report: &StepReport) {
         // A running mean: one batch's loss jumps.
-        let smooth = self
-            .smooth
-            .map_or(report.loss, |old| 0.95 * old + 0.05 * report.loss);
+        let smooth = self.smooth.map_or(report.loss, |old| 0.95 * old + 0.05 * report.loss);
         self.smooth = Some(smooth);
         if self.bar.position() == 0 {
             self.bar.set_position(report.step - 1);
             self.bar.reset_eta();
         }
         self.bar.set_position(report.step);
-        self.bar.set_message(format!(
-            "loss {smooth:.3}  {:.0} pairs/s",
-            report.pairs_per_second
-        ));
+        self.bar.set_message(format!("loss {smooth:.3}  {:.0} pairs/s", report.pairs_per_second));
         if self.json {
             let line = serde_json::to_value(report).unwrap_or_default();
             if let Err(error) = screen::json(&line) {
@@ -109,8 +100,7 @@ impl Observer for Watcher {
     }
 
     fn saved(&mut self, folder: &Path) {
-        self.bar
-            .suspend(|| screen::note(&folder.display().to_string()));
+        self.bar.suspend(|| screen::note(&folder.display().to_string()));
     }
 
     fn skipped(&mut self, message: &str) {

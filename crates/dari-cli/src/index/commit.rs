@@ -48,11 +48,7 @@ impl Store {
         let view = self.database.write()?;
         let mut rebuilt = None;
         if let Some(model) = view.model(&self.fingerprint, self.dim)? {
-            let identity = vectors::Identity {
-                dim: self.dim,
-                model: digest,
-                nonce: model.nonce,
-            };
+            let identity = vectors::Identity { dim: self.dim, model: digest, nonce: model.nonce };
             match VectorFile::open(&path, &identity, true) {
                 Ok(file) => {
                     self.vectors = Some(file);
@@ -63,11 +59,7 @@ impl Store {
             }
         }
         let nonce = new_nonce(&path);
-        let identity = vectors::Identity {
-            dim: self.dim,
-            model: digest,
-            nonce,
-        };
+        let identity = vectors::Identity { dim: self.dim, model: digest, nonce };
         // The file first: should this end here, the next update finds the wrong nonce and begins anew.
         self.vectors = Some(VectorFile::create(&path, identity)?);
         let model = view.put_model(&self.fingerprint, self.dim, nonce)?;
@@ -123,10 +115,9 @@ impl Store {
                 }
             }
             let state = match (&entry.outcome, vector) {
-                (Outcome::Failed(error), _) => State::Failed {
-                    error: error.clone(),
-                    program: PROGRAM.to_owned(),
-                },
+                (Outcome::Failed(error), _) => {
+                    State::Failed { error: error.clone(), program: PROGRAM.to_owned() }
+                }
                 (Outcome::Outdated, _) => State::Lost,
                 (_, Some((slot, sum))) => State::Embedded { slot, sum },
                 (_, None) => {
@@ -141,12 +132,7 @@ impl Store {
             self.fault.at(Step::VectorsFlushed, &path)?;
         }
         for (candidate, hash, state) in rows {
-            let known = Known {
-                stamp: candidate.stamp,
-                seen: candidate.seen,
-                hash,
-                state,
-            };
+            let known = Known { stamp: candidate.stamp, seen: candidate.seen, hash, state };
             view.put_picture(model, &candidate.key, &known)?;
         }
         self.fault.at(Step::RowsWritten, &path)?;
@@ -160,10 +146,7 @@ impl Store {
 fn new_nonce(path: &Path) -> [u8; 16] {
     let text = format!("{} {} {}", walk::now(), std::process::id(), path.display());
     let mut nonce = [0; 16];
-    for (to, from) in nonce
-        .iter_mut()
-        .zip(blake3::hash(text.as_bytes()).as_bytes())
-    {
+    for (to, from) in nonce.iter_mut().zip(blake3::hash(text.as_bytes()).as_bytes()) {
         *to = *from;
     }
     nonce

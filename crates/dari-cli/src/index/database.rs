@@ -71,13 +71,8 @@ impl Database {
         let connection = Connection::open(path).map_err(fail)?;
         connection.busy_timeout(PATIENCE).map_err(fail)?;
         // EXTRA: a commit outlasts a power cut, before its freed slots are written over.
-        connection
-            .execute_batch("PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF;")
-            .map_err(fail)?;
-        let mut database = Database {
-            path: path.to_path_buf(),
-            connection,
-        };
+        connection.execute_batch("PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF;").map_err(fail)?;
+        let mut database = Database { path: path.to_path_buf(), connection };
         if database.is_empty()? {
             let write = database.write()?;
             // Another process may have made the tables just now.
@@ -91,19 +86,12 @@ impl Database {
         }
         let application = database.pragma("application_id")?;
         let format = database.pragma("user_version")?;
-        let foreign = |found: String| Error::Database {
-            path: path.to_path_buf(),
-            found,
-        };
+        let foreign = |found: String| Error::Database { path: path.to_path_buf(), found };
         if application != APPLICATION {
             return Err(foreign("it belongs to another program".to_owned()));
         }
         if format > FORMAT {
-            return Err(Error::Newer {
-                path: path.to_path_buf(),
-                found: format,
-                expected: FORMAT,
-            });
+            return Err(Error::Newer { path: path.to_path_buf(), found: format, expected: FORMAT });
         }
         if format < FORMAT {
             return Err(foreign(format!("format {format}, expected {FORMAT}")));
@@ -116,9 +104,7 @@ impl Database {
     }
 
     fn pragma(&self, name: &str) -> Result<i64, Error> {
-        self.connection
-            .pragma_query_value(None, name, |row| row.get(0))
-            .map_err(|source| self.fail(&source))
+        self.connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|source| self.fail(&source))
     }
 
     fn is_empty(&self) -> Result<bool, Error> {
@@ -134,10 +120,7 @@ impl Database {
     /// # Errors
     /// What SQLite answers.
     pub fn read(&self) -> Result<View<'_>, Error> {
-        let transaction = self
-            .connection
-            .unchecked_transaction()
-            .map_err(|source| self.fail(&source))?;
+        let transaction = self.connection.unchecked_transaction().map_err(|source| self.fail(&source))?;
         Ok(View::new(&self.path, transaction))
     }
 
@@ -157,8 +140,6 @@ impl Database {
     #[cfg(test)]
     pub fn forbid_growth(&self) {
         let pages = self.pragma("page_count").unwrap();
-        self.connection
-            .pragma_update(None, "max_page_count", pages)
-            .unwrap();
+        self.connection.pragma_update(None, "max_page_count", pages).unwrap();
     }
 }

@@ -102,14 +102,10 @@ impl Error {
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Error {
         let path = path.to_path_buf();
         match source.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Error::Full { path },
-            _ => Error::Io {
-                action,
-                path,
-                source,
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Error::Full { path }
+            }
+            _ => Error::Io { action, path, source },
         }
     }
 
@@ -128,15 +124,8 @@ impl Error {
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::OutOfMemory
                 | ErrorCode::NoLargeFileSupport,
-            ) => Error::Io {
-                action: "use",
-                path,
-                source: io::Error::other(source.to_string()),
-            },
-            _ => Error::Database {
-                path,
-                found: source.to_string(),
-            },
+            ) => Error::Io { action: "use", path, source: io::Error::other(source.to_string()) },
+            _ => Error::Database { path, found: source.to_string() },
         }
     }
 }

@@ -45,10 +45,7 @@ pub struct Pictures {
 /// Finds the pictures below a folder by the index's own rules.
 pub fn pictures_in(folder: &Path) -> Pictures {
     let walk = walk::find(folder, &mut |_| {}, &AtomicBool::new(false));
-    Pictures {
-        pictures: walk.pictures.iter().map(walk::Candidate::path).collect(),
-        problems: walk.failed,
-    }
+    Pictures { pictures: walk.pictures.iter().map(walk::Candidate::path).collect(), problems: walk.failed }
 }
 
 /// A picture found by a search.
@@ -126,14 +123,13 @@ impl Store {
     /// [`Error::Database`] for a damaged or foreign database, [`Error::Newer`] for a later format,
     /// else what the system answers.
     pub fn open_at(folder: &Path, model_fingerprint: &str, dim: usize) -> Result<Store, Error> {
-        let folder = &std::path::absolute(folder)
-            .map_err(|source| Error::io("open the folder", folder, source))?;
+        let folder =
+            &std::path::absolute(folder).map_err(|source| Error::io("open the folder", folder, source))?;
         let width = u32::try_from(dim)
             .ok()
             .filter(|dim| (1..=1 << 20).contains(dim))
             .ok_or(Error::Width { found: dim })?;
-        make_private_folder(folder)
-            .map_err(|source| Error::io("make the folder", folder, source))?;
+        make_private_folder(folder).map_err(|source| Error::io("make the folder", folder, source))?;
         Ok(Store {
             database: Database::open(&folder.join(DATABASE))?,
             folder: folder.clone(),
@@ -165,19 +161,13 @@ impl Store {
     /// # Errors
     /// [`Error::Query`] for a query of another width, without direction or not finite,
     /// [`Error::Vectors`] where the vectors are damaged, else what the system answers.
-    pub fn search(
-        &self,
-        query: &[f32],
-        folder: Option<&Path>,
-        k: usize,
-    ) -> Result<Vec<Hit>, Error> {
+    pub fn search(&self, query: &[f32], folder: Option<&Path>, k: usize) -> Result<Vec<Hit>, Error> {
         let expected = self.dim as usize;
         let wrong = |found: String| Error::Query { found, expected };
         if query.len() != expected {
             return Err(wrong(format!("has {} numbers", query.len())));
         }
-        let query =
-            normalise(query).ok_or_else(|| wrong("is zero or holds what is no number".into()))?;
+        let query = normalise(query).ok_or_else(|| wrong("is zero or holds what is no number".into()))?;
         // Held to the end, so that no slot gets another picture's vector meanwhile.
         let view = self.database.read()?;
         let Some(model) = view.model(&self.fingerprint, self.dim)? else {
@@ -190,10 +180,7 @@ impl Store {
         let path = self.vectors_path();
         let vectors = VectorFile::open(&path, &self.identity(model), false)?.map()?;
         if last >= vectors.slots() {
-            let found = format!(
-                "it has {} vectors, the database names vector {last}",
-                vectors.slots()
-            );
+            let found = format!("it has {} vectors, the database names vector {last}", vectors.slots());
             return Err(Error::Vectors { path, found });
         }
         let mut hits = Vec::new();
@@ -204,10 +191,7 @@ impl Store {
                 let found = format!("the check sum of vector {slot} is wrong");
                 return Err(Error::Vectors { path, found });
             }
-            hits.push(Hit {
-                path: walk::path_of(listing.key(found.row)),
-                score: found.score,
-            });
+            hits.push(Hit { path: walk::path_of(listing.key(found.row)), score: found.score });
         }
         Ok(hits)
     }
@@ -224,11 +208,7 @@ impl Store {
     }
 
     fn identity(&self, model: Model) -> Identity {
-        Identity {
-            dim: self.dim,
-            model: *self.digest().as_bytes(),
-            nonce: model.nonce,
-        }
+        Identity { dim: self.dim, model: *self.digest().as_bytes(), nonce: model.nonce }
     }
 }
 
@@ -241,10 +221,8 @@ fn range(folder: Option<&Path>) -> Result<Option<KeyRange>, Error> {
     let full = std::fs::canonicalize(folder)
         .or_else(|_| std::path::absolute(folder))
         .map_err(|source| Error::io("open the folder", folder, source))?;
-    let range = walk::range_below(&full).ok_or_else(|| Error::Folder {
-        path: full,
-        found: "its name is not Unicode".to_owned(),
-    })?;
+    let range = walk::range_below(&full)
+        .ok_or_else(|| Error::Folder { path: full, found: "its name is not Unicode".to_owned() })?;
     Ok(Some(range))
 }
 
@@ -252,12 +230,8 @@ fn range(folder: Option<&Path>) -> Result<Option<KeyRange>, Error> {
 fn normalise(vector: &[f32]) -> Option<Vec<f32>> {
     let square: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let length = square.sqrt();
-    (length.is_finite() && length > 0.0).then(|| {
-        vector
-            .iter()
-            .map(|&x| (f64::from(x) / length) as f32)
-            .collect()
-    })
+    (length.is_finite() && length > 0.0)
+        .then(|| vector.iter().map(|&x| (f64::from(x) / length) as f32).collect())
 }
 
 /// Makes a folder that only its owner may look into: the index names private files.
@@ -289,9 +263,7 @@ fn data_folder_from(
     }
     let home = home.filter(|home| !home.as_os_str().is_empty());
     let base = if cfg!(windows) {
-        set("LOCALAPPDATA")
-            .map(PathBuf::from)
-            .or_else(|| home.map(|home| home.join("AppData").join("Local")))
+        set("LOCALAPPDATA").map(PathBuf::from).or_else(|| home.map(|home| home.join("AppData").join("Local")))
     } else if cfg!(target_os = "macos") {
         home.map(|home| home.join("Library").join("Application Support"))
     } else {
@@ -301,6 +273,5 @@ fn data_folder_from(
             .filter(|folder| folder.is_absolute())
             .or_else(|| home.map(|home| home.join(".local").join("share")))
     };
-    base.map(|base| base.join("dari"))
-        .ok_or(Error::NoDataFolder)
+    base.map(|base| base.join("dari")).ok_or(Error::NoDataFolder)
 }

@@ -27,11 +27,7 @@ impl Eq for Found {}
 impl Ord for Found {
     /// Better first: the higher score, at equal scores the earlier row. Scores are never NaN here.
     fn cmp(&self, other: &Found) -> Ordering {
-        other
-            .score
-            .partial_cmp(&self.score)
-            .unwrap_or(Ordering::Equal)
-            .then(self.row.cmp(&other.row))
+        other.score.partial_cmp(&self.score).unwrap_or(Ordering::Equal).then(self.row.cmp(&other.row))
     }
 }
 
@@ -88,18 +84,14 @@ pub(super) fn best(vectors: &[u8], slots: &[usize], query: &[f32], k: usize) -> 
             // The heap's greatest element is the worst kept so far.
             let mut kept: BinaryHeap<Found> = BinaryHeap::with_capacity(k.min(slots.len()) + 1);
             for (offset, &slot) in slots.iter().enumerate() {
-                let vector = slot
-                    .checked_mul(stride)
-                    .and_then(|start| vectors.get(start..start.checked_add(stride)?));
+                let vector =
+                    slot.checked_mul(stride).and_then(|start| vectors.get(start..start.checked_add(stride)?));
                 let Some(vector) = vector else { continue };
                 let score = dot(vector, query);
                 if score.is_nan() {
                     continue;
                 }
-                let found = Found {
-                    row: first + offset,
-                    score,
-                };
+                let found = Found { row: first + offset, score };
                 if kept.len() < k {
                     kept.push(found);
                 } else if let Some(mut worst) = kept.peek_mut()
@@ -140,13 +132,7 @@ mod tests {
 
     #[test]
     fn finds_what_brute_force_in_f64_finds() {
-        for (count, dim, k) in [
-            (1, 1, 1),
-            (37, 3, 5),
-            (9000, 20, 10),
-            (5000, 64, 7),
-            (300, 257, 300),
-        ] {
+        for (count, dim, k) in [(1, 1, 1), (37, 3, 5), (9000, 20, 10), (5000, 64, 7), (300, 257, 300)] {
             let table = numbers(count as u64, count * dim);
             let query = numbers(99, dim);
             let slots: Vec<usize> = (0..count).rev().collect();
@@ -158,11 +144,8 @@ mod tests {
                     .map(|(&a, &b)| f64::from(a) * f64::from(b))
                     .sum()
             };
-            let mut expected: Vec<(usize, f64)> = slots
-                .iter()
-                .enumerate()
-                .map(|(row, &slot)| (row, exact(slot)))
-                .collect();
+            let mut expected: Vec<(usize, f64)> =
+                slots.iter().enumerate().map(|(row, &slot)| (row, exact(slot))).collect();
             expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             assert_eq!(found.len(), k);
             for (found, expected) in found.iter().zip(&expected) {
@@ -176,30 +159,19 @@ mod tests {
     #[test]
     fn ties_go_to_the_earlier_row_across_chunks() {
         let table = bytes(&[1.0, 0.0, 0.5, 0.0]);
-        let slots = vec![1; CHUNK * 2]
-            .into_iter()
-            .chain([0, 0, 0])
-            .collect::<Vec<_>>();
-        let rows: Vec<usize> = best(&table, &slots, &[1.0, 0.0], 5)
-            .iter()
-            .map(|found| found.row)
-            .collect();
+        let slots = vec![1; CHUNK * 2].into_iter().chain([0, 0, 0]).collect::<Vec<_>>();
+        let rows: Vec<usize> = best(&table, &slots, &[1.0, 0.0], 5).iter().map(|found| found.row).collect();
         assert_eq!(rows, [CHUNK * 2, CHUNK * 2 + 1, CHUNK * 2 + 2, 0, 1]);
         let signs = bytes(&[0.0, -0.0]);
-        let rows: Vec<usize> = best(&signs, &[1, 0], &[1.0], 2)
-            .iter()
-            .map(|found| found.row)
-            .collect();
+        let rows: Vec<usize> = best(&signs, &[1, 0], &[1.0], 2).iter().map(|found| found.row).collect();
         assert_eq!(rows, [0, 1], "-0 and 0 are the same score");
     }
 
     #[test]
     fn leaves_out_what_is_no_number_and_what_is_not_there() {
         let table = bytes(&[f32::NAN, 0.25, f32::INFINITY, -1.0]);
-        let rows: Vec<usize> = best(&table, &[0, 1, 2, 3, 4, usize::MAX], &[1.0], 10)
-            .iter()
-            .map(|found| found.row)
-            .collect();
+        let rows: Vec<usize> =
+            best(&table, &[0, 1, 2, 3, 4, usize::MAX], &[1.0], 10).iter().map(|found| found.row).collect();
         assert_eq!(rows, [2, 1, 3]);
         assert!(best(&table, &[0, 1], &[1.0], 0).is_empty());
         assert!(best(&table, &[], &[1.0], 3).is_empty());

@@ -58,14 +58,10 @@ impl Store {
         progress: &mut dyn FnMut(Progress),
         stop: &AtomicBool,
     ) -> Result<Report, Error> {
-        let unusable = |found: String| Error::Folder {
-            path: folder.to_path_buf(),
-            found,
-        };
+        let unusable = |found: String| Error::Folder { path: folder.to_path_buf(), found };
         let root = std::fs::canonicalize(folder).map_err(|error| unusable(error.to_string()))?;
         std::fs::read_dir(&root).map_err(|error| unusable(error.to_string()))?;
-        let range = walk::range_below(&root)
-            .ok_or_else(|| unusable("its name is not Unicode".to_owned()))?;
+        let range = walk::range_below(&root).ok_or_else(|| unusable("its name is not Unicode".to_owned()))?;
         let look = &mut |found| progress(Progress::Looking { found });
         let walk = walk::find(&root, look, stop);
         if !root.is_dir() {
@@ -213,10 +209,8 @@ impl Update<'_> {
                 continue;
             }
             let chunk: Vec<Candidate> = rest.by_ref().take(batch.min(ROWS)).collect();
-            let hashes: Vec<io::Result<Option<Hash>>> = chunk
-                .par_iter()
-                .map(|picture| walk::hash(&picture.path(), stop))
-                .collect();
+            let hashes: Vec<io::Result<Option<Hash>>> =
+                chunk.par_iter().map(|picture| walk::hash(&picture.path(), stop)).collect();
             for (picture, hash) in chunk.into_iter().zip(hashes) {
                 self.meet(picture, hash)?;
             }
@@ -254,9 +248,7 @@ impl Update<'_> {
                     self.enter(picture, hash, Outcome::Same);
                     return Ok(());
                 }
-                State::Failed { error, program }
-                    if known.stamp == picture.stamp && program == PROGRAM =>
-                {
+                State::Failed { error, program } if known.stamp == picture.stamp && program == PROGRAM => {
                     let outcome = Outcome::Failed(error.clone());
                     self.enter(picture, hash, outcome);
                     return Ok(());
@@ -271,38 +263,23 @@ impl Update<'_> {
         }
         let vector = self.store.database.read()?.vector(self.model, &hash)?;
         let stands = match (vector, &self.store.vectors) {
-            (Some((slot, sum)), Some(file)) => {
-                file.read(slot)?.is_some_and(|b| vectors::sum(&b) == sum)
-            }
+            (Some((slot, sum)), Some(file)) => file.read(slot)?.is_some_and(|b| vectors::sum(&b) == sum),
             _ => false,
         };
         if stands {
             self.enter(picture, hash, Outcome::Known);
         } else {
-            self.groups.push_back(Group {
-                hash,
-                members: vec![(picture, damaged)],
-            });
+            self.groups.push_back(Group { hash, members: vec![(picture, damaged)] });
         }
         Ok(())
     }
 
     fn enter(&mut self, candidate: Candidate, hash: Hash, outcome: Outcome) {
-        self.entries.push(Entry {
-            candidate,
-            hash,
-            outcome,
-            damaged: false,
-        });
+        self.entries.push(Entry { candidate, hash, outcome, damaged: false });
     }
 
     /// Embeds the first `batch` groups that wait.
-    fn embed(
-        &mut self,
-        embed: &mut Embed<'_>,
-        batch: usize,
-        stop: &AtomicBool,
-    ) -> Result<(), Error> {
+    fn embed(&mut self, embed: &mut Embed<'_>, batch: usize, stop: &AtomicBool) -> Result<(), Error> {
         let count = batch.min(self.groups.len());
         let groups: Vec<Group> = self.groups.drain(..count).collect();
         let paths: Vec<PathBuf> = groups
@@ -340,11 +317,7 @@ impl Update<'_> {
         };
         if vector.len() != self.store.dim as usize {
             return Err(Error::Embedding {
-                found: format!(
-                    "a vector of {} numbers where the index has {}",
-                    vector.len(),
-                    self.store.dim
-                ),
+                found: format!("a vector of {} numbers where the index has {}", vector.len(), self.store.dim),
                 expected: size,
             });
         }
@@ -364,12 +337,7 @@ impl Update<'_> {
         let mut first = true;
         while let Some((candidate, damaged)) = members.next() {
             if self.stayed(&candidate) {
-                self.entries.push(Entry {
-                    candidate,
-                    hash,
-                    outcome: outcome.clone(),
-                    damaged,
-                });
+                self.entries.push(Entry { candidate, hash, outcome: outcome.clone(), damaged });
             } else if first {
                 // What was embedded may be another content than the one that the others have.
                 let members: Vec<_> = members.collect();
@@ -408,17 +376,10 @@ impl Update<'_> {
             return Ok(());
         }
         let entries = mem::take(&mut self.entries);
-        let lost: HashSet<usize> = self
-            .store
-            .commit(self.model, &entries)?
-            .into_iter()
-            .collect();
+        let lost: HashSet<usize> = self.store.commit(self.model, &entries)?.into_iter().collect();
         for (index, entry) in entries.into_iter().enumerate() {
             if lost.contains(&index) {
-                self.groups.push_back(Group {
-                    hash: entry.hash,
-                    members: vec![(entry.candidate, false)],
-                });
+                self.groups.push_back(Group { hash: entry.hash, members: vec![(entry.candidate, false)] });
                 continue;
             }
             self.count(entry);

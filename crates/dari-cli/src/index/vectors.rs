@@ -30,13 +30,8 @@ pub(super) struct Identity {
 impl Identity {
     fn header(&self) -> [u8; HEADER] {
         let mut header = [0; HEADER];
-        let parts: [&[u8]; 5] = [
-            &MAGIC,
-            &VERSION.to_le_bytes(),
-            &self.dim.to_le_bytes(),
-            &self.model,
-            &self.nonce,
-        ];
+        let parts: [&[u8]; 5] =
+            [&MAGIC, &VERSION.to_le_bytes(), &self.dim.to_le_bytes(), &self.model, &self.nonce];
         for (to, from) in header.iter_mut().zip(parts.into_iter().flatten()) {
             *to = *from;
         }
@@ -67,12 +62,8 @@ impl VectorFile {
         name.push(".new");
         let new = PathBuf::from(name);
         let make = || -> io::Result<File> {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(&new)?;
+            let mut file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new)?;
             file.write_all(&identity.header())?;
             file.sync_all()?;
             std::fs::rename(&new, path)?;
@@ -84,11 +75,7 @@ impl VectorFile {
             Ok(file)
         };
         match make() {
-            Ok(file) => Ok(VectorFile {
-                path: path.to_path_buf(),
-                file,
-                identity,
-            }),
+            Ok(file) => Ok(VectorFile { path: path.to_path_buf(), file, identity }),
             Err(source) => {
                 // Only tidies up; the first error is the one to tell.
                 let _ = std::fs::remove_file(&new);
@@ -102,10 +89,7 @@ impl VectorFile {
     /// # Errors
     /// [`Error::Vectors`] for a missing, foreign or damaged file, else what the system answers.
     pub fn open(path: &Path, identity: &Identity, write: bool) -> Result<VectorFile, Error> {
-        let damaged = |found: String| Error::Vectors {
-            path: path.to_path_buf(),
-            found,
-        };
+        let damaged = |found: String| Error::Vectors { path: path.to_path_buf(), found };
         let mut file = match OpenOptions::new().read(true).write(write).open(path) {
             Ok(file) => file,
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
@@ -113,9 +97,7 @@ impl VectorFile {
             }
             Err(source) => return Err(Error::io("open", path, source)),
         };
-        let kind = file
-            .metadata()
-            .map_err(|source| Error::io("open", path, source))?;
+        let kind = file.metadata().map_err(|source| Error::io("open", path, source))?;
         if !kind.is_file() {
             return Err(damaged("it is not a regular file".to_owned()));
         }
@@ -123,10 +105,7 @@ impl VectorFile {
         match file.read_exact(&mut header) {
             Ok(()) => {}
             Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(damaged(format!(
-                    "{} bytes, its header alone has {HEADER}",
-                    kind.len()
-                )));
+                return Err(damaged(format!("{} bytes, its header alone has {HEADER}", kind.len())));
             }
             Err(source) => return Err(Error::io("read", path, source)),
         }
@@ -137,21 +116,14 @@ impl VectorFile {
             (8..12, "its format version is not the one of this dari"),
             (12..16, "its vectors have another width"),
             (16..48, "it belongs to another model"),
-            (
-                48..64,
-                "it is not the copy that the database was written with",
-            ),
+            (48..64, "it is not the copy that the database was written with"),
         ];
         for (range, found) in parts {
             if header.get(range.clone()) != expected.get(range) {
                 return Err(damaged(found.to_owned()));
             }
         }
-        Ok(VectorFile {
-            path: path.to_path_buf(),
-            file,
-            identity: identity.clone(),
-        })
+        Ok(VectorFile { path: path.to_path_buf(), file, identity: identity.clone() })
     }
 
     /// Whether this is the file that `identity` describes.
@@ -160,9 +132,7 @@ impl VectorFile {
     }
 
     fn offset(&self, slot: usize) -> Option<u64> {
-        let start = slot
-            .checked_mul(self.identity.stride())?
-            .checked_add(HEADER)?;
+        let start = slot.checked_mul(self.identity.stride())?.checked_add(HEADER)?;
         u64::try_from(start).ok()
     }
 
@@ -188,9 +158,7 @@ impl VectorFile {
     /// # Errors
     /// What the system answers; a full disk is [`Error::Full`].
     pub fn flush(&self) -> Result<(), Error> {
-        self.file
-            .sync_data()
-            .map_err(|source| Error::io("write", &self.path, source))
+        self.file.sync_data().map_err(|source| Error::io("write", &self.path, source))
     }
 
     /// The bytes of one slot, or nothing where the file ends before it.
@@ -203,9 +171,7 @@ impl VectorFile {
         };
         let mut bytes = vec![0; self.identity.stride()];
         let mut file = &self.file;
-        let read = file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| file.read_exact(&mut bytes));
+        let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes));
         match read {
             Ok(()) => Ok(Some(bytes)),
             Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -221,10 +187,7 @@ impl VectorFile {
         let fail = |source| Error::io("map", &self.path, source);
         let length = self.file.metadata().map_err(fail)?.len();
         let stride = self.identity.stride().max(1);
-        let slots = usize::try_from(length)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(HEADER)
-            / stride;
+        let slots = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(HEADER) / stride;
         // Cannot overflow: it is at most the file's length.
         let bytes = HEADER + slots * stride;
         if (bytes as u64) > length {
@@ -279,11 +242,7 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity {
-            dim: 3,
-            model: [7; 32],
-            nonce: [9; 16],
-        }
+        Identity { dim: 3, model: [7; 32], nonce: [9; 16] }
     }
 
     #[test]
@@ -323,13 +282,9 @@ mod tests {
         let good = identity().header();
         assert!(found(b"").contains("0 bytes"));
         assert!(found(&good[..63]).contains("63 bytes"));
-        for (at, expected) in [
-            (0, "not a dari vector file"),
-            (8, "version"),
-            (12, "width"),
-            (20, "model"),
-            (63, "copy"),
-        ] {
+        for (at, expected) in
+            [(0, "not a dari vector file"), (8, "version"), (12, "width"), (20, "model"), (63, "copy")]
+        {
             let mut bad = good;
             bad[at] ^= 1;
             assert!(found(&bad).contains(expected), "byte {at}");

@@ -72,9 +72,7 @@ pub(super) struct Listing {
 impl Listing {
     /// The path of a row.
     pub fn key(&self, row: usize) -> &[u8] {
-        let start = row
-            .checked_sub(1)
-            .map_or(0, |before| self.ends.get(before).copied().unwrap_or(0));
+        let start = row.checked_sub(1).map_or(0, |before| self.ends.get(before).copied().unwrap_or(0));
         let end = self.ends.get(row).copied().unwrap_or(start);
         self.keys.get(start..end).unwrap_or_default()
     }
@@ -98,9 +96,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// What SQLite answers.
     pub fn batch(&self, sql: &str) -> Result<(), Error> {
-        self.transaction
-            .execute_batch(sql)
-            .map_err(|source| self.fail(&source))
+        self.transaction.execute_batch(sql).map_err(|source| self.fail(&source))
     }
 
     fn fail(&self, source: &rusqlite::Error) -> Error {
@@ -108,10 +104,7 @@ impl<'a> View<'a> {
     }
 
     fn damaged(&self, found: &str) -> Error {
-        Error::Database {
-            path: self.path.to_path_buf(),
-            found: found.to_owned(),
-        }
+        Error::Database { path: self.path.to_path_buf(), found: found.to_owned() }
     }
 
     /// Runs one statement that gives no rows back.
@@ -152,12 +145,7 @@ impl<'a> View<'a> {
         self.one(
             "SELECT id, nonce FROM models WHERE fingerprint = ?1 AND dim = ?2",
             params![fingerprint, dim],
-            |row| {
-                Ok(Model {
-                    id: row.get(0)?,
-                    nonce: row.get(1)?,
-                })
-            },
+            |row| Ok(Model { id: row.get(0)?, nonce: row.get(1)? }),
         )
     }
 
@@ -192,20 +180,12 @@ impl<'a> View<'a> {
             let vector: Option<Hash> = row.get(8)?;
             let sum: Option<i64> = row.get(9)?;
             let state = match (slot.map(usize::try_from), sum, error) {
-                (Some(Ok(slot)), Some(sum), None) if vector == Some(hash) => {
-                    State::Embedded { slot, sum }
-                }
-                (None, None, Some(error)) => State::Failed {
-                    error,
-                    program: program.unwrap_or_default(),
-                },
+                (Some(Ok(slot)), Some(sum), None) if vector == Some(hash) => State::Embedded { slot, sum },
+                (None, None, Some(error)) => State::Failed { error, program: program.unwrap_or_default() },
                 _ => State::Lost,
             };
             let known = Known {
-                stamp: Stamp {
-                    size: row.get(1)?,
-                    mtime: row.get(2)?,
-                },
+                stamp: Stamp { size: row.get(1)?, mtime: row.get(2)? },
                 seen: row.get(3)?,
                 hash,
                 state,
@@ -257,9 +237,7 @@ impl<'a> View<'a> {
             }
             Ok(Some(listing))
         };
-        query()
-            .map_err(|source| self.fail(&source))?
-            .ok_or_else(|| self.damaged("a slot below zero"))
+        query().map_err(|source| self.fail(&source))?.ok_or_else(|| self.damaged("a slot below zero"))
     }
 
     /// The number of pictures that [`View::list`] lists.
@@ -331,21 +309,14 @@ impl<'a> View<'a> {
                 )?
                 .map_or(Some(0), |last| last.checked_add(1)),
         };
-        slot.and_then(|slot| usize::try_from(slot).ok())
-            .ok_or_else(|| self.damaged("a slot out of range"))
+        slot.and_then(|slot| usize::try_from(slot).ok()).ok_or_else(|| self.damaged("a slot out of range"))
     }
 
     /// Gives a slot to a content.
     ///
     /// # Errors
     /// What SQLite answers.
-    pub fn put_vector(
-        &self,
-        model: Model,
-        slot: usize,
-        hash: &Hash,
-        sum: i64,
-    ) -> Result<(), Error> {
+    pub fn put_vector(&self, model: Model, slot: usize, hash: &Hash, sum: i64) -> Result<(), Error> {
         self.run(
             "INSERT INTO vectors (model, slot, hash, sum) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (model, slot) DO UPDATE SET hash = excluded.hash, sum = excluded.sum",
@@ -369,9 +340,7 @@ impl<'a> View<'a> {
             "INSERT OR REPLACE INTO pictures
              (model, path, size, mtime, seen, hash, slot, error, program)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            params![
-                model.id, key, size, mtime, known.seen, known.hash, slot, error, program
-            ],
+            params![model.id, key, size, mtime, known.seen, known.hash, slot, error, program],
         )?;
         Ok(())
     }
@@ -381,10 +350,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// What SQLite answers.
     pub fn remove(&self, model: Model, key: &[u8]) -> Result<(), Error> {
-        self.run(
-            "DELETE FROM pictures WHERE model = ?1 AND path = ?2",
-            params![model.id, key],
-        )?;
+        self.run("DELETE FROM pictures WHERE model = ?1 AND path = ?2", params![model.id, key])?;
         Ok(())
     }
 
@@ -420,8 +386,6 @@ impl<'a> View<'a> {
     /// What SQLite answers; then nothing of it was written.
     pub fn commit(self) -> Result<(), Error> {
         let path = self.path;
-        self.transaction
-            .commit()
-            .map_err(|source| Error::sqlite(path, &source))
+        self.transaction.commit().map_err(|source| Error::sqlite(path, &source))
     }
 }

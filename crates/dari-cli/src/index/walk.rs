@@ -10,9 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use walkdir::{DirEntry, WalkDir};
 
 /// Endings of the names of pictures, without regard to case.
-const EXTENSIONS: [&str; 10] = [
-    "jpg", "jpeg", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff",
-];
+const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff"];
 /// A file changed this shortly before it was looked at (ns) may change again without a new time:
 /// the coarsest common file system counts in steps of two seconds.
 const COARSE: i64 = 2_000_000_000;
@@ -53,9 +51,7 @@ impl Stamp {
 fn nanoseconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => {
-            i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |before| -before)
-        }
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |before| -before),
     }
 }
 
@@ -142,11 +138,7 @@ fn is_picture(name: &OsStr) -> bool {
     Path::new(name)
         .extension()
         .and_then(OsStr::to_str)
-        .is_some_and(|extension| {
-            EXTENSIONS
-                .iter()
-                .any(|known| extension.eq_ignore_ascii_case(known))
-        })
+        .is_some_and(|extension| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
 /// Finds all pictures below `root`.
@@ -156,9 +148,8 @@ fn is_picture(name: &OsStr) -> bool {
 /// tree that was asked for.
 pub(super) fn find(root: &Path, found: &mut dyn FnMut(usize), stop: &AtomicBool) -> Walk {
     let mut walk = Walk::default();
-    let shown = |entry: &DirEntry| {
-        entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
-    };
+    let shown =
+        |entry: &DirEntry| entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".");
     for entry in WalkDir::new(root).into_iter().filter_entry(shown) {
         if stop.load(Ordering::Relaxed) {
             walk.stopped = true;
@@ -172,12 +163,8 @@ pub(super) fn find(root: &Path, found: &mut dyn FnMut(usize), stop: &AtomicBool)
             Ok(_) => {}
             Err(error) => {
                 let path = error.path().unwrap_or(root).to_path_buf();
-                let reason = error
-                    .io_error()
-                    .map_or_else(|| error.to_string(), ToString::to_string);
-                let gone = error
-                    .io_error()
-                    .is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+                let reason = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
+                let gone = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
                 if !gone {
                     walk.unknown.extend(key_of(&path));
                     walk.failed.push((path, reason));
@@ -198,21 +185,16 @@ fn look(path: &Path, link: bool, walk: &mut Walk) {
         return;
     };
     match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => walk.pictures.push(Candidate {
-            key,
-            stamp: Stamp::of(&metadata),
-            seen,
-        }),
+        Ok(metadata) if metadata.is_file() => {
+            walk.pictures.push(Candidate { key, stamp: Stamp::of(&metadata), seen })
+        }
         // A link to a folder, whatever it is called, is no picture.
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => walk
-            .failed
-            .push((path.to_path_buf(), "it is not a regular file".to_owned())),
+        Ok(_) => walk.failed.push((path.to_path_buf(), "it is not a regular file".to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Without a link the file vanished just now, which needs no word.
             if link {
-                walk.failed
-                    .push((path.to_path_buf(), "the link leads to nothing".to_owned()));
+                walk.failed.push((path.to_path_buf(), "the link leads to nothing".to_owned()));
             }
         }
         Err(error) => {
@@ -351,10 +333,7 @@ mod tests {
         assert!(!stamp.is_proof(COARSE));
         assert!(stamp.is_proof(COARSE + 1));
         assert!(stamp.is_proof(-COARSE - 1), "a clock that runs behind");
-        let late = Stamp {
-            size: 1,
-            mtime: i64::MAX,
-        };
+        let late = Stamp { size: 1, mtime: i64::MAX };
         assert!(late.is_proof(0));
         assert_eq!(nanoseconds(UNIX_EPOCH + Duration::from_nanos(5)), 5);
         assert_eq!(nanoseconds(UNIX_EPOCH - Duration::from_nanos(5)), -5);

@@ -16,11 +16,7 @@ fn colour(share: f32) -> [u8; 3] {
         [94.0, 201.0, 98.0],
         [253.0, 231.0, 37.0],
     ];
-    let share = if share.is_nan() {
-        0.0
-    } else {
-        share.clamp(0.0, 1.0)
-    };
+    let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
     let place = share * (STOPS.len() - 1) as f32;
     let low = (place as usize).min(STOPS.len() - 2);
     let part = place - low as f32;
@@ -30,32 +26,19 @@ fn colour(share: f32) -> [u8; 3] {
 /// Where a value lies between the least and the most of a matrix.
 fn shares(matrix: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let values = || matrix.iter().flatten().copied().filter(|v| v.is_finite());
-    let (low, high) = (
-        values().fold(f32::INFINITY, f32::min),
-        values().fold(f32::NEG_INFINITY, f32::max),
-    );
+    let (low, high) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
     let span = (high - low).max(1e-6);
-    matrix
-        .iter()
-        .map(|row| row.iter().map(|v| (v - low) / span).collect())
-        .collect()
+    matrix.iter().map(|row| row.iter().map(|v| (v - low) / span).collect()).collect()
 }
 
 /// Prints a matrix, a row a picture, coloured where stdout is a terminal.
 pub fn show(matrix: &[Vec<f32>], rows: &[String], columns: &[String]) -> std::io::Result<()> {
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let wide = rows
-        .iter()
-        .map(|row| super::columns(row))
-        .max()
-        .unwrap_or(0)
-        .clamp(8, 32);
+    let wide = rows.iter().map(|row| super::columns(row)).max().unwrap_or(0).clamp(8, 32);
     for (number, text) in columns.iter().enumerate() {
         print(&format!("{} {:>3}  {text}", " ".repeat(wide), number + 1))?;
     }
-    let heads: String = (1..=columns.len())
-        .map(|number| format!("{number:>7}"))
-        .collect();
+    let heads: String = (1..=columns.len()).map(|number| format!("{number:>7}")).collect();
     print(&format!("{} {heads}", " ".repeat(wide)))?;
     let shares = shares(matrix);
     for ((row, share), name) in matrix.iter().zip(&shares).zip(rows) {
@@ -92,18 +75,10 @@ pub fn draw(
     let columns = matrix.first().map_or(0, Vec::len);
     let width = 2 * MARGIN + (columns + 1) * (CELL + GAP);
     let height = 2 * MARGIN + HEAD + matrix.len() * (CELL + GAP);
-    let mut canvas = Canvas {
-        width,
-        rgb: vec![255; width * height * 3],
-    };
+    let mut canvas = Canvas { width, rgb: vec![255; width * height * 3] };
     for column in 0..columns {
         let x = MARGIN + (column + 1) * (CELL + GAP);
-        canvas.write(
-            &(column + 1).to_string(),
-            x + CELL / 2,
-            MARGIN + HEAD / 2,
-            [40; 3],
-        );
+        canvas.write(&(column + 1).to_string(), x + CELL / 2, MARGIN + HEAD / 2, [40; 3]);
     }
     for (row, (values, shares)) in matrix.iter().zip(shares(matrix)).enumerate() {
         let y = MARGIN + HEAD + row * (CELL + GAP);
@@ -148,18 +123,11 @@ impl Canvas {
 
     /// Puts a picture of at most a cell's size in the middle of the cell at (`x`, `y`).
     fn paste(&mut self, picture: &Picture, x: usize, y: usize) {
-        let (width, height) = (
-            (picture.width() as usize).min(CELL),
-            (picture.height() as usize).min(CELL),
-        );
+        let (width, height) = ((picture.width() as usize).min(CELL), (picture.height() as usize).min(CELL));
         let (x, y) = (x + (CELL - width) / 2, y + (CELL - height) / 2);
-        let rows = picture
-            .rgb()
-            .chunks_exact(picture.width() as usize * 3)
-            .take(height);
+        let rows = picture.rgb().chunks_exact(picture.width() as usize * 3).take(height);
         for (row, pixels) in rows.enumerate() {
-            self.rgb[((y + row) * self.width + x) * 3..][..width * 3]
-                .copy_from_slice(&pixels[..width * 3]);
+            self.rgb[((y + row) * self.width + x) * 3..][..width * 3].copy_from_slice(&pixels[..width * 3]);
         }
     }
 
@@ -205,12 +173,9 @@ mod tests {
 
     #[test]
     fn draws_cells_in_the_colours_of_their_values() {
-        let picture =
-            draw(&[vec![0.0, 1.0], vec![0.5, f32::NAN]], &[None, None]).expect("a picture");
+        let picture = draw(&[vec![0.0, 1.0], vec![0.5, f32::NAN]], &[None, None]).expect("a picture");
         assert_eq!(picture.width() as usize, 2 * MARGIN + 3 * (CELL + GAP));
-        let at = |x: usize, y: usize| {
-            picture.rgb()[(y * picture.width() as usize + x) * 3..][..3].to_vec()
-        };
+        let at = |x: usize, y: usize| picture.rgb()[(y * picture.width() as usize + x) * 3..][..3].to_vec();
         let x = MARGIN + CELL + GAP;
         assert_eq!(at(x, MARGIN + HEAD), colour(0.0));
         assert_eq!(at(x + CELL + GAP, MARGIN + HEAD), colour(1.0));

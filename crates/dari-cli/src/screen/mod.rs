@@ -10,20 +10,12 @@ use crate::language::language;
 
 /// An error's one line on stderr.
 pub fn error(message: &str) {
-    line(&format!(
-        "dari: {}: {}",
-        language().pick("error", "오류"),
-        one_line(message)
-    ));
+    line(&format!("dari: {}: {}", language().pick("error", "오류"), one_line(message)));
 }
 
 /// A warning's one line on stderr.
 pub fn warn(message: &str) {
-    line(&format!(
-        "dari: {}: {}",
-        language().pick("warning", "주의"),
-        one_line(message)
-    ));
+    line(&format!("dari: {}: {}", language().pick("warning", "주의"), one_line(message)));
 }
 
 /// A note's one line on stderr, on a terminal only.
@@ -40,15 +32,9 @@ fn line(message: &str) {
 
 /// A message on one line, with nothing in it that could move a terminal's cursor.
 fn one_line(message: &str) -> String {
-    let lines = message
-        .split(['\n', '\r'])
-        .map(str::trim)
-        .filter(|part| !part.is_empty());
+    let lines = message.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
     let joined = lines.collect::<Vec<_>>().join(" ");
-    joined
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    joined.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Writes a line to stdout.
@@ -81,10 +67,7 @@ impl Fetching {
     /// Shows how far a file is.
     pub fn show(&mut self, file: &str, done: u64, total: u64) {
         if self.bar.as_ref().is_none_or(|(name, _)| name != file) {
-            self.bar = Some((
-                file.to_owned(),
-                bar(total, "bytes").with_message(file.to_owned()),
-            ));
+            self.bar = Some((file.to_owned(), bar(total, "bytes").with_message(file.to_owned())));
         }
         if let Some((_, bar)) = &self.bar {
             bar.set_length(total);
@@ -106,13 +89,7 @@ pub fn fit(text: &str, width: usize) -> String {
     let whole = columns(text) <= width;
     for c in text.chars() {
         let next = columns(c.encode_utf8(&mut [0; 4]));
-        if used + next
-            > if whole {
-                width
-            } else {
-                width.saturating_sub(1)
-            }
-        {
+        if used + next > if whole { width } else { width.saturating_sub(1) } {
             break;
         }
         fitted.push(c);

@@ -31,10 +31,7 @@ pub(super) fn add(captions: &mut Vec<Caption>, text: &str, language: Option<&str
     let text = text.trim();
     if !text.is_empty() {
         let language = language.map(str::to_owned);
-        captions.push(Caption {
-            text: text.to_owned(),
-            language,
-        });
+        captions.push(Caption { text: text.to_owned(), language });
     }
 }
 
@@ -57,9 +54,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, String> {
 /// The captions of a JSON record: under `caption`, `captions` or `text`, with or without a
 /// language in the name, a string, a list of strings, or either by language.
 pub(super) fn from_json(record: &Value) -> Result<Vec<Caption>, String> {
-    let object = record
-        .as_object()
-        .ok_or("no JSON object; expected {\"image\": ..., \"caption\": ...}")?;
+    let object = record.as_object().ok_or("no JSON object; expected {\"image\": ..., \"caption\": ...}")?;
     let mut captions = Vec::new();
     let mut named = false;
     for (name, value) in object {
@@ -98,9 +93,9 @@ fn add_json(
             }
             other => Err(format!("{name:?} has {}; expected strings", kind(other))),
         }),
-        Value::Object(languages) if by_language => languages
-            .iter()
-            .try_for_each(|(code, value)| add_json(captions, name, value, Some(code), false)),
+        Value::Object(languages) if by_language => {
+            languages.iter().try_for_each(|(code, value)| add_json(captions, name, value, Some(code), false))
+        }
         other => Err(format!(
             "{name:?} is {}; expected a string, a list of strings, or either by language",
             kind(other)

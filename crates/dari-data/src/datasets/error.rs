@@ -82,10 +82,6 @@ impl Error {
     }
 
     pub(super) fn record(file: &Path, record: impl ToString, problem: impl ToString) -> Error {
-        Error::Record {
-            file: file.to_owned(),
-            record: record.to_string(),
-            problem: problem.to_string(),
-        }
+        Error::Record { file: file.to_owned(), record: record.to_string(), problem: problem.to_string() }
     }
 }

@@ -13,9 +13,7 @@ use super::pairs::{Pair, Pairs, check_usable};
 use super::read_at_most;
 use crate::image::{self, Limits};
 
-const PICTURES: [&str; 9] = [
-    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jpe",
-];
+const PICTURES: [&str; 9] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jpe"];
 
 struct Sidecar {
     file: PathBuf,
@@ -49,20 +47,13 @@ impl PictureFolder {
                 Err(error) if error.path().is_some_and(Path::is_symlink) => continue,
                 Err(error) => {
                     let file = error.path().unwrap_or(root).to_owned();
-                    return Err(Error::Io {
-                        file,
-                        source: error.into(),
-                    });
+                    return Err(Error::Io { file, source: error.into() });
                 }
             };
             if !entry.file_type().is_file() {
                 continue;
             }
-            let extension = entry
-                .path()
-                .extension()
-                .and_then(|e| e.to_str())
-                .map(str::to_ascii_lowercase);
+            let extension = entry.path().extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
             match extension.as_deref() {
                 Some("txt") => texts.push(entry.into_path()),
                 Some(other) if PICTURES.contains(&other) => pictures.push(entry.into_path()),
@@ -83,30 +74,15 @@ impl PictureFolder {
             // Two pictures of one stem share their captions.
             let sidecars = files
                 .iter()
-                .map(|s| Sidecar {
-                    file: s.file.clone(),
-                    language: s.language.clone(),
-                })
+                .map(|s| Sidecar { file: s.file.clone(), language: s.language.clone() })
                 .collect();
-            let key = stem
-                .strip_prefix(root)
-                .unwrap_or(&stem)
-                .to_string_lossy()
-                .into_owned();
+            let key = stem.strip_prefix(root).unwrap_or(&stem).to_string_lossy().into_owned();
             let key = key.replace(std::path::MAIN_SEPARATOR, "/");
-            entries.push(Entry {
-                key,
-                picture,
-                sidecars,
-            });
+            entries.push(Entry { key, picture, sidecars });
         }
         let without_captions = found - entries.len();
-        let folder = PictureFolder {
-            root: root.to_owned(),
-            entries,
-            without_captions,
-            limits: limits.clone(),
-        };
+        let folder =
+            PictureFolder { root: root.to_owned(), entries, without_captions, limits: limits.clone() };
         let sought = format!(
             "{found} pictures, none with a text file of its name; expected a.txt or a.ko.txt beside a.jpg"
         );
@@ -116,30 +92,21 @@ impl PictureFolder {
 
 /// Which texts belong to which picture's path without extension.
 fn assign(pictures: &[PathBuf], texts: Vec<PathBuf>) -> BTreeMap<PathBuf, Vec<Sidecar>> {
-    let stems: HashSet<PathBuf> = pictures
-        .iter()
-        .map(|picture| picture.with_extension(""))
-        .collect();
+    let stems: HashSet<PathBuf> = pictures.iter().map(|picture| picture.with_extension("")).collect();
     let mut sidecars: BTreeMap<PathBuf, Vec<Sidecar>> = BTreeMap::new();
     for file in texts {
         let stem = file.with_extension("");
         let (stem, language) = if stems.contains(&stem) {
             (stem, None)
         } else {
-            let code = stem
-                .extension()
-                .and_then(|code| code.to_str())
-                .and_then(language);
+            let code = stem.extension().and_then(|code| code.to_str()).and_then(language);
             let base: OsString = stem.with_extension("").into();
             match code {
                 Some(code) if stems.contains(Path::new(&base)) => (base.into(), Some(code)),
                 _ => continue,
             }
         };
-        sidecars
-            .entry(stem)
-            .or_default()
-            .push(Sidecar { file, language });
+        sidecars.entry(stem).or_default().push(Sidecar { file, language });
     }
     sidecars
 }
@@ -150,39 +117,23 @@ impl Pairs for PictureFolder {
     }
 
     fn get(&self, index: usize) -> Result<Pair, Error> {
-        let entry = self.entries.get(index).ok_or(Error::Index {
-            index,
-            length: self.entries.len(),
-        })?;
+        let entry = self.entries.get(index).ok_or(Error::Index { index, length: self.entries.len() })?;
         let mut captions = Vec::new();
         for sidecar in &entry.sidecars {
             let bytes = read_at_most(&sidecar.file, TEXT_LIMIT)?;
-            let text = decode(&bytes)
-                .map_err(|problem| Error::record(&sidecar.file, "captions", problem))?;
+            let text = decode(&bytes).map_err(|problem| Error::record(&sidecar.file, "captions", problem))?;
             add_lines(&mut captions, text, sidecar.language.as_deref());
         }
         if captions.is_empty() {
-            let file = entry
-                .sidecars
-                .first()
-                .map_or(&entry.picture, |sidecar| &sidecar.file);
-            return Err(Error::record(
-                file,
-                "captions",
-                "empty; expected one caption a line",
-            ));
+            let file = entry.sidecars.first().map_or(&entry.picture, |sidecar| &sidecar.file);
+            return Err(Error::record(file, "captions", "empty; expected one caption a line"));
         }
-        let picture =
-            image::open(&entry.picture, &self.limits).map_err(|source| Error::Picture {
-                file: self.root.clone(),
-                record: format!("picture {:?}", entry.key),
-                source: Box::new(source),
-            })?;
-        Ok(Pair {
-            key: entry.key.clone(),
-            picture,
-            captions,
-        })
+        let picture = image::open(&entry.picture, &self.limits).map_err(|source| Error::Picture {
+            file: self.root.clone(),
+            record: format!("picture {:?}", entry.key),
+            source: Box::new(source),
+        })?;
+        Ok(Pair { key: entry.key.clone(), picture, captions })
     }
 
     fn describe(&self) -> String {
@@ -190,10 +141,6 @@ impl Pairs for PictureFolder {
             0 => String::new(),
             count => format!(", {count} more without captions"),
         };
-        format!(
-            "folder {}: {} pictures with captions{alone}",
-            self.root.display(),
-            self.entries.len()
-        )
+        format!("folder {}: {} pictures with captions{alone}", self.root.display(), self.entries.len())
     }
 }

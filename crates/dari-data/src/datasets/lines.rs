@@ -20,15 +20,8 @@ pub(super) struct JsonLines {
 impl JsonLines {
     pub fn open(path: &Path, limits: &Limits) -> Result<JsonLines, Error> {
         let records = RecordFile::index(path, None)?;
-        let lines = JsonLines {
-            records,
-            limits: limits.clone(),
-        };
-        check_usable(
-            lines,
-            path,
-            "the file is empty; expected one JSON object a line",
-        )
+        let lines = JsonLines { records, limits: limits.clone() };
+        check_usable(lines, path, "the file is empty; expected one JSON object a line")
     }
 }
 
@@ -48,22 +41,12 @@ impl Pairs for JsonLines {
             .iter()
             .find_map(|name| record.get(name))
             .and_then(Value::as_str)
-            .ok_or_else(|| {
-                refuse("no \"picture\" or \"image\"; expected the path of one".into())
-            })?;
+            .ok_or_else(|| refuse("no \"picture\" or \"image\"; expected the path of one".into()))?;
         let picture = self.records.picture(index, name, &self.limits)?;
-        Ok(Pair {
-            key: name.trim().to_owned(),
-            picture,
-            captions,
-        })
+        Ok(Pair { key: name.trim().to_owned(), picture, captions })
     }
 
     fn describe(&self) -> String {
-        format!(
-            "JSON Lines {}: {} records",
-            self.records.path().display(),
-            self.records.len()
-        )
+        format!("JSON Lines {}: {} records", self.records.path().display(), self.records.len())
     }
 }

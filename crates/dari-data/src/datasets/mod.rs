@@ -37,24 +37,16 @@ use crate::image::Limits;
 ///
 /// Nothing at the path, no known layout, a table without its columns, or not one usable pair.
 pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Pairs>, Error> {
-    let unknown = |problem: String| Error::Unknown {
-        path: path.to_owned(),
-        problem,
-    };
+    let unknown = |problem: String| Error::Unknown { path: path.to_owned(), problem };
     let about = match std::fs::metadata(path) {
         Ok(about) => about,
         Err(source) => {
-            let pattern = path
-                .to_str()
-                .map_or(Ok(None), webdataset::expand)
-                .map_err(unknown)?;
+            let pattern = path.to_str().map_or(Ok(None), webdataset::expand).map_err(unknown)?;
             let Some(names) = pattern else {
                 return Err(Error::io(path)(source));
             };
             let shards = names.into_iter().map(PathBuf::from).collect();
-            return Ok(Box::new(webdataset::WebDataset::open(
-                path, shards, limits,
-            )?));
+            return Ok(Box::new(webdataset::WebDataset::open(path, shards, limits)?));
         }
     };
     if about.is_dir() {
@@ -65,20 +57,14 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Pairs>, Error> {
             Box::new(webdataset::WebDataset::open(path, shards, limits)?)
         });
     }
-    let extension = path
-        .extension()
-        .map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("csv" | "tsv") => Ok(Box::new(table::Table::open(path, limits)?)),
         Some("jsonl" | "ndjson") => Ok(Box::new(lines::JsonLines::open(path, limits)?)),
-        Some("tar") => Ok(Box::new(webdataset::WebDataset::open(
-            path,
-            vec![path.to_owned()],
-            limits,
-        )?)),
-        Some("tgz" | "gz" | "zst" | "bz2" | "xz" | "zip") => Err(unknown(
-            "a compressed file, which cannot be read by number: unpack it first".into(),
-        )),
+        Some("tar") => Ok(Box::new(webdataset::WebDataset::open(path, vec![path.to_owned()], limits)?)),
+        Some("tgz" | "gz" | "zst" | "bz2" | "xz" | "zip") => {
+            Err(unknown("a compressed file, which cannot be read by number: unpack it first".into()))
+        }
         Some(other) => Err(unknown(format!("a file named .{other}"))),
         None => Err(unknown("a file whose name tells no format".into())),
     }
@@ -89,11 +75,7 @@ fn shards_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut shards = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
-            && path.is_file()
-        {
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar")) && path.is_file() {
             shards.push(path);
         }
     }
@@ -105,10 +87,7 @@ fn shards_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 fn read_at_most(file: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let opened = File::open(file).map_err(Error::io(file))?;
-    opened
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(file))?;
+    opened.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io(file))?;
     if bytes.len() as u64 > limit {
         let problem = format!("more than {limit} bytes; expected captions, one a line");
         return Err(Error::record(file, "captions", problem));

@@ -56,11 +56,7 @@ pub trait Pairs: Send + Sync {
 }
 
 /// Refuses a data set of which no pair can be read: the first that can is enough.
-pub(super) fn check_usable<P: Pairs>(
-    pairs: P,
-    path: &std::path::Path,
-    sought: &str,
-) -> Result<P, Error> {
+pub(super) fn check_usable<P: Pairs>(pairs: P, path: &std::path::Path, sought: &str) -> Result<P, Error> {
     let mut reason = None;
     for index in 0..pairs.len() {
         match pairs.get(index) {
@@ -72,8 +68,5 @@ pub(super) fn check_usable<P: Pairs>(
         Some(first) => format!("first of {} errors: {first}", pairs.len()),
         None => sought.to_owned(),
     };
-    Err(Error::NoPairs {
-        path: path.to_owned(),
-        reason,
-    })
+    Err(Error::NoPairs { path: path.to_owned(), reason })
 }

@@ -31,11 +31,7 @@ impl RecordFile {
         let file = File::open(path).map_err(Error::io(path))?;
         let mut reader = BufReader::with_capacity(1 << 16, file);
         let mut scanner = Scanner::new(delimiter);
-        if reader
-            .fill_buf()
-            .map_err(Error::io(path))?
-            .starts_with(b"\xef\xbb\xbf")
-        {
+        if reader.fill_buf().map_err(Error::io(path))?.starts_with(b"\xef\xbb\xbf") {
             reader.consume(3);
             scanner.skip(3);
         }
@@ -48,19 +44,14 @@ impl RecordFile {
             let read = bytes.len();
             reader.consume(read);
         }
-        Ok(RecordFile {
-            path: path.to_owned(),
-            places: scanner.finish(),
-        })
+        Ok(RecordFile { path: path.to_owned(), places: scanner.finish() })
     }
 
     /// The file's first line, or as much of it as a header may have.
     pub fn first_line(path: &Path) -> Result<Vec<u8>, Error> {
         let file = File::open(path).map_err(Error::io(path))?;
         let mut line = Vec::new();
-        BufReader::new(file.take(TEXT_LIMIT))
-            .read_until(b'\n', &mut line)
-            .map_err(Error::io(path))?;
+        BufReader::new(file.take(TEXT_LIMIT)).read_until(b'\n', &mut line).map_err(Error::io(path))?;
         Ok(line)
     }
 
@@ -81,9 +72,7 @@ impl RecordFile {
 
     /// `line 12`, for errors.
     pub fn name(&self, index: usize) -> String {
-        self.places
-            .get(index)
-            .map_or(String::new(), |place| format!("line {}", place.line))
+        self.places.get(index).map_or(String::new(), |place| format!("line {}", place.line))
     }
 
     pub fn error(&self, index: usize, problem: impl ToString) -> Error {
@@ -93,10 +82,7 @@ impl RecordFile {
     /// The record's bytes, with its line break.
     pub fn read(&self, index: usize) -> Result<Vec<u8>, Error> {
         let length = self.places.len();
-        let place = *self
-            .places
-            .get(index)
-            .ok_or(Error::Index { index, length })?;
+        let place = *self.places.get(index).ok_or(Error::Index { index, length })?;
         if place.length > TEXT_LIMIT {
             return Err(self.error(
                 index,
@@ -107,12 +93,9 @@ impl RecordFile {
             ));
         }
         let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        file.seek(SeekFrom::Start(place.start))
-            .map_err(Error::io(&self.path))?;
+        file.seek(SeekFrom::Start(place.start)).map_err(Error::io(&self.path))?;
         let mut bytes = Vec::new();
-        file.take(place.length)
-            .read_to_end(&mut bytes)
-            .map_err(Error::io(&self.path))?;
+        file.take(place.length).read_to_end(&mut bytes).map_err(Error::io(&self.path))?;
         if bytes.len() as u64 != place.length {
             return Err(self.error(index, "the file was cut while it was read; open it again"));
         }
@@ -218,11 +201,7 @@ impl Scanner {
     fn end(&mut self) {
         if !self.blank {
             let length = self.at - self.start;
-            self.places.push(Place {
-                start: self.start,
-                length,
-                line: self.start_line,
-            });
+            self.places.push(Place { start: self.start, length, line: self.start_line });
         }
         self.start = self.at;
         self.start_line = self.line;
@@ -258,26 +237,15 @@ mod tests {
     fn lines_of_a_table() {
         let expected = [("a,b\n".to_owned(), 1), ("c,d".to_owned(), 2)];
         assert_eq!(table("a,b\nc,d"), expected);
-        assert_eq!(
-            table("a\r\n\r\n  \nb\rc\n"),
-            [("a\r".into(), 1), ("b\r".into(), 4), ("c\n".into(), 5)]
-        );
+        assert_eq!(table("a\r\n\r\n  \nb\rc\n"), [("a\r".into(), 1), ("b\r".into(), 4), ("c\n".into(), 5)]);
         assert!(table("\n\r\n \n").is_empty());
     }
 
     #[test]
     fn line_breaks_in_quotes() {
         let text = "a,\"x\ny\"\nb,\"q\"\"\n\"\"\"\nc,d\"e\nf\n";
-        let expected = [
-            ("a,\"x\ny\"\n", 1),
-            ("b,\"q\"\"\n\"\"\"\n", 3),
-            ("c,d\"e\n", 5),
-            ("f\n", 6),
-        ];
-        let expected: Vec<(String, u64)> = expected
-            .iter()
-            .map(|(t, l)| ((*t).to_owned(), *l))
-            .collect();
+        let expected = [("a,\"x\ny\"\n", 1), ("b,\"q\"\"\n\"\"\"\n", 3), ("c,d\"e\n", 5), ("f\n", 6)];
+        let expected: Vec<(String, u64)> = expected.iter().map(|(t, l)| ((*t).to_owned(), *l)).collect();
         assert_eq!(table(text), expected);
         assert_eq!(table("a\n\"b\nc\n").len(), 2);
     }

@@ -23,13 +23,8 @@ impl Table {
     /// A `.tsv` is separated by tabs; a `.csv` by what its header is: commas, or else tabs
     /// (open_clip's default) or semicolons.
     pub fn open(path: &Path, limits: &Limits) -> Result<Table, Error> {
-        let is_tsv = path
-            .extension()
-            .is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
-        let refuse = |problem: String| Error::Header {
-            file: path.to_owned(),
-            problem,
-        };
+        let is_tsv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
+        let refuse = |problem: String| Error::Header { file: path.to_owned(), problem };
         let header = RecordFile::first_line(path)?;
         let delimiter = match &header {
             _ if is_tsv => b'\t',
@@ -49,9 +44,7 @@ impl Table {
             .iter()
             .map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase())
             .collect();
-        let picture = PICTURE
-            .iter()
-            .find_map(|wanted| names.iter().position(|name| name == wanted));
+        let picture = PICTURE.iter().find_map(|wanted| names.iter().position(|name| name == wanted));
         let captions: Vec<(usize, Option<String>)> = names
             .iter()
             .enumerate()
@@ -64,28 +57,17 @@ impl Table {
             )));
         };
         records.skip_first();
-        let table = Table {
-            records,
-            delimiter,
-            picture,
-            captions,
-            limits: limits.clone(),
-        };
+        let table = Table { records, delimiter, picture, captions, limits: limits.clone() };
         check_usable(table, path, "a header and no record")
     }
 }
 
 /// The fields of one record.
 fn fields(bytes: &[u8], delimiter: u8) -> Result<csv::ByteRecord, String> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(bytes);
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(bytes);
     let mut record = csv::ByteRecord::new();
-    reader
-        .read_byte_record(&mut record)
-        .map_err(|error| error.to_string())?;
+    reader.read_byte_record(&mut record).map_err(|error| error.to_string())?;
     Ok(record)
 }
 
@@ -100,12 +82,7 @@ impl Pairs for Table {
         let record = fields(&bytes, self.delimiter).map_err(refuse)?;
         let field = |at: usize| {
             let found = record.get(at).ok_or_else(|| {
-                let wanted = self
-                    .captions
-                    .iter()
-                    .map(|(at, _)| *at)
-                    .chain([self.picture])
-                    .max();
+                let wanted = self.captions.iter().map(|(at, _)| *at).chain([self.picture]).max();
                 refuse(format!(
                     "{} fields; expected at least {}",
                     record.len(),
@@ -121,18 +98,10 @@ impl Pairs for Table {
         }
         let captions = self.records.not_empty(index, captions)?;
         let picture = self.records.picture(index, name, &self.limits)?;
-        Ok(Pair {
-            key: name.trim().to_owned(),
-            picture,
-            captions,
-        })
+        Ok(Pair { key: name.trim().to_owned(), picture, captions })
     }
 
     fn describe(&self) -> String {
-        format!(
-            "table {}: {} records",
-            self.records.path().display(),
-            self.records.len()
-        )
+        format!("table {}: {} records", self.records.path().display(), self.records.len())
     }
 }

@@ -64,11 +64,7 @@ pub(super) fn list(
         };
         let name = String::from_utf8_lossy(&name).into_owned();
         let kind = header.kind();
-        let pax_size = if matches!(kind, b'x' | b'g' | b'L' | b'K') {
-            None
-        } else {
-            long_size.take()
-        };
+        let pax_size = if matches!(kind, b'x' | b'g' | b'L' | b'K') { None } else { long_size.take() };
         let Some(size) = pax_size.or_else(|| header.size()) else {
             return Ok((members, damage(Some(name), "its size is no number".into())));
         };
@@ -120,10 +116,8 @@ impl Header<'_> {
 
     /// The sum of all bytes, with spaces in place of the sum; old programs took bytes as signed.
     fn sum_is_right(&self) -> bool {
-        let bytes = || {
-            (self.0.iter().enumerate())
-                .map(|(at, &b)| if (148..156).contains(&at) { b' ' } else { b })
-        };
+        let bytes =
+            || (self.0.iter().enumerate()).map(|(at, &b)| if (148..156).contains(&at) { b' ' } else { b });
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         octal(self.field(148, 8))
@@ -142,20 +136,16 @@ impl Header<'_> {
             b"ustar\0" => until_null(self.field(345, 155)),
             _ => &[],
         };
-        if prefix.is_empty() {
-            name.to_vec()
-        } else {
-            [prefix, b"/", name].concat()
-        }
+        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
     }
 
     /// Octal digits, or a number of base 256 marked by the first bit.
     fn size(&self) -> Option<u64> {
         let field = self.field(124, 12);
         match field.split_first()? {
-            (0x80, rest) => rest.iter().try_fold(0_u64, |sum, &byte| {
-                sum.checked_mul(256)?.checked_add(u64::from(byte))
-            }),
+            (0x80, rest) => {
+                rest.iter().try_fold(0_u64, |sum, &byte| sum.checked_mul(256)?.checked_add(u64::from(byte)))
+            }
             _ => octal(field),
         }
     }
@@ -187,9 +177,7 @@ struct Pax {
 fn pax(mut bytes: &[u8]) -> Pax {
     let mut records = Pax::default();
     while let Some(space) = bytes.iter().position(|&byte| byte == b' ') {
-        let length = bytes
-            .get(..space)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let length = bytes.get(..space).and_then(|digits| std::str::from_utf8(digits).ok());
         let Some(length) = length.and_then(|digits| digits.parse::<usize>().ok()) else {
             break;
         };
@@ -203,9 +191,7 @@ fn pax(mut bytes: &[u8]) -> Pax {
         if let Some(name) = record.strip_prefix(b"path=") {
             records.name = Some(name.to_vec());
         } else if let Some(size) = record.strip_prefix(b"size=") {
-            records.size = std::str::from_utf8(size)
-                .ok()
-                .and_then(|digits| digits.parse().ok());
+            records.size = std::str::from_utf8(size).ok().and_then(|digits| digits.parse().ok());
         }
     }
     records
@@ -230,11 +216,7 @@ mod tests {
     }
 
     fn member(name: &str, content: &[u8], kind: u8) -> Vec<u8> {
-        let mut bytes = header(
-            name.as_bytes(),
-            format!("{:011o}", content.len()).as_bytes(),
-            kind,
-        );
+        let mut bytes = header(name.as_bytes(), format!("{:011o}", content.len()).as_bytes(), kind);
         bytes.extend(content);
         bytes.resize(bytes.len().next_multiple_of(512), 0);
         bytes
@@ -242,13 +224,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> (Vec<(String, u64)>, Option<Damage>) {
         let (members, damage) = list(&mut Cursor::new(bytes), bytes.len() as u64).unwrap();
-        (
-            members
-                .into_iter()
-                .map(|member| (member.name, member.size))
-                .collect(),
-            damage,
-        )
+        (members.into_iter().map(|member| (member.name, member.size)).collect(), damage)
     }
 
     #[test]
@@ -259,15 +235,9 @@ mod tests {
         bytes.extend(member("b.txt", &[7; 1024], 0));
         bytes.extend([0; 1024]);
         bytes.extend(member("after the end", b"", b'0'));
-        assert_eq!(
-            read(&bytes),
-            (vec![("d/a.txt".into(), 5), ("b.txt".into(), 1024)], None)
-        );
+        assert_eq!(read(&bytes), (vec![("d/a.txt".into(), 5), ("b.txt".into(), 1024)], None));
         // The end blocks may be missing, and the last member's filling.
-        assert_eq!(
-            read(&member("a", b"hello", b'0')[..517]).0,
-            [("a".to_owned(), 5)]
-        );
+        assert_eq!(read(&member("a", b"hello", b'0')[..517]).0, [("a".to_owned(), 5)]);
         assert_eq!(read(b"").0, []);
     }
 
@@ -279,11 +249,7 @@ mod tests {
         bytes.extend(member("short", b"22", b'0'));
         let record = format!("path={long}\n");
         let length = record.len() + 4;
-        bytes.extend(member(
-            "pax",
-            format!("{length} {record}10 size=3\njunk").as_bytes(),
-            b'x',
-        ));
+        bytes.extend(member("pax", format!("{length} {record}10 size=3\njunk").as_bytes(), b'x'));
         bytes.extend(member("cut", b"333", b'0'));
         let expected = vec![(long.clone(), 1), ("short".into(), 2), (long, 3)];
         assert_eq!(read(&bytes), (expected, None));
@@ -306,11 +272,7 @@ mod tests {
             let (members, damage) = read(&bytes);
             assert_eq!(members, [("good".to_owned(), 1)], "{size:?}");
             let damage = damage.unwrap();
-            assert_eq!(
-                (damage.at, damage.name.as_deref()),
-                (1024, Some("bad")),
-                "{size:?}"
-            );
+            assert_eq!((damage.at, damage.name.as_deref()), (1024, Some("bad")), "{size:?}");
         }
         // A size smaller than the truth leaves bytes that are no header.
         let mut bytes = header(b"small", b"00000000001", b'0');
@@ -323,12 +285,7 @@ mod tests {
         bytes.extend(member("bad", b"1", b'0'));
         let (members, damage) = read(&bytes);
         assert!(members.is_empty());
-        assert!(
-            damage
-                .unwrap()
-                .problem
-                .contains("18446744073709551615 bytes")
-        );
+        assert!(damage.unwrap().problem.contains("18446744073709551615 bytes"));
     }
 
     #[test]

@@ -54,36 +54,24 @@ impl WebDataset {
         for (shard, file) in shards.iter().enumerate() {
             let opened = File::open(file).map_err(Error::io(file))?;
             let length = opened.metadata().map_err(Error::io(file))?.len();
-            let (members, damage) = list(&mut BufReader::with_capacity(1024, opened), length)
-                .map_err(Error::io(file))?;
+            let (members, damage) =
+                list(&mut BufReader::with_capacity(1024, opened), length).map_err(Error::io(file))?;
             for sample in group(members) {
                 let has_caption = !sample.texts.is_empty() || sample.json.is_some();
                 if sample.twice.is_some() || (sample.picture.is_some() && has_caption) {
-                    entries.push(Entry {
-                        shard,
-                        record: Record::Sample(sample),
-                    });
+                    entries.push(Entry { shard, record: Record::Sample(sample) });
                 } else {
                     incomplete += 1;
                 }
             }
-            entries.extend(damage.map(|damage| Entry {
-                shard,
-                record: Record::Damage(damage),
-            }));
+            entries.extend(damage.map(|damage| Entry { shard, record: Record::Damage(damage) }));
         }
         let sought = format!(
             "{} shards with no picture beside a caption; expected members such as 000.jpg and 000.txt",
             shards.len()
         );
         let limits = limits.clone();
-        let dataset = WebDataset {
-            path: path.to_owned(),
-            shards,
-            entries,
-            incomplete,
-            limits,
-        };
+        let dataset = WebDataset { path: path.to_owned(), shards, entries, incomplete, limits };
         check_usable(dataset, path, &sought)
     }
 
@@ -93,12 +81,9 @@ impl WebDataset {
             return Err(Error::record(shard, &member.name, problem));
         }
         let mut file = File::open(shard).map_err(Error::io(shard))?;
-        file.seek(SeekFrom::Start(member.start))
-            .map_err(Error::io(shard))?;
+        file.seek(SeekFrom::Start(member.start)).map_err(Error::io(shard))?;
         let mut bytes = Vec::new();
-        file.take(member.size)
-            .read_to_end(&mut bytes)
-            .map_err(Error::io(shard))?;
+        file.take(member.size).read_to_end(&mut bytes).map_err(Error::io(shard))?;
         if bytes.len() as u64 != member.size {
             let problem = "the shard was cut while it was read; open it again";
             return Err(Error::record(shard, &member.name, problem));
@@ -109,10 +94,7 @@ impl WebDataset {
     fn get_sample(&self, shard: &Path, sample: &Sample) -> Result<Pair, Error> {
         let refuse = |name: &str, problem: String| Error::record(shard, name, problem);
         if let Some(name) = &sample.twice {
-            return Err(refuse(
-                name,
-                "two members for one thing; expected each name once".into(),
-            ));
+            return Err(refuse(name, "two members for one thing; expected each name once".into()));
         }
         let mut captions = Vec::new();
         for (language, member) in &sample.texts {
@@ -124,17 +106,12 @@ impl WebDataset {
         if let (true, Some(member)) = (sample.texts.is_empty(), &sample.json) {
             let bytes = self.read(shard, member, TEXT_LIMIT)?;
             captions = decode(&bytes)
-                .and_then(|text| {
-                    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
-                })
+                .and_then(|text| serde_json::from_str(text).map_err(|error| format!("not JSON: {error}")))
                 .and_then(|record| from_json(&record))
                 .map_err(|problem| refuse(&member.name, problem))?;
         }
         if captions.is_empty() {
-            let name = sample
-                .texts
-                .first()
-                .map_or(&sample.key, |(_, member)| &member.name);
+            let name = sample.texts.first().map_or(&sample.key, |(_, member)| &member.name);
             return Err(refuse(name, "empty caption; expected words".into()));
         }
         let Some(member) = &sample.picture else {
@@ -142,17 +119,12 @@ impl WebDataset {
         };
         let bytes = self.read(shard, member, self.limits.max_file_bytes)?;
         let name = format!("{}, {}", shard.display(), member.name);
-        let picture =
-            image::decode(&name, &bytes, &self.limits).map_err(|source| Error::Picture {
-                file: shard.to_owned(),
-                record: member.name.clone(),
-                source: Box::new(source),
-            })?;
-        Ok(Pair {
-            key: sample.key.clone(),
-            picture,
-            captions,
-        })
+        let picture = image::decode(&name, &bytes, &self.limits).map_err(|source| Error::Picture {
+            file: shard.to_owned(),
+            record: member.name.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(Pair { key: sample.key.clone(), picture, captions })
     }
 }
 
@@ -163,21 +135,12 @@ impl Pairs for WebDataset {
 
     fn get(&self, index: usize) -> Result<Pair, Error> {
         let length = self.entries.len();
-        let entry = self
-            .entries
-            .get(index)
-            .ok_or(Error::Index { index, length })?;
-        let shard = self
-            .shards
-            .get(entry.shard)
-            .map_or(self.path.as_path(), PathBuf::as_path);
+        let entry = self.entries.get(index).ok_or(Error::Index { index, length })?;
+        let shard = self.shards.get(entry.shard).map_or(self.path.as_path(), PathBuf::as_path);
         match &entry.record {
             Record::Sample(sample) => self.get_sample(shard, sample),
             Record::Damage(damage) => {
-                let name = damage
-                    .name
-                    .clone()
-                    .unwrap_or_else(|| format!("byte {}", damage.at));
+                let name = damage.name.clone().unwrap_or_else(|| format!("byte {}", damage.at));
                 let problem = format!("{}; what follows in the shard is not read", damage.problem);
                 Err(Error::record(shard, name, problem))
             }
@@ -190,10 +153,7 @@ impl Pairs for WebDataset {
             count => format!(", {count} more without a picture or a caption"),
         };
         let (path, shards) = (self.path.display(), self.shards.len());
-        format!(
-            "WebDataset {path}: {} pairs in {shards} shards{alone}",
-            self.entries.len()
-        )
+        format!("WebDataset {path}: {} pairs in {shards} shards{alone}", self.entries.len())
     }
 }
 
@@ -224,10 +184,7 @@ fn group(members: Vec<Member>) -> Vec<Sample> {
             },
         };
         let place = *places.entry(key.to_owned()).or_insert_with(|| {
-            samples.push(Sample {
-                key: key.to_owned(),
-                ..Sample::default()
-            });
+            samples.push(Sample { key: key.to_owned(), ..Sample::default() });
             samples.len() - 1
         });
         let Some(sample) = samples.get_mut(place) else {
@@ -279,14 +236,10 @@ pub(super) fn expand(pattern: &str) -> Result<Option<Vec<String>>, String> {
         text.parse::<usize>().ok().filter(|_| digits)
     };
     let (Some(start), Some(end)) = (number(first), number(last)) else {
-        return Err(format!(
-            "range {{{range}}}; expected numbers as in {{000..012}}"
-        ));
+        return Err(format!("range {{{range}}}; expected numbers as in {{000..012}}"));
     };
     if end < start || end - start >= SHARDS {
-        return Err(format!(
-            "range {{{range}}}; expected a rising one of at most {SHARDS} numbers"
-        ));
+        return Err(format!("range {{{range}}}; expected a rising one of at most {SHARDS} numbers"));
     }
     let tails = match expand(after)? {
         Some(tails) => tails,
@@ -297,11 +250,7 @@ pub(super) fn expand(pattern: &str) -> Result<Option<Vec<String>>, String> {
     }
     let width = first.len();
     let names = (start..=end)
-        .flat_map(|n| {
-            tails
-                .iter()
-                .map(move |tail| format!("{before}{n:0width$}{tail}"))
-        })
+        .flat_map(|n| tails.iter().map(move |tail| format!("{before}{n:0width$}{tail}")))
         .collect();
     Ok(Some(names))
 }
@@ -313,10 +262,7 @@ mod tests {
     #[test]
     fn patterns() {
         let names = |pattern: &str| expand(pattern).unwrap().unwrap();
-        assert_eq!(
-            names("s-{08..10}.tar"),
-            ["s-08.tar", "s-09.tar", "s-10.tar"]
-        );
+        assert_eq!(names("s-{08..10}.tar"), ["s-08.tar", "s-09.tar", "s-10.tar"]);
         assert_eq!(names("{0..1}/{1..2}"), ["0/1", "0/2", "1/1", "1/2"]);
         assert_eq!(names("{7..7}"), ["7"]);
         for plain in ["a.tar", "a{.tar", "a{1,2}.tar", "a}..{"] {

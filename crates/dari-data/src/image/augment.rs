@@ -25,12 +25,8 @@ pub fn vary(
 ) -> Result<Picture, Error> {
     let mut picture = picture.clone();
     if variation.least_area < 1.0 {
-        let (left, top, width, height) = window(
-            picture.width(),
-            picture.height(),
-            variation.least_area,
-            &draw,
-        );
+        let (left, top, width, height) =
+            window(picture.width(), picture.height(), variation.least_area, &draw);
         picture = crop(&picture, left, top, width, height)?;
         picture = resize::resize(&picture, size.0, size.1, Filter::Bicubic)?;
     }
@@ -41,46 +37,25 @@ pub fn vary(
 }
 
 /// The part of a picture from (`left`, `top`); it is cut at the picture's edges.
-pub fn crop(
-    picture: &Picture,
-    left: u32,
-    top: u32,
-    width: u32,
-    height: u32,
-) -> Result<Picture, Error> {
+pub fn crop(picture: &Picture, left: u32, top: u32, width: u32, height: u32) -> Result<Picture, Error> {
     let left = left.min(picture.width().saturating_sub(1));
     let top = top.min(picture.height().saturating_sub(1));
     let width = width.clamp(1, picture.width() - left);
     let height = height.clamp(1, picture.height() - top);
     let stride = picture.width() as usize * 3;
-    let rows = picture
-        .rgb()
-        .chunks_exact(stride)
-        .skip(top as usize)
-        .take(height as usize);
-    let cut = rows
-        .flat_map(|row| &row[left as usize * 3..][..width as usize * 3])
-        .copied()
-        .collect();
+    let rows = picture.rgb().chunks_exact(stride).skip(top as usize).take(height as usize);
+    let cut = rows.flat_map(|row| &row[left as usize * 3..][..width as usize * 3]).copied().collect();
     Picture::from_rgb(width, height, cut)
 }
 
 /// Left and right exchanged.
 pub fn mirror(picture: &Picture) -> Result<Picture, Error> {
     let rows = picture.rgb().chunks_exact(picture.width() as usize * 3);
-    let turned = rows
-        .flat_map(|row| row.chunks_exact(3).rev().flatten())
-        .copied()
-        .collect();
+    let turned = rows.flat_map(|row| row.chunks_exact(3).rev().flatten()).copied().collect();
     Picture::from_rgb(picture.width(), picture.height(), turned)
 }
 
-fn window(
-    width: u32,
-    height: u32,
-    least_area: f64,
-    draw: &impl Fn(u64) -> f64,
-) -> (u32, u32, u32, u32) {
+fn window(width: u32, height: u32, least_area: f64, draw: &impl Fn(u64) -> f64) -> (u32, u32, u32, u32) {
     let area = (least_area + (1.0 - least_area) * draw(0)) * width as f64 * height as f64;
     let (low, high) = (SHAPES.0.ln(), SHAPES.1.ln());
     let shape = (low + (high - low) * draw(1)).exp() * width as f64 / height as f64;
@@ -96,9 +71,7 @@ mod tests {
     use super::*;
 
     fn ramp(width: u32, height: u32) -> Picture {
-        let rgb = (0..width * height)
-            .flat_map(|i| [i as u8, (i >> 8) as u8, 7])
-            .collect();
+        let rgb = (0..width * height).flat_map(|i| [i as u8, (i >> 8) as u8, 7]).collect();
         Picture::from_rgb(width, height, rgb).expect("a picture")
     }
 
@@ -108,10 +81,7 @@ mod tests {
         let cut = crop(&picture, 1, 2, 3, 2).expect("cut");
         assert_eq!((cut.width(), cut.height()), (3, 2));
         assert_eq!(cut.rgb()[..3], picture.rgb()[(2 * 5 + 1) * 3..][..3]);
-        assert_eq!(
-            crop(&picture, 9, 9, 9, 9).expect("clamped").rgb(),
-            &picture.rgb()[19 * 3..]
-        );
+        assert_eq!(crop(&picture, 9, 9, 9, 9).expect("clamped").rgb(), &picture.rgb()[19 * 3..]);
         let turned = mirror(&picture).expect("mirrored");
         assert_eq!(turned.rgb()[..3], picture.rgb()[4 * 3..][..3]);
         assert_eq!(mirror(&turned).expect("back").rgb(), picture.rgb());
@@ -119,15 +89,11 @@ mod tests {
 
     #[test]
     fn varied_pictures_have_the_size_asked_for() {
-        let variation = Variation {
-            least_area: 0.3,
-            flip: true,
-        };
+        let variation = Variation { least_area: 0.3, flip: true };
         for (width, height) in [(1, 1), (1, 40), (64, 48), (7, 300)] {
             for seed in 0..20u64 {
                 let draw = |i: u64| ((seed * 31 + i * 17) % 97) as f64 / 97.0;
-                let varied =
-                    vary(&ramp(width, height), &variation, (24, 16), draw).expect("varied");
+                let varied = vary(&ramp(width, height), &variation, (24, 16), draw).expect("varied");
                 assert_eq!((varied.width(), varied.height()), (24, 16));
             }
         }

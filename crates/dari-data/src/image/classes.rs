@@ -54,10 +54,7 @@ pub(super) const CONVNEXT: &str = "ConvNextImageProcessor";
 pub(super) const CROP_PCT: f64 = 224.0 / 256.0;
 
 /// The class a configuration names, or the one assumed where it names none.
-pub(super) fn class_of(
-    fields: &mut Fields,
-    assumed: Option<&str>,
-) -> Result<&'static Class, Error> {
+pub(super) fn class_of(fields: &mut Fields, assumed: Option<&str>) -> Result<&'static Class, Error> {
     let image = fields.text("image_processor_type")?;
     let extractor = fields.text("feature_extractor_type")?;
     let Some(written) = image.or(extractor).or(assumed) else {
@@ -71,15 +68,8 @@ pub(super) fn class_of(
         .trim_end_matches("Pil")
         .trim_end_matches("Fast")
         .replace("FeatureExtractor", "ImageProcessor");
-    CLASSES
-        .iter()
-        .find(|class| class.name == stem)
-        .ok_or_else(|| {
-            let names: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
-            wrong(
-                "image_processor_type",
-                &json!(written),
-                &format!("one of {}", names.join(", ")),
-            )
-        })
+    CLASSES.iter().find(|class| class.name == stem).ok_or_else(|| {
+        let names: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
+        wrong("image_processor_type", &json!(written), &format!("one of {}", names.join(", ")))
+    })
 }

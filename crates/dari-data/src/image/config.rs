@@ -18,10 +18,7 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn of(field: &str, value: &'a Value) -> Result<Fields<'a>, Error> {
         match value.as_object() {
-            Some(object) => Ok(Fields {
-                object,
-                seen: BTreeSet::new(),
-            }),
+            Some(object) => Ok(Fields { object, seen: BTreeSet::new() }),
             None => Err(wrong(field, value, "an object")),
         }
     }
@@ -38,22 +35,12 @@ impl<'a> Fields<'a> {
 
     pub(super) fn flag(&mut self, field: &'static str) -> Result<Option<bool>, Error> {
         self.get(field)
-            .map(|value| {
-                value
-                    .as_bool()
-                    .ok_or_else(|| wrong(field, value, "true or false"))
-            })
+            .map(|value| value.as_bool().ok_or_else(|| wrong(field, value, "true or false")))
             .transpose()
     }
 
     pub(super) fn text(&mut self, field: &'static str) -> Result<Option<&'a str>, Error> {
-        self.get(field)
-            .map(|value| {
-                value
-                    .as_str()
-                    .ok_or_else(|| wrong(field, value, "a string"))
-            })
-            .transpose()
+        self.get(field).map(|value| value.as_str().ok_or_else(|| wrong(field, value, "a string"))).transpose()
     }
 
     /// A finite number above 0.
@@ -77,9 +64,7 @@ impl<'a> Fields<'a> {
             number => number.as_f64().map(|number| vec![number; 3]),
         };
         match numbers.as_deref() {
-            Some(&[red, green, blue])
-                if [red, green, blue].iter().all(|&n| (n as f32).is_finite()) =>
-            {
+            Some(&[red, green, blue]) if [red, green, blue].iter().all(|&n| (n as f32).is_finite()) => {
                 Ok(Some([red, green, blue]))
             }
             _ => Err(wrong(field, value, expected)),
@@ -107,9 +92,7 @@ impl<'a> Fields<'a> {
                 return Err(wrong(
                     field,
                     value,
-                    &format!(
-                        "no such field: it may change the pixels, and {known} are all that is followed"
-                    ),
+                    &format!("no such field: it may change the pixels, and {known} are all that is followed"),
                 ));
             }
         }
@@ -121,11 +104,7 @@ impl<'a> Fields<'a> {
 pub(super) fn side(field: &str, value: &Value) -> Result<u32, Error> {
     match value.as_u64() {
         Some(side @ 1..=MAX_SIDE) => Ok(side as u32),
-        _ => Err(wrong(
-            field,
-            value,
-            &format!("a whole number of pixels from 1 to {MAX_SIDE}"),
-        )),
+        _ => Err(wrong(field, value, &format!("a whole number of pixels from 1 to {MAX_SIDE}"))),
     }
 }
 
@@ -135,9 +114,5 @@ pub(super) fn wrong(field: &str, found: &Value, expected: &str) -> Error {
     if text.chars().count() > 60 {
         text = text.chars().take(57).collect::<String>() + "...";
     }
-    Error::Config {
-        field: field.into(),
-        found: text,
-        expected: expected.into(),
-    }
+    Error::Config { field: field.into(), found: text, expected: expected.into() }
 }

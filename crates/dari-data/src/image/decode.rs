@@ -59,12 +59,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 65,535 pixels a side, 89,478,485 pixels (where Pillow warns of a decompression bomb), 512 MiB.
     fn default() -> Limits {
-        Limits {
-            max_width: 65_535,
-            max_height: 65_535,
-            max_pixels: 89_478_485,
-            max_file_bytes: 512 << 20,
-        }
+        Limits { max_width: 65_535, max_height: 65_535, max_pixels: 89_478_485, max_file_bytes: 512 << 20 }
     }
 }
 
@@ -81,24 +76,15 @@ impl Limits {
 /// Any of [`Error`]'s variants about files; each names the file.
 pub fn open(path: &Path, limits: &Limits) -> Result<Picture, Error> {
     let name = path.display().to_string();
-    let fail = |source| Error::Read {
-        name: name.clone(),
-        source,
-    };
+    let fail = |source| Error::Read { name: name.clone(), source };
     let file = File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
     if size > limits.max_file_bytes {
-        return Err(Error::FileTooLarge {
-            name,
-            found: size,
-            limit: limits.max_file_bytes,
-        });
+        return Err(Error::FileTooLarge { name, found: size, limit: limits.max_file_bytes });
     }
     let mut bytes = Vec::new();
     // A file may grow, and a pipe has no size: the limit holds for what is read, too.
-    file.take(limits.max_file_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
+    file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
     decode(&name, &bytes, limits)
 }
 
@@ -222,18 +208,14 @@ fn to_picture(width: u32, height: u32, samples: Samples, grey: bool) -> Result<P
         ColorType::L8 => bytes.iter().flat_map(|&v| [v; 3]).collect(),
         ColorType::La8 => bytes.chunks_exact(2).flat_map(|p| [p[0]; 3]).collect(),
         ColorType::Rgb8 => bytes,
-        ColorType::Rgba8 => bytes
-            .chunks_exact(4)
-            .flat_map(|p| [p[0], p[1], p[2]])
-            .collect(),
+        ColorType::Rgba8 => bytes.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect(),
         ColorType::L16 => bytes.chunks_exact(2).flat_map(|p| [low(p); 3]).collect(),
         ColorType::La16 if grey => bytes.chunks_exact(4).flat_map(|p| [low(p); 3]).collect(),
         ColorType::La16 => bytes.chunks_exact(4).flat_map(|p| [high(p); 3]).collect(),
         ColorType::Rgb16 => bytes.chunks_exact(2).map(high).collect(),
-        ColorType::Rgba16 => bytes
-            .chunks_exact(8)
-            .flat_map(|p| [high(&p[..2]), high(&p[2..4]), high(&p[4..6])])
-            .collect(),
+        ColorType::Rgba16 => {
+            bytes.chunks_exact(8).flat_map(|p| [high(&p[..2]), high(&p[2..4]), high(&p[4..6])]).collect()
+        }
         // No decoder above yields another type; the length check below would tell.
         _ => Vec::new(),
     };
@@ -281,11 +263,7 @@ fn respread(bytes: &[u8], rgb: &mut [u8]) {
     }
     // Compression 3 gives the masks; green has 6 bits in 5-6-5.
     let masks = bytes.get(30) == Some(&3);
-    let green_max = if masks && bytes.get(58..62) == Some(&[0xe0, 0x07, 0, 0]) {
-        63
-    } else {
-        31
-    };
+    let green_max = if masks && bytes.get(58..62) == Some(&[0xe0, 0x07, 0, 0]) { 63 } else { 31 };
     let spread = |value: &mut u8, max: u32| {
         let level = (u32::from(*value) * max + 127) / 255;
         *value = (level * 255 / max) as u8;
@@ -316,14 +294,7 @@ pub(super) fn check_size(
     limits: &Limits,
 ) -> Result<(), Error> {
     let refuse = |limit: String, option| {
-        Err(Error::TooLarge {
-            name: name.into(),
-            format: format.name(),
-            width,
-            height,
-            limit,
-            option,
-        })
+        Err(Error::TooLarge { name: name.into(), format: format.name(), width, height, limit, option })
     };
     if width == 0 || height == 0 {
         Err(Error::Damaged {
@@ -347,44 +318,19 @@ fn convert(name: &str, format: Format, error: ImageError) -> Error {
     let mut detail = one_line(&error.to_string());
     let format = format.name();
     let lower = detail.to_lowercase();
-    let ended = [
-        "unexpected eof",
-        "unexpected end",
-        "failed to fill",
-        "no more data",
-    ]
-    .iter()
-    .any(|sign| lower.contains(sign));
+    let ended = ["unexpected eof", "unexpected end", "failed to fill", "no more data"]
+        .iter()
+        .any(|sign| lower.contains(sign));
     match error {
         ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Error::Truncated {
-                name,
-                format,
-                detail: "its data end too soon".into(),
-            }
+            Error::Truncated { name, format, detail: "its data end too soon".into() }
         }
-        ImageError::Unsupported(_) => Error::Unsupported {
-            name,
-            format,
-            detail,
-        },
+        ImageError::Unsupported(_) => Error::Unsupported { name, format, detail },
         ImageError::Limits(_) => {
             detail = "decoding it would take more memory than its size in pixels allows".into();
-            Error::Damaged {
-                name,
-                format,
-                detail,
-            }
+            Error::Damaged { name, format, detail }
         }
-        _ if ended => Error::Truncated {
-            name,
-            format,
-            detail,
-        },
-        _ => Error::Damaged {
-            name,
-            format,
-            detail,
-        },
+        _ if ended => Error::Truncated { name, format, detail },
+        _ => Error::Damaged { name, format, detail },
     }
 }

@@ -36,9 +36,7 @@ pub enum Error {
         name: String,
     },
     /// The bytes begin like no picture this library reads.
-    #[error(
-        "{name}: not a picture: it begins with {found}; give a JPEG, PNG, WebP, GIF, BMP or TIFF file"
-    )]
+    #[error("{name}: not a picture: it begins with {found}; give a JPEG, PNG, WebP, GIF, BMP or TIFF file")]
     NotPicture {
         /// The file.
         name: String,
@@ -46,9 +44,7 @@ pub enum Error {
         found: String,
     },
     /// A picture in a variant of its format that is not read.
-    #[error(
-        "{name}: this kind of {format} is not read: {detail}; save it as an ordinary PNG or JPEG"
-    )]
+    #[error("{name}: this kind of {format} is not read: {detail}; save it as an ordinary PNG or JPEG")]
     Unsupported {
         /// The file.
         name: String,

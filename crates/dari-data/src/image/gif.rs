@@ -47,18 +47,9 @@ impl FirstFrame {
         }
         skip_blocks(bytes, at.checked_add(1)?)?;
         let around = usize::from(transparent.unwrap_or(0)) * 3;
-        let around = palette
-            .get(around..around + 3)
-            .and_then(|colour| colour.try_into().ok())
-            .unwrap_or([0, 0, 0]);
-        Some(FirstFrame {
-            screen,
-            left,
-            top,
-            width,
-            height,
-            around,
-        })
+        let around =
+            palette.get(around..around + 3).and_then(|colour| colour.try_into().ok()).unwrap_or([0, 0, 0]);
+        Some(FirstFrame { screen, left, top, width, height, around })
     }
 
     /// The size Pillow gives the picture: the screen, widened where the frame reaches past it.

@@ -16,19 +16,11 @@ pub(super) fn from_exif(mut exif: &[u8]) -> Option<u16> {
     };
     let u16_at = |at: usize| -> Option<u16> {
         let bytes = exif.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if little {
-            u16::from_le_bytes(bytes)
-        } else {
-            u16::from_be_bytes(bytes)
-        })
+        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
     };
     let u32_at = |at: usize| -> Option<u32> {
         let bytes = exif.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if little {
-            u32::from_le_bytes(bytes)
-        } else {
-            u32::from_be_bytes(bytes)
-        })
+        Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
     };
     let directory = usize::try_from(u32_at(4)?).ok()?;
     for entry in 0..usize::from(u16_at(directory)?) {
@@ -76,11 +68,7 @@ pub(super) fn apply(picture: Picture, orientation: u16) -> Result<Picture, Error
         8 => (columns - 1, columns, -1),
         _ => return Ok(picture),
     };
-    let (new_width, new_height) = if orientation >= 5 {
-        (height, width)
-    } else {
-        (width, height)
-    };
+    let (new_width, new_height) = if orientation >= 5 { (height, width) } else { (width, height) };
     let pixels = picture.rgb();
     let mut upright = Vec::with_capacity(pixels.len());
     for row in 0..new_height as isize {
@@ -100,8 +88,7 @@ mod tests {
     fn the_eight_ways_round() {
         // 1 2 3
         // 4 5 6
-        let picture =
-            || Picture::from_rgb(3, 2, (1..=6).flat_map(|v| [v, v, v]).collect()).unwrap();
+        let picture = || Picture::from_rgb(3, 2, (1..=6).flat_map(|v| [v, v, v]).collect()).unwrap();
         let expected: [(u16, u32, [u8; 6]); 8] = [
             (1, 3, [1, 2, 3, 4, 5, 6]),
             (2, 3, [3, 2, 1, 6, 5, 4]),
@@ -115,11 +102,7 @@ mod tests {
         for (orientation, width, pixels) in expected {
             let upright = apply(picture(), orientation).unwrap();
             let found: Vec<u8> = upright.rgb().iter().step_by(3).copied().collect();
-            assert_eq!(
-                (upright.width(), found.as_slice()),
-                (width, pixels.as_slice()),
-                "{orientation}"
-            );
+            assert_eq!((upright.width(), found.as_slice()), (width, pixels.as_slice()), "{orientation}");
         }
         assert_eq!(apply(picture(), 9).unwrap(), picture());
     }

@@ -22,16 +22,9 @@ impl Picture {
     /// # Errors
     /// [`Error::Shape`] when a side is 0 or the bytes are not exactly `width * height * 3`.
     pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Picture, Error> {
-        let expected = u64::from(width)
-            .saturating_mul(u64::from(height))
-            .saturating_mul(3);
+        let expected = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(3);
         if width == 0 || height == 0 || rgb.len() as u64 != expected {
-            return Err(Error::Shape {
-                width,
-                height,
-                expected,
-                found: rgb.len() as u64,
-            });
+            return Err(Error::Shape { width, height, expected, found: rgb.len() as u64 });
         }
         Ok(Picture { width, height, rgb })
     }
@@ -64,10 +57,7 @@ impl Picture {
         let mut bytes = Vec::new();
         PngEncoder::new(&mut bytes)
             .write_image(&self.rgb, self.width, self.height, ExtendedColorType::Rgb8)
-            .map_err(|error| Error::Write {
-                name: "PNG".into(),
-                detail: error.to_string(),
-            })?;
+            .map_err(|error| Error::Write { name: "PNG".into(), detail: error.to_string() })?;
         Ok(bytes)
     }
 
@@ -77,10 +67,8 @@ impl Picture {
     /// [`Error::Write`] with the file's name.
     pub fn write_png(&self, path: &Path) -> Result<(), Error> {
         let bytes = self.to_png()?;
-        fs::write(path, bytes).map_err(|error| Error::Write {
-            name: path.display().to_string(),
-            detail: error.to_string(),
-        })
+        fs::write(path, bytes)
+            .map_err(|error| Error::Write { name: path.display().to_string(), detail: error.to_string() })
     }
 }
 
@@ -112,9 +100,7 @@ mod tests {
         picture.write_png(&path).unwrap();
         let back = super::super::open(&path, &Default::default()).unwrap();
         assert_eq!(back, picture);
-        let error = picture
-            .write_png(&folder.path().join("no/such/folder.png"))
-            .unwrap_err();
+        let error = picture.write_png(&folder.path().join("no/such/folder.png")).unwrap_err();
         assert!(error.to_string().contains("folder.png"), "{error}");
     }
 }

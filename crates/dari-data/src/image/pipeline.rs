@@ -16,11 +16,7 @@ pub(super) enum SizeRule {
     ShortestCapped { shortest: u32, longest: u32 },
     /// Keeps the shape so that the picture covers (`longest` false) or fits (`longest` true) the
     /// target; both sides rounded (open_clip's `ResizeKeepRatio`).
-    KeepRatio {
-        height: u32,
-        width: u32,
-        longest: bool,
-    },
+    KeepRatio { height: u32, width: u32, longest: bool },
 }
 
 impl SizeRule {
@@ -34,20 +30,12 @@ impl SizeRule {
                 let (short, long) = (h.min(w), h.max(w));
                 // `as` cuts the fraction, as Python's int() does.
                 let long = (f64::from(side) * long / short) as u32;
-                if width <= height {
-                    (long, side)
-                } else {
-                    (side, long)
-                }
+                if width <= height { (long, side) } else { (side, long) }
             }
             SizeRule::ShortestCapped { shortest, longest } => {
                 let (short, long) = (h.min(w), h.max(w));
                 let capped = long / short * f64::from(shortest) > f64::from(longest);
-                let raw = if capped {
-                    f64::from(longest) * short / long
-                } else {
-                    f64::from(shortest)
-                };
+                let raw = if capped { f64::from(longest) * short / long } else { f64::from(shortest) };
                 let side = raw.round_ties_even() as u32;
                 let (new_height, new_width) = if height.min(width) == side {
                     (height, width)
@@ -58,17 +46,9 @@ impl SizeRule {
                 };
                 (new_height.max(1), new_width.max(1))
             }
-            SizeRule::KeepRatio {
-                height,
-                width,
-                longest,
-            } => {
+            SizeRule::KeepRatio { height, width, longest } => {
                 let (down, across) = (h / f64::from(height), w / f64::from(width));
-                let ratio = if longest {
-                    down.max(across)
-                } else {
-                    down.min(across)
-                };
+                let ratio = if longest { down.max(across) } else { down.min(across) };
                 let side = |length: f64| ((length / ratio).round_ties_even() as u32).max(1);
                 (side(h), side(w))
             }
@@ -152,20 +132,10 @@ pub(super) fn run(
         Some((rule, filter)) => (filter, rule.target(picture.height(), picture.width())),
         None => (Filter::Nearest, (picture.height(), picture.width())),
     };
-    let crop = crop.unwrap_or(Crop {
-        height,
-        width,
-        rule: CropRule::Transformers,
-        fill: 0,
-    });
+    let crop = crop.unwrap_or(Crop { height, width, rule: CropRule::Transformers, fill: 0 });
     let (across, before_x) = overlap(crop.rule.offset(width, crop.width), width, crop.width);
     let (down, before_y) = overlap(crop.rule.offset(height, crop.height), height, crop.height);
-    let window = Window {
-        left: across.0,
-        top: down.0,
-        width: across.1,
-        height: down.1,
-    };
+    let window = Window { left: across.0, top: down.0, width: across.1, height: down.1 };
     let bytes = resize_window(picture, width, height, filter, window);
 
     let (crop_height, crop_width) = (crop.height as usize, crop.width as usize);
@@ -173,11 +143,7 @@ pub(super) fn run(
     for (channel, plane) in out.chunks_exact_mut(rows * columns).enumerate() {
         let values = &table[channel];
         let fill = values[usize::from(crop.fill)];
-        for (y, line) in plane
-            .chunks_exact_mut(columns)
-            .take(crop_height)
-            .enumerate()
-        {
+        for (y, line) in plane.chunks_exact_mut(columns).take(crop_height).enumerate() {
             let line = &mut line[..crop_width.min(columns)];
             let row = y
                 .checked_sub(before_y)
@@ -202,10 +168,7 @@ pub(super) fn run(
 fn overlap(offset: i64, length: u32, crop: u32) -> ((u32, u32), usize) {
     let start = offset.clamp(0, i64::from(length));
     let end = (offset + i64::from(crop)).clamp(start, i64::from(length));
-    (
-        (start as u32, (end - start) as u32),
-        (start - offset) as usize,
-    )
+    ((start as u32, (end - start) as u32), (start - offset) as usize)
 }
 
 #[cfg(test)]
@@ -218,32 +181,20 @@ mod tests {
         assert_eq!(shortest.target(480, 640), (224, 298));
         assert_eq!(shortest.target(640, 480), (298, 224));
         assert_eq!(shortest.target(1, 65_535), (224, 14_679_840));
-        let capped = SizeRule::ShortestCapped {
-            shortest: 800,
-            longest: 1333,
-        };
+        let capped = SizeRule::ShortestCapped { shortest: 800, longest: 1333 };
         assert_eq!(capped.target(480, 640), (800, 1066));
         assert_eq!(capped.target(100, 1000), (133, 1333));
         assert_eq!(capped.target(1, 60_000), (1, 1333));
-        let fits = SizeRule::KeepRatio {
-            height: 224,
-            width: 224,
-            longest: true,
-        };
+        let fits = SizeRule::KeepRatio { height: 224, width: 224, longest: true };
         assert_eq!(fits.target(480, 640), (168, 224));
         assert_eq!(fits.target(1, 60_000), (1, 224));
     }
 
     #[test]
     fn crop_offsets() {
-        for (length, crop, transformers, torchvision) in [
-            (10, 4, 3, 3),
-            (9, 4, 2, 2),
-            (11, 4, 3, 4),
-            (4, 9, -3, -2),
-            (4, 8, -2, -2),
-            (5, 5, 0, 0),
-        ] {
+        for (length, crop, transformers, torchvision) in
+            [(10, 4, 3, 3), (9, 4, 2, 2), (11, 4, 3, 4), (4, 9, -3, -2), (4, 8, -2, -2), (5, 5, 0, 0)]
+        {
             assert_eq!(CropRule::Transformers.offset(length, crop), transformers);
             assert_eq!(CropRule::Torchvision.offset(length, crop), torchvision);
         }

@@ -72,14 +72,7 @@ impl ImageProcessor {
     pub fn process(&self, picture: &Picture) -> Vec<f32> {
         let (height, width) = self.output;
         let mut out = vec![0.0; 3 * height * width];
-        pipeline::run(
-            picture,
-            self.resize,
-            self.crop,
-            &self.table,
-            self.output,
-            &mut out,
-        );
+        pipeline::run(picture, self.resize, self.crop, &self.table, self.output, &mut out);
         out
     }
 
@@ -122,10 +115,7 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
             Some(value) => return Err(wrong(field, value, "\"channels_first\"")),
         }
     }
-    if let Some(value) = fields
-        .get("num_channels")
-        .filter(|value| **value != json!(3))
-    {
+    if let Some(value) = fields.get("num_channels").filter(|value| **value != json!(3)) {
         return Err(wrong("num_channels", value, "3"));
     }
     let mut out = Map::new();
@@ -147,27 +137,19 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
     let rule = match fields.get("size") {
         Some(value) => size_rule("size", value, square)?,
         None => match class.size {
-            Size::Square(side) => SizeRule::Exact {
-                height: side,
-                width: side,
-            },
+            Size::Square(side) => SizeRule::Exact { height: side, width: side },
             Size::Shortest(side) => SizeRule::Shortest(side),
         },
     };
     out.insert("size".into(), size_json(rule));
-    let mut resize = fields
-        .flag("do_resize")?
-        .unwrap_or(true)
-        .then_some((rule, filter));
+    let mut resize = fields.flag("do_resize")?.unwrap_or(true).then_some((rule, filter));
     out.insert("do_resize".into(), json!(resize.is_some()));
 
     let crop_size = match fields.get("crop_size") {
         Some(value) => Some(exact("crop_size", value)?),
         None => class.crop.map(|side| (side, side)),
     };
-    let do_crop = fields
-        .flag("do_center_crop")?
-        .unwrap_or(class.crop.is_some());
+    let do_crop = fields.flag("do_center_crop")?.unwrap_or(class.crop.is_some());
     out.insert("do_center_crop".into(), json!(do_crop));
     if let Some((height, width)) = crop_size {
         let size = json!({ "height": height, "width": width });
@@ -177,11 +159,7 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
         (false, _) => None,
         (true, Some((height, width))) => Some(centre(height, width)),
         (true, None) => {
-            return Err(wrong(
-                "crop_size",
-                &Value::Null,
-                "a size, as do_center_crop is true",
-            ));
+            return Err(wrong("crop_size", &Value::Null, "a size, as do_center_crop is true"));
         }
     };
     if class.name == CONVNEXT {
@@ -189,11 +167,7 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
         out.insert("crop_pct".into(), json!(share));
         if resize.is_some() {
             if crop.is_some() {
-                return Err(wrong(
-                    "do_center_crop",
-                    &json!(true),
-                    "false: this class crops as it resizes",
-                ));
+                return Err(wrong("do_center_crop", &json!(true), "false: this class crops as it resizes"));
             }
             let (rule, own_crop) = convnext(rule, share)?;
             resize = Some((rule, filter));
@@ -251,11 +225,7 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
     }
     fields.finish(FOLLOWED)?;
 
-    let scale = if rescale {
-        Scale::Times(factor)
-    } else {
-        Scale::None
-    };
+    let scale = if rescale { Scale::Times(factor) } else { Scale::None };
     Ok(ImageProcessor {
         settings: Settings::Transformers(out),
         resize,
@@ -266,12 +236,7 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
 }
 
 fn centre(height: u32, width: u32) -> Crop {
-    Crop {
-        height,
-        width,
-        rule: CropRule::Transformers,
-        fill: 0,
-    }
+    Crop { height, width, rule: CropRule::Transformers, fill: 0 }
 }
 
 /// ConvNeXT's resize: below 384 the shorter edge goes to `edge / crop_pct` and the centre is cropped;
@@ -281,10 +246,7 @@ fn convnext(rule: SizeRule, share: f64) -> Result<(SizeRule, Option<Crop>), Erro
         return Err(wrong("size", &size_json(rule), "a \"shortest_edge\" alone"));
     };
     if edge >= 384 {
-        let squash = SizeRule::Exact {
-            height: edge,
-            width: edge,
-        };
+        let squash = SizeRule::Exact { height: edge, width: edge };
         return Ok((squash, None));
     }
     let longer = json!((f64::from(edge) / share) as u64);
@@ -303,23 +265,16 @@ fn size_rule(field: &str, value: &Value, square: bool) -> Result<SizeRule, Error
             }
         };
     };
-    let mut keys: Vec<&str> = object
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, _)| key.as_str())
-        .collect();
+    let mut keys: Vec<&str> =
+        object.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();
     let part = |key: &str| side(&format!("{field}.{key}"), &value[key]);
     match keys.as_slice() {
-        ["height", "width"] => Ok(SizeRule::Exact {
-            height: part("height")?,
-            width: part("width")?,
-        }),
+        ["height", "width"] => Ok(SizeRule::Exact { height: part("height")?, width: part("width")? }),
         ["shortest_edge"] => Ok(SizeRule::Shortest(part("shortest_edge")?)),
-        ["longest_edge", "shortest_edge"] => Ok(SizeRule::ShortestCapped {
-            shortest: part("shortest_edge")?,
-            longest: part("longest_edge")?,
-        }),
+        ["longest_edge", "shortest_edge"] => {
+            Ok(SizeRule::ShortestCapped { shortest: part("shortest_edge")?, longest: part("longest_edge")? })
+        }
         _ => Err(wrong(
             field,
             value,
@@ -331,9 +286,7 @@ fn size_rule(field: &str, value: &Value, square: bool) -> Result<SizeRule, Error
 /// A height and a width: a number for both, a list of two, or an object.
 fn exact(field: &str, value: &Value) -> Result<(u32, u32), Error> {
     match value {
-        Value::Array(list) if list.len() == 2 => {
-            Ok((side(field, &list[0])?, side(field, &list[1])?))
-        }
+        Value::Array(list) if list.len() == 2 => Ok((side(field, &list[0])?, side(field, &list[1])?)),
         Value::Object(_) => match size_rule(field, value, true)? {
             SizeRule::Exact { height, width } => Ok((height, width)),
             _ => Err(wrong(field, value, "\"height\" and \"width\"")),
@@ -364,10 +317,7 @@ fn open_clip(preprocess: &Value, model: Option<&Value>) -> Result<ImageProcessor
     let tower = model.and_then(|model| model.get("vision_cfg"));
     let default = json!(224);
     let size = match tower {
-        Some(tower) => tower
-            .get("image_size")
-            .filter(|size| !size.is_null())
-            .unwrap_or(&default),
+        Some(tower) => tower.get("image_size").filter(|size| !size.is_null()).unwrap_or(&default),
         None => own.unwrap_or(&default),
     };
     let (height, width) = exact("size", size)?;
@@ -384,11 +334,7 @@ fn open_clip(preprocess: &Value, model: Option<&Value>) -> Result<ImageProcessor
         // "random" is for training; for inference it is bicubic.
         "bicubic" | "random" => Filter::Bicubic,
         other => {
-            return Err(wrong(
-                "interpolation",
-                &json!(other),
-                "\"bicubic\", \"bilinear\" or \"random\"",
-            ));
+            return Err(wrong("interpolation", &json!(other), "\"bicubic\", \"bilinear\" or \"random\""));
         }
     };
     let fill = match fields.get("fill_color") {
@@ -398,17 +344,8 @@ fn open_clip(preprocess: &Value, model: Option<&Value>) -> Result<ImageProcessor
             .and_then(|fill| u8::try_from(fill).ok())
             .ok_or_else(|| wrong("fill_color", value, "a whole number from 0 to 255"))?,
     };
-    let crop = |fill| Crop {
-        height,
-        width,
-        rule: CropRule::Torchvision,
-        fill,
-    };
-    let keep = |longest| SizeRule::KeepRatio {
-        height,
-        width,
-        longest,
-    };
+    let crop = |fill| Crop { height, width, rule: CropRule::Torchvision, fill };
+    let keep = |longest| SizeRule::KeepRatio { height, width, longest };
     let mode = fields.text("resize_mode")?.unwrap_or("shortest");
     let (resize, crop) = match mode {
         "squash" => ((SizeRule::Exact { height, width }, filter), None),
@@ -417,19 +354,11 @@ fn open_clip(preprocess: &Value, model: Option<&Value>) -> Result<ImageProcessor
         // The reference resizes to an oblong by bicubic, whatever `interpolation` says.
         "shortest" => ((keep(false), Filter::Bicubic), Some(crop(0))),
         other => {
-            return Err(wrong(
-                "resize_mode",
-                &json!(other),
-                "\"shortest\", \"longest\" or \"squash\"",
-            ));
+            return Err(wrong("resize_mode", &json!(other), "\"shortest\", \"longest\" or \"squash\""));
         }
     };
     fields.finish("size, mode, mean, std, interpolation, resize_mode, fill_color")?;
-    let size = if height == width {
-        json!(height)
-    } else {
-        json!([height, width])
-    };
+    let size = if height == width { json!(height) } else { json!([height, width]) };
     let out = json!({
         "size": size,
         "mode": "RGB",

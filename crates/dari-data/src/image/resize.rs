@@ -32,14 +32,8 @@ pub enum Filter {
 
 impl Filter {
     /// All six.
-    pub const ALL: [Filter; 6] = [
-        Filter::Nearest,
-        Filter::Lanczos,
-        Filter::Bilinear,
-        Filter::Bicubic,
-        Filter::Box,
-        Filter::Hamming,
-    ];
+    pub const ALL: [Filter; 6] =
+        [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic, Filter::Box, Filter::Hamming];
 
     /// The filter of Pillow's number 0 to 5.
     pub fn from_pillow(number: u64) -> Option<Filter> {
@@ -72,11 +66,7 @@ impl Filter {
     fn weight(self, x: f64) -> f64 {
         use std::f64::consts::PI;
         let sinc = |x: f64| {
-            if x == 0.0 {
-                1.0
-            } else {
-                (x * PI).sin() / (x * PI)
-            }
+            if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) }
         };
         let distance = x.abs();
         match self {
@@ -118,12 +108,7 @@ pub struct Window {
 ///
 /// # Errors
 /// [`Error::Config`] when a side is 0 or above [`MAX_SIDE`].
-pub fn resize(
-    picture: &Picture,
-    width: u32,
-    height: u32,
-    filter: Filter,
-) -> Result<Picture, Error> {
+pub fn resize(picture: &Picture, width: u32, height: u32, filter: Filter) -> Result<Picture, Error> {
     for (field, side) in [("width", width), ("height", height)] {
         if side == 0 || side > MAX_SIDE {
             return Err(Error::Config {
@@ -133,17 +118,8 @@ pub fn resize(
             });
         }
     }
-    let whole = Window {
-        left: 0,
-        top: 0,
-        width,
-        height,
-    };
-    Picture::from_rgb(
-        width,
-        height,
-        resize_window(picture, width, height, filter, whole),
-    )
+    let whole = Window { left: 0, top: 0, width, height };
+    Picture::from_rgb(width, height, resize_window(picture, width, height, filter, whole))
 }
 
 /// The bytes `[window.height, window.width, 3]` of the window of `picture` resized to
@@ -168,10 +144,7 @@ pub(super) fn resize_window(
     }
     let across = taps(filter, picture.width(), width, window.left, window.width);
     let down = taps(filter, picture.height(), height, window.top, window.height);
-    let source = Plane {
-        bytes: picture.rgb(),
-        columns: picture.width() as usize,
-    };
+    let source = Plane { bytes: picture.rgb(), columns: picture.width() as usize };
     // As the reference does, a pass is skipped where the size does not change.
     if width == picture.width() {
         let left = window.left as usize;
@@ -182,19 +155,13 @@ pub(super) fn resize_window(
         let (first, last) = across.reach();
         let mut low = vec![0u8; rows * (last - first) * 3];
         vertical(&source, first, last - first, &down, 0, &mut low);
-        let low = Plane {
-            bytes: &low,
-            columns: last - first,
-        };
+        let low = Plane { bytes: &low, columns: last - first };
         horizontal(&low, 0, &across.from(first), columns, &mut out);
     } else {
         let (first, last) = down.reach();
         let mut narrow = vec![0u8; (last - first) * columns * 3];
         horizontal(&source, first, &across, columns, &mut narrow);
-        let narrow = Plane {
-            bytes: &narrow,
-            columns,
-        };
+        let narrow = Plane { bytes: &narrow, columns };
         vertical(&narrow, 0, columns, &down, first, &mut out);
     }
     out
@@ -231,9 +198,7 @@ struct Taps {
 
 impl Taps {
     fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        self.spans
-            .iter()
-            .map(|&(start, at, len)| (start, &self.weights[at..at + len]))
+        self.spans.iter().map(|&(start, at, len)| (start, &self.weights[at..at + len]))
     }
 
     /// The first input pixel used, and the one behind the last.
@@ -325,14 +290,7 @@ fn horizontal(source: &Plane, first: usize, taps: &Taps, columns: usize, out: &m
 
 /// Filters the columns `left..left + columns` into `out`, `[rows, columns, 3]`; `source`'s first row
 /// is the picture's row `offset`.
-fn vertical(
-    source: &Plane,
-    left: usize,
-    columns: usize,
-    taps: &Taps,
-    offset: usize,
-    out: &mut [u8],
-) {
+fn vertical(source: &Plane, left: usize, columns: usize, taps: &Taps, offset: usize, out: &mut [u8]) {
     let mut sums = vec![0i32; columns * 3];
     for ((start, weights), out) in taps.iter().zip(out.chunks_exact_mut(columns * 3)) {
         sums.fill(1 << (PRECISION_BITS - 1));
@@ -366,10 +324,7 @@ fn pick(picture: &Picture, width: u32, height: u32, window: Window, out: &mut [u
     };
     let across = places(picture.width(), width, window.left, window.width);
     let down = places(picture.height(), height, window.top, window.height);
-    let source = Plane {
-        bytes: picture.rgb(),
-        columns: picture.width() as usize,
-    };
+    let source = Plane { bytes: picture.rgb(), columns: picture.width() as usize };
     for (row, out) in down.iter().zip(out.chunks_exact_mut(across.len() * 3)) {
         let Some(row) = row else { continue };
         let line = source.row(*row);

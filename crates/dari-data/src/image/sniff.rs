@@ -43,10 +43,7 @@ impl Format {
         } else if TIFFS.iter().any(|mark| starts(mark)) {
             Ok(Format::Tiff)
         } else {
-            Err(Error::NotPicture {
-                name: name.into(),
-                found: describe(bytes),
-            })
+            Err(Error::NotPicture { name: name.into(), found: describe(bytes) })
         }
     }
 }

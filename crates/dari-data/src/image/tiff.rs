@@ -25,31 +25,18 @@ pub(super) fn decode(name: &str, bytes: &[u8], limits: &Limits) -> Result<(Pictu
     let mut bytes = Cow::Borrowed(bytes);
     let mut decoder = Decoder::new(Cursor::new(bytes.as_ref())).map_err(fail)?;
     let (width, height) = decoder.dimensions().map_err(fail)?;
-    check_size(
-        name,
-        Format::Tiff,
-        u64::from(width),
-        u64::from(height),
-        limits,
-    )?;
+    check_size(name, Format::Tiff, u64::from(width), u64::from(height), limits)?;
     let memory = tiff_limits(limits);
     decoder = decoder.with_limits(memory.clone());
-    let photometric: Option<u16> = decoder
-        .find_tag_unsigned(Tag::PhotometricInterpretation)
-        .map_err(fail)?;
+    let photometric: Option<u16> = decoder.find_tag_unsigned(Tag::PhotometricInterpretation).map_err(fail)?;
     let mut palette = None;
     if photometric == Some(PALETTE) {
         palette = Some(decoder.get_tag_u16_vec(Tag::ColorMap).map_err(fail)?);
         // The crate reads palette indices only as grey: say that they are.
         relabel(bytes.to_mut()).ok_or_else(|| unsupported(name, "palette in a BigTIFF"))?;
-        decoder = Decoder::new(Cursor::new(bytes.as_ref()))
-            .map_err(fail)?
-            .with_limits(memory);
+        decoder = Decoder::new(Cursor::new(bytes.as_ref())).map_err(fail)?.with_limits(memory);
     }
-    let orientation = match decoder
-        .find_tag_unsigned::<u16>(Tag::Orientation)
-        .map_err(fail)?
-    {
+    let orientation = match decoder.find_tag_unsigned::<u16>(Tag::Orientation).map_err(fail)? {
         Some(value) => value,
         None => decoder
             .get_tag_u8_vec(Tag::Unknown(XMP))
@@ -57,10 +44,7 @@ pub(super) fn decode(name: &str, bytes: &[u8], limits: &Limits) -> Result<(Pictu
             .and_then(|xmp| orientation::from_xmp(&xmp))
             .unwrap_or(1),
     };
-    let extra: Vec<u16> = decoder
-        .find_tag_unsigned_vec(Tag::ExtraSamples)
-        .map_err(fail)?
-        .unwrap_or_default();
+    let extra: Vec<u16> = decoder.find_tag_unsigned_vec(Tag::ExtraSamples).map_err(fail)?.unwrap_or_default();
     let color = decoder.colortype().map_err(fail)?;
     let mut samples = DecodingResult::U8(Vec::new());
     let layout = decoder.read_image_to_buffer(&mut samples).map_err(fail)?;
@@ -77,10 +61,7 @@ pub(super) fn decode(name: &str, bytes: &[u8], limits: &Limits) -> Result<(Pictu
                 Some(map) => look_up(&indices, &map, bits),
                 None => {
                     let scale = 255 / ((1u16 << bits) - 1);
-                    indices
-                        .iter()
-                        .flat_map(|&value| [(u16::from(value) * scale) as u8; 3])
-                        .collect()
+                    indices.iter().flat_map(|&value| [(u16::from(value) * scale) as u8; 3]).collect()
                 }
             }
         }
@@ -91,10 +72,7 @@ pub(super) fn decode(name: &str, bytes: &[u8], limits: &Limits) -> Result<(Pictu
         }
         (color, None) => {
             let (channels, kind) = match color {
-                ColorType::Multiband {
-                    bit_depth: 8,
-                    num_samples: 2,
-                } => (2, Kind::Grey),
+                ColorType::Multiband { bit_depth: 8, num_samples: 2 } => (2, Kind::Grey),
                 ColorType::RGB(8 | 16) => (3, Kind::Rgb),
                 ColorType::RGBA(8 | 16) if extra.first() == Some(&1) => (4, Kind::Premultiplied),
                 ColorType::RGBA(8 | 16) => (4, Kind::Rgb),
@@ -141,11 +119,7 @@ fn relabel(bytes: &mut [u8]) -> Option<()> {
     let number = |bytes: &[u8], at: usize, len: usize| -> Option<usize> {
         let part = bytes.get(at..at.checked_add(len)?)?;
         let fold = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
-        Some(if little {
-            part.iter().rev().fold(0, fold)
-        } else {
-            part.iter().fold(0, fold)
-        })
+        Some(if little { part.iter().rev().fold(0, fold) } else { part.iter().fold(0, fold) })
     };
     let directory = number(bytes, 4, 4)?;
     let entries = number(bytes, directory, 2)?;
@@ -153,11 +127,7 @@ fn relabel(bytes: &mut [u8]) -> Option<()> {
         let at = directory.checked_add(2)?.checked_add(entry * 12)?;
         if number(bytes, at, 2)? == usize::from(PHOTOMETRIC) {
             let value = bytes.get_mut(at + 8..at + 10)?;
-            value.copy_from_slice(&if little {
-                [BLACK_IS_ZERO, 0]
-            } else {
-                [0, BLACK_IS_ZERO]
-            });
+            value.copy_from_slice(&if little { [BLACK_IS_ZERO, 0] } else { [0, BLACK_IS_ZERO] });
             return Some(());
         }
     }
@@ -186,13 +156,9 @@ fn unpack(packed: &[u8], bits: u8, width: usize, pixels: usize) -> Vec<u8> {
 fn look_up(indices: &[u8], map: &[u16], bits: u8) -> Vec<u8> {
     let colours = 1usize << bits;
     let colour = |index: u8, channel: usize| {
-        map.get(channel * colours + usize::from(index))
-            .map_or(0, |value| (value >> 8) as u8)
+        map.get(channel * colours + usize::from(index)).map_or(0, |value| (value >> 8) as u8)
     };
-    indices
-        .iter()
-        .flat_map(|&index| [colour(index, 0), colour(index, 1), colour(index, 2)])
-        .collect()
+    indices.iter().flat_map(|&index| [colour(index, 0), colour(index, 1), colour(index, 2)]).collect()
 }
 
 /// Grey deeper than 8 bits: Pillow cuts it to 0 to 255, it does not scale.
@@ -244,12 +210,7 @@ fn to_rgb(samples: &[u8], pixels: usize, channels: usize, planes: usize, kind: K
             }
             Kind::YCbCr => {
                 let (y, cb, cr) = (f32::from(a), f32::from(b) - 128.0, f32::from(c) - 128.0);
-                [
-                    y + 1.402 * cr,
-                    y - 0.344_136 * cb - 0.714_136 * cr,
-                    y + 1.772 * cb,
-                ]
-                .map(|x| x.round() as u8)
+                [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb].map(|x| x.round() as u8)
             }
         });
     }
@@ -257,35 +218,21 @@ fn to_rgb(samples: &[u8], pixels: usize, channels: usize, planes: usize, kind: K
 }
 
 fn unsupported(name: &str, detail: &str) -> Error {
-    Error::Unsupported {
-        name: name.into(),
-        format: "TIFF",
-        detail: detail.into(),
-    }
+    Error::Unsupported { name: name.into(), format: "TIFF", detail: detail.into() }
 }
 
 fn convert(name: &str, error: TiffError) -> Error {
     let (name, format, detail) = (name.to_string(), "TIFF", one_line(&error.to_string()));
     match error {
-        TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => Error::Truncated {
-            name,
-            format,
-            detail: "its data end too soon".into(),
-        },
-        TiffError::UnsupportedError(_) => Error::Unsupported {
-            name,
-            format,
-            detail,
-        },
+        TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Error::Truncated { name, format, detail: "its data end too soon".into() }
+        }
+        TiffError::UnsupportedError(_) => Error::Unsupported { name, format, detail },
         TiffError::LimitsExceeded => Error::Damaged {
             name,
             format,
             detail: "decoding it would take more memory than its size in pixels allows".into(),
         },
-        _ => Error::Damaged {
-            name,
-            format,
-            detail,
-        },
+        _ => Error::Damaged { name, format, detail },
     }
 }

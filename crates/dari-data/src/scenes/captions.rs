@@ -13,10 +13,7 @@ impl Scene {
     /// Every caption of the scene, English first; several in each language, none twice.
     #[must_use]
     pub fn captions(&self) -> Vec<Caption> {
-        let caption = |language: &str, text: String| Caption {
-            text,
-            language: Some(language.to_owned()),
-        };
+        let caption = |language: &str, text: String| Caption { text, language: Some(language.to_owned()) };
         LANGUAGES
             .iter()
             .flat_map(|language| {
@@ -32,10 +29,8 @@ impl Scene {
     pub fn caption(&self, language: &str, key: u64) -> Option<Caption> {
         let mut texts = self.texts(language);
         let chosen = Random::keyed(&[key]).below(texts.len());
-        (chosen < texts.len()).then(|| Caption {
-            text: texts.swap_remove(chosen),
-            language: Some(language.to_owned()),
-        })
+        (chosen < texts.len())
+            .then(|| Caption { text: texts.swap_remove(chosen), language: Some(language.to_owned()) })
     }
 
     fn texts(&self, language: &str) -> Vec<String> {
@@ -77,13 +72,12 @@ pub fn attribute_labels(attribute: Attribute, language: &str) -> Vec<String> {
         usual.map(phrase).collect()
     };
     match attribute {
-        Attribute::Colour if english => named(&Colour::ALL.map(Colour::names), &|colour| {
-            article(&format!("{colour} shape"))
-        }),
-        Attribute::Colour => Colour::ALL
-            .iter()
-            .map(|colour| format!("{} 도형", colour.korean_noun()))
-            .collect(),
+        Attribute::Colour if english => {
+            named(&Colour::ALL.map(Colour::names), &|colour| article(&format!("{colour} shape")))
+        }
+        Attribute::Colour => {
+            Colour::ALL.iter().map(|colour| format!("{} 도형", colour.korean_noun())).collect()
+        }
         Attribute::Shape => named(&Shape::ALL.map(Shape::names), &|noun| bare(noun, english)),
         Attribute::Thing => named(&Thing::ALL.map(Thing::names), &|noun| bare(noun, english)),
         Attribute::Count => named(&counts(), &|count| match (english, count) {
@@ -92,46 +86,28 @@ pub fn attribute_labels(attribute: Attribute, language: &str) -> Vec<String> {
             (false, _) => format!("도형 {count} 개"),
         }),
         Attribute::Position => named(&Position::ALL.map(Position::names), &|place| {
-            if english {
-                format!("a shape {place}")
-            } else {
-                format!("{place}에 있는 도형")
-            }
+            if english { format!("a shape {place}") } else { format!("{place}에 있는 도형") }
         }),
         Attribute::Size => named(&Size::ALL.map(Size::names), &|size| {
-            if english {
-                format!("a {size} shape")
-            } else {
-                format!("{size} 도형")
-            }
+            if english { format!("a {size} shape") } else { format!("{size} 도형") }
         }),
     }
 }
 
 fn bare(noun: &str, english: bool) -> String {
-    if english {
-        article(noun)
-    } else {
-        noun.to_owned()
-    }
+    if english { article(noun) } else { noun.to_owned() }
 }
 
 /// "an apple", "a red apple". Every word here that begins with a vowel letter begins with its sound.
 fn article(phrase: &str) -> String {
-    let article = if phrase.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
+    let article = if phrase.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {phrase}")
 }
 
 /// The usual name and, where there is one, the other that this scene says.
 fn two_names(names: &'static [&'static str], key: u64) -> (&'static str, &'static str) {
     let usual = names.first().copied().unwrap_or("");
-    let other = Random::keyed(&[key, 7])
-        .pick(names.get(1..).unwrap_or(&[]))
-        .unwrap_or(usual);
+    let other = Random::keyed(&[key, 7]).pick(names.get(1..).unwrap_or(&[])).unwrap_or(usual);
     (usual, other)
 }
 
@@ -146,24 +122,14 @@ struct Said {
 fn said(object: &Object, language: &str) -> Said {
     let (noun, other_noun) = two_names(object.figure.names().all(language), object.detail);
     let (colour, other_colour) = two_names(object.colour.names().all(language), object.detail);
-    Said {
-        noun,
-        other_noun,
-        colour,
-        other_colour,
-    }
+    Said { noun, other_noun, colour, other_colour }
 }
 
 fn english(scene: &Scene) -> Vec<String> {
     let Some(object) = scene.objects.first() else {
         return Vec::new();
     };
-    let Said {
-        noun,
-        other_noun,
-        colour,
-        other_colour,
-    } = said(object, "en");
+    let Said { noun, other_noun, colour, other_colour } = said(object, "en");
     let is_shape = matches!(object.figure, Figure::Shape(_));
     let full = article(&format!("{colour} {noun}"));
     let mut texts = Vec::new();
@@ -224,9 +190,7 @@ fn english(scene: &Scene) -> Vec<String> {
                 format!("{there} {number} {nouns} in the picture"),
             ]);
             let (behind, _) = two_names(scene.backdrop.names().english, object.detail);
-            texts.push(format!(
-                "{number} {colour} {nouns} on a {behind} background"
-            ));
+            texts.push(format!("{number} {colour} {nouns} on a {behind} background"));
             if is_shape {
                 texts.push(format!("{number} {shapes}"));
                 texts.push(format!("{number} {colour} {shapes}"));
@@ -267,10 +231,7 @@ fn english(scene: &Scene) -> Vec<String> {
                 format!("{full} {other} {full_to}"),
                 format!("{full_to} {back} {full}"),
                 format!("{full_to} {other_back} {full}"),
-                format!(
-                    "the {colour} {noun} is {lies} the {} {}",
-                    to.colour, to.noun
-                ),
+                format!("the {colour} {noun} is {lies} the {} {}", to.colour, to.noun),
                 format!("a picture of {full} {lies} {full_to}"),
                 format!("{full} and {full_to}"),
                 format!("a picture of {full_to} and {full}"),
@@ -288,12 +249,7 @@ fn korean(scene: &Scene) -> Vec<String> {
     let Some(object) = scene.objects.first() else {
         return Vec::new();
     };
-    let Said {
-        noun,
-        other_noun,
-        colour,
-        other_colour,
-    } = said(object, "ko");
+    let Said { noun, other_noun, colour, other_colour } = said(object, "ko");
     let is_shape = matches!(object.figure, Figure::Shape(_));
     let coloured_shape = format!("{} 도형", object.colour.korean_noun());
     let full = format!("{colour} {noun}");
@@ -311,11 +267,7 @@ fn korean(scene: &Scene) -> Vec<String> {
                 format!("{} 그린 그림", with_particle(&full, Particle::Object)),
                 format!("{subject} 있다"),
                 with_particle(&full, Particle::Is),
-                format!(
-                    "{} {}이다",
-                    with_particle(noun, Particle::Topic),
-                    object.colour.korean_noun()
-                ),
+                format!("{} {}이다", with_particle(noun, Particle::Topic), object.colour.korean_noun()),
             ]);
             if is_shape {
                 texts.push(coloured_shape);
@@ -351,10 +303,7 @@ fn korean(scene: &Scene) -> Vec<String> {
                 format!("{subject} {number} {counter} 있다"),
                 format!("{subject} {number} {counter} 있는 그림"),
                 format!("{full} {number} {counter} 그림"),
-                format!(
-                    "{} {number} {counter} 그린 그림",
-                    with_particle(&full, Particle::Object)
-                ),
+                format!("{} {number} {counter} 그린 그림", with_particle(&full, Particle::Object)),
             ]);
             let (behind, _) = two_names(scene.backdrop.names().korean, object.detail);
             texts.push(format!("{behind} 배경의 {full} {number} {counter}"));
@@ -378,10 +327,7 @@ fn korean(scene: &Scene) -> Vec<String> {
                 format!("그림 {place}에 {subject} 있다"),
                 format!("{place}에 {subject} 있는 그림"),
                 format!("{place} {full}"),
-                format!(
-                    "{} 그림 {place}에 있다",
-                    with_particle(&full, Particle::Topic)
-                ),
+                format!("{} 그림 {place}에 있다", with_particle(&full, Particle::Topic)),
                 full.clone(),
             ]);
             if is_shape {
@@ -411,11 +357,7 @@ fn korean(scene: &Scene) -> Vec<String> {
             ]);
             if object.figure != second.figure {
                 texts.push(format!("{} {lies}에 있는 {noun}", to.noun));
-                texts.push(format!(
-                    "{} {}",
-                    with_particle(noun, Particle::And),
-                    to.noun
-                ));
+                texts.push(format!("{} {}", with_particle(noun, Particle::And), to.noun));
             }
         }
     }

@@ -37,10 +37,7 @@ impl Scene {
         });
         let behind = Behind::choose(
             kind,
-            &[
-                Some((figure, rgb)),
-                second.map(|(figure, _, rgb)| (figure, rgb)),
-            ],
+            &[Some((figure, rgb)), second.map(|(figure, _, rgb)| (figure, rgb))],
             random,
         );
         let mut scene = Scene {
@@ -77,8 +74,7 @@ impl Scene {
             (Size::Large, random.range(0.33, 0.41))
         };
         self.size = Some(size);
-        self.objects
-            .push(near(object, radius, 0.5, 0.5, 0.1, random));
+        self.objects.push(near(object, radius, 0.5, 0.5, 0.1, random));
     }
 
     fn lay_composed(&mut self, object: Object, random: &mut Random) {
@@ -133,10 +129,7 @@ impl Scene {
             _ => random.range(0.145, 0.185),
         };
         for (x, y) in spread(count, radius, random) {
-            let copy = Object {
-                rotation: turn_of(object.figure, random),
-                ..object
-            };
+            let copy = Object { rotation: turn_of(object.figure, random), ..object };
             self.objects.push(near(copy, radius, x, y, 0.0, random));
         }
     }
@@ -148,14 +141,8 @@ fn spread(count: usize, radius: f32, random: &mut Random) -> Vec<(f32, f32)> {
     let apart = 2.4 * radius;
     let edge = radius * REACH + MARGIN;
     for _ in 0..24 {
-        let centres: Vec<(f32, f32)> = (0..count)
-            .map(|_| {
-                (
-                    random.range(edge, 1.0 - edge),
-                    random.range(edge, 1.0 - edge),
-                )
-            })
-            .collect();
+        let centres: Vec<(f32, f32)> =
+            (0..count).map(|_| (random.range(edge, 1.0 - edge), random.range(edge, 1.0 - edge))).collect();
         let clear = centres.iter().enumerate().all(|(i, a)| {
             centres.iter().skip(i + 1).all(|b| {
                 let (dx, dy) = (a.0 - b.0, a.1 - b.1);
@@ -189,24 +176,15 @@ fn spread(count: usize, radius: f32, random: &mut Random) -> Vec<(f32, f32)> {
 }
 
 /// A figure and a colour among the wanted combinations, the colour not `taken`.
-fn choose(
-    things: bool,
-    held_out: bool,
-    taken: Option<Colour>,
-    random: &mut Random,
-) -> (Figure, Colour) {
-    let fits = |figure: Figure, colour: Colour| {
-        is_held_out(figure, colour) == held_out && Some(colour) != taken
-    };
+fn choose(things: bool, held_out: bool, taken: Option<Colour>, random: &mut Random) -> (Figure, Colour) {
+    let fits =
+        |figure: Figure, colour: Colour| is_held_out(figure, colour) == held_out && Some(colour) != taken;
     let colours_of = |figure: Figure| -> Vec<Colour> {
         let colours = figure.colours().iter().copied();
         colours.filter(|&colour| fits(figure, colour)).collect()
     };
-    let figures: Vec<Figure> = if things {
-        Thing::ALL.map(Figure::Thing).to_vec()
-    } else {
-        Shape::ALL.map(Figure::Shape).to_vec()
-    };
+    let figures: Vec<Figure> =
+        if things { Thing::ALL.map(Figure::Thing).to_vec() } else { Shape::ALL.map(Figure::Shape).to_vec() };
     let able: Vec<(Figure, Vec<Colour>)> = figures
         .into_iter()
         .map(|figure| (figure, colours_of(figure)))
@@ -257,12 +235,7 @@ fn turn_of(figure: Figure, random: &mut Random) -> f32 {
 fn near(object: Object, radius: f32, x: f32, y: f32, jitter: f32, random: &mut Random) -> Object {
     let edge = (radius * REACH + MARGIN).min(0.5);
     let mut place = |centre: f32| (centre + random.range(-jitter, jitter)).clamp(edge, 1.0 - edge);
-    Object {
-        x: place(x),
-        y: place(y),
-        radius,
-        ..object
-    }
+    Object { x: place(x), y: place(y), radius, ..object }
 }
 
 /// What is behind the objects.
@@ -326,12 +299,7 @@ impl Behind {
             }
             _ => None,
         };
-        Behind {
-            backdrop,
-            rgb,
-            texture,
-            ground: ground.filter(|_| random.chance(45)),
-        }
+        Behind { backdrop, rgb, texture, ground: ground.filter(|_| random.chance(45)) }
     }
 }
 
@@ -344,9 +312,7 @@ fn fits_night(thing: Thing) -> bool {
 
 fn ground_of(thing: Thing, random: &mut Random) -> Option<Ground> {
     match thing {
-        Thing::Tree | Thing::House | Thing::Mushroom | Thing::Flower | Thing::Dog => {
-            Some(Ground::Grass)
-        }
+        Thing::Tree | Thing::House | Thing::Mushroom | Thing::Flower | Thing::Dog => Some(Ground::Grass),
         Thing::Bird => Some(Ground::Grass),
         Thing::Car => random.pick(&[Ground::Road, Ground::Grass]),
         Thing::Boat => Some(Ground::Water),

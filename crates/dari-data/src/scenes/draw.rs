@@ -5,9 +5,7 @@ use super::random::{Random, direction, mix};
 use super::words::Figure;
 use super::{Ground, Object, Scene, Texture, nature, objects, shapes};
 use crate::image::Picture;
-use tiny_skia::{
-    Color, FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Stroke, Transform,
-};
+use tiny_skia::{Color, FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Stroke, Transform};
 
 /// The largest side that [`Scene::render`] draws, in pixels.
 const MAX_SIDE: u32 = 4096;
@@ -69,9 +67,7 @@ fn paint_backdrop(scene: &Scene, pixmap: &mut Pixmap) {
     for (i, pixel) in (0..).zip(pixmap.pixels_mut()) {
         let shade = shade_at(i % side, i / side);
         let [red, green, blue] = base.map(|c| (i32::from(c) + shade).clamp(0, 255) as u8);
-        *pixel = Color::from_rgba8(red, green, blue, 255)
-            .premultiply()
-            .to_color_u8();
+        *pixel = Color::from_rgba8(red, green, blue, 255).premultiply().to_color_u8();
     }
 }
 
@@ -116,10 +112,7 @@ fn paint_object(object: &Object, pixmap: &mut Pixmap) {
     let (cosine, sine) = direction(object.rotation);
     let scale = object.radius * side;
     let flip = if object.mirrored { -1.0 } else { 1.0 };
-    let (sx, sy) = (
-        scale * flip * object.stretch.min(1.0),
-        scale / object.stretch.max(1.0),
-    );
+    let (sx, sy) = (scale * flip * object.stretch.min(1.0), scale / object.stretch.max(1.0));
     let transform = Transform::from_row(
         cosine * sx,
         sine * sx,
@@ -132,13 +125,8 @@ fn paint_object(object: &Object, pixmap: &mut Pixmap) {
     let rgb = object.rgb;
     match object.figure {
         Figure::Shape(shape) => {
-            let outline = object.outlined.then(|| {
-                if luma(rgb) < 70 {
-                    lighter(rgb, 0.35)
-                } else {
-                    darker(rgb, 0.35)
-                }
-            });
+            let outline =
+                object.outlined.then(|| if luma(rgb) < 70 { lighter(rgb, 0.35) } else { darker(rgb, 0.35) });
             shapes::paint(shape, rgb, outline, &mut canvas);
         }
         Figure::Thing(thing) => {
@@ -162,11 +150,7 @@ pub(super) struct Canvas<'a> {
 
 impl<'a> Canvas<'a> {
     pub(super) fn new(pixmap: &'a mut Pixmap, transform: Transform, scale: f32) -> Canvas<'a> {
-        Canvas {
-            pixmap,
-            transform,
-            scale,
-        }
+        Canvas { pixmap, transform, scale }
     }
 
     /// The path in pixels: curves are flattened with a tolerance in the path's own units, so the
@@ -180,8 +164,7 @@ impl<'a> Canvas<'a> {
     fn fill_by(&mut self, rgb: Rgb, rule: FillRule, build: impl FnOnce(&mut PathBuilder)) {
         if let Some(path) = self.path(build) {
             let transform = Transform::identity();
-            self.pixmap
-                .fill_path(&path, &paint(rgb), rule, transform, None);
+            self.pixmap.fill_path(&path, &paint(rgb), rule, transform, None);
         }
     }
 
@@ -205,8 +188,7 @@ impl<'a> Canvas<'a> {
         };
         if let Some(path) = self.path(build) {
             let transform = Transform::identity();
-            self.pixmap
-                .stroke_path(&path, &paint(rgb), &stroke, transform, None);
+            self.pixmap.stroke_path(&path, &paint(rgb), &stroke, transform, None);
         }
     }
 

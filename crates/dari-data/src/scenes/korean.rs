@@ -118,9 +118,6 @@ mod tests {
     #[test]
     fn numerals_go_to_four() {
         let four: Vec<_> = (0..=5).map(numeral).collect();
-        assert_eq!(
-            four,
-            [None, Some("한"), Some("두"), Some("세"), Some("네"), None]
-        );
+        assert_eq!(four, [None, Some("한"), Some("두"), Some("세"), Some("네"), None]);
     }
 }

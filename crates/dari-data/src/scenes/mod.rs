@@ -30,8 +30,8 @@ mod words;
 pub use captions::{LANGUAGES, attribute_labels, describe};
 pub use korean::{Particle, numeral, particle, with_particle};
 pub use words::{
-    Attribute, Backdrop, Colour, Figure, Names, Position, Relation, Shape, Size, Thing, colours,
-    counts, is_held_out, positions, shapes, things,
+    Attribute, Backdrop, Colour, Figure, Names, Position, Relation, Shape, Size, Thing, colours, counts,
+    is_held_out, positions, shapes, things,
 };
 
 use palette::Rgb;
@@ -53,13 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 5] = [
-        Kind::Single,
-        Kind::Counted,
-        Kind::Placed,
-        Kind::Related,
-        Kind::Composed,
-    ];
+    pub const ALL: [Kind; 5] = [Kind::Single, Kind::Counted, Kind::Placed, Kind::Related, Kind::Composed];
 }
 
 /// Which scenes to draw.
@@ -176,9 +170,7 @@ impl Facts {
             Attribute::Colour => index_of(&Colour::ALL, self.colour?),
             Attribute::Size => index_of(&Size::ALL, self.size?),
             Attribute::Position => index_of(&Position::ALL, self.position?),
-            Attribute::Count if self.kind == Kind::Counted => {
-                usize::from(self.count?).checked_sub(1)
-            }
+            Attribute::Count if self.kind == Kind::Counted => usize::from(self.count?).checked_sub(1),
             Attribute::Thing | Attribute::Count => None,
         }
     }

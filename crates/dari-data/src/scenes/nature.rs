@@ -39,11 +39,7 @@ fn ink_on(rgb: Rgb) -> Rgb {
 
 fn apple(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
     c.line(WOOD, 0.13, &[(0.0, -0.45), (0.05, -0.72), (0.14, -0.92)]);
-    let leaf = if contrasts(rgb, STALK) {
-        STALK
-    } else {
-        darker(STALK, 0.35)
-    };
+    let leaf = if contrasts(rgb, STALK) { STALK } else { darker(STALK, 0.35) };
     c.ellipse(leaf, 0.42, -0.78, 0.3, 0.14, -0.06);
     c.fill(rgb, |p| {
         p.move_to(0.0, -0.46);
@@ -69,10 +65,7 @@ fn banana(rgb: Rgb, c: &mut Canvas) {
         p.move_to(-0.72, -0.5);
         p.cubic_to(-0.55, 0.3, 0.1, 0.72, 0.92, 0.42);
     });
-    c.polygon(
-        WOOD,
-        &[(-0.9, -0.52), (-0.58, -0.62), (-0.66, -0.92), (-0.82, -0.9)],
-    );
+    c.polygon(WOOD, &[(-0.9, -0.52), (-0.58, -0.62), (-0.66, -0.92), (-0.82, -0.9)]);
     c.line(WOOD, 0.14, &[(0.94, 0.36), (0.95, 0.46)]);
 }
 
@@ -103,14 +96,7 @@ fn strawberry(rgb: Rgb, c: &mut Canvas) {
         p.cubic_to(0.95, 0.15, 0.4, 0.85, 0.0, 1.0);
     });
     let seed = [250, 226, 140];
-    for (x, y) in [
-        (-0.5, -0.15),
-        (0.0, -0.1),
-        (0.5, -0.15),
-        (-0.28, 0.22),
-        (0.28, 0.22),
-        (0.0, 0.55),
-    ] {
+    for (x, y) in [(-0.5, -0.15), (0.0, -0.1), (0.5, -0.15), (-0.28, 0.22), (0.28, 0.22), (0.0, 0.55)] {
         c.ellipse(seed, x, y, 0.055, 0.09, 0.0);
     }
     c.polygon(
@@ -140,9 +126,7 @@ fn mushroom(rgb: Rgb, c: &mut Canvas) {
         p.line_to(0.36, 0.92);
         p.cubic_to(0.4, 0.7, 0.22, 0.4, 0.28, 0.0);
     });
-    c.fill(darker(stem, 0.14), |p| {
-        ellipse(p, 0.0, 0.1, 0.36, 0.09, 0.0)
-    });
+    c.fill(darker(stem, 0.14), |p| ellipse(p, 0.0, 0.1, 0.36, 0.09, 0.0));
     c.fill(rgb, |p| {
         p.move_to(-0.98, 0.1);
         p.cubic_to(-0.98, -1.2, 0.98, -1.2, 0.98, 0.1);
@@ -211,11 +195,7 @@ fn flower(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
         c.ellipse(shade, cosine * 0.4, sine * 0.4 - 0.3, 0.32, width, turn);
     }
     let yellow = [250, 206, 60];
-    let heart = if contrasts(rgb, yellow) {
-        yellow
-    } else {
-        [150, 88, 40]
-    };
+    let heart = if contrasts(rgb, yellow) { yellow } else { [150, 88, 40] };
     c.circle(heart, 0.0, -0.3, 0.22);
 }
 
@@ -242,10 +222,7 @@ fn sun(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
             (cosine * radius, sine * radius)
         };
         let half = 0.32 / f32::from(rays);
-        c.polygon(
-            rgb,
-            &[at(turn - half, 0.68), at(turn, 1.02), at(turn + half, 0.68)],
-        );
+        c.polygon(rgb, &[at(turn - half, 0.68), at(turn, 1.02), at(turn + half, 0.68)]);
     }
     c.circle(rgb, 0.0, 0.0, 0.56);
     if random.chance(35) {
@@ -256,12 +233,7 @@ fn sun(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
 fn moon(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
     c.circle(rgb, 0.0, 0.0, 0.92);
     let crater = darker(rgb, 0.13);
-    for (x, y, r) in [
-        (-0.35, -0.32, 0.24),
-        (0.36, 0.1, 0.2),
-        (-0.2, 0.44, 0.15),
-        (0.24, -0.5, 0.11),
-    ] {
+    for (x, y, r) in [(-0.35, -0.32, 0.24), (0.36, 0.1, 0.2), (-0.2, 0.44, 0.15), (0.24, -0.5, 0.11)] {
         let nudge = random.range(-0.06, 0.06);
         c.circle(crater, x + nudge, y - nudge, r);
     }
@@ -269,12 +241,7 @@ fn moon(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
 
 fn cloud(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
     let high = random.range(0.4, 0.5);
-    let all = [
-        (-0.55, 0.16, 0.38),
-        (-0.12, -0.16, high),
-        (0.38, 0.0, 0.42),
-        (0.62, 0.22, 0.32),
-    ];
+    let all = [(-0.55, 0.16, 0.38), (-0.12, -0.16, high), (0.38, 0.0, 0.42), (0.62, 0.22, 0.32)];
     let puffs = |rgb: Rgb, down: f32, c: &mut Canvas| {
         for (x, y, r) in all {
             c.circle(rgb, x, y + down, r);
@@ -288,29 +255,11 @@ fn cloud(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
 fn cat(rgb: Rgb, c: &mut Canvas) {
     let inner = [240, 170, 170];
     for side in [-1.0, 1.0] {
-        c.polygon(
-            rgb,
-            &[
-                (side * 0.88, -0.95),
-                (side * 0.86, -0.05),
-                (side * 0.18, -0.55),
-            ],
-        );
-        c.polygon(
-            inner,
-            &[
-                (side * 0.74, -0.7),
-                (side * 0.72, -0.3),
-                (side * 0.42, -0.52),
-            ],
-        );
+        c.polygon(rgb, &[(side * 0.88, -0.95), (side * 0.86, -0.05), (side * 0.18, -0.55)]);
+        c.polygon(inner, &[(side * 0.74, -0.7), (side * 0.72, -0.3), (side * 0.42, -0.52)]);
     }
     c.ellipse(rgb, 0.0, 0.12, 0.92, 0.8, 0.0);
-    let stripe = if luma(rgb) < 80 {
-        lighter(rgb, 0.18)
-    } else {
-        darker(rgb, 0.22)
-    };
+    let stripe = if luma(rgb) < 80 { lighter(rgb, 0.18) } else { darker(rgb, 0.22) };
     for x in [-0.22, 0.0, 0.22] {
         c.line(stripe, 0.09, &[(x, -0.6), (x * 0.8, -0.36)]);
     }
@@ -331,11 +280,7 @@ fn cat(rgb: Rgb, c: &mut Canvas) {
 
 fn dog(rgb: Rgb, c: &mut Canvas) {
     c.ellipse(rgb, 0.0, 0.05, 0.74, 0.82, 0.0);
-    let ear = if luma(rgb) < 80 {
-        lighter(rgb, 0.22)
-    } else {
-        darker(rgb, 0.35)
-    };
+    let ear = if luma(rgb) < 80 { lighter(rgb, 0.22) } else { darker(rgb, 0.35) };
     for side in [-1.0, 1.0] {
         c.ellipse(ear, side * 0.74, -0.1, 0.24, 0.58, side * -0.03);
     }
@@ -381,17 +326,9 @@ fn bird(rgb: Rgb, c: &mut Canvas) {
     let legs = [226, 138, 40];
     c.line(legs, 0.08, &[(-0.06, 0.6), (-0.1, 0.96)]);
     c.line(legs, 0.08, &[(0.2, 0.6), (0.2, 0.96)]);
-    let beak = if contrasts(rgb, [240, 150, 30]) {
-        [240, 150, 30]
-    } else {
-        [190, 70, 40]
-    };
+    let beak = if contrasts(rgb, [240, 150, 30]) { [240, 150, 30] } else { [190, 70, 40] };
     c.polygon(beak, &[(-0.72, -0.5), (-1.0, -0.34), (-0.7, -0.22)]);
-    let wing = if luma(rgb) < 80 {
-        lighter(rgb, 0.25)
-    } else {
-        darker(rgb, 0.2)
-    };
+    let wing = if luma(rgb) < 80 { lighter(rgb, 0.25) } else { darker(rgb, 0.2) };
     c.polygon(wing, &[(0.5, 0.1), (1.0, -0.22), (0.98, 0.22), (0.6, 0.42)]);
     c.ellipse(rgb, 0.1, 0.2, 0.64, 0.54, 0.03);
     c.circle(rgb, -0.38, -0.4, 0.42);
@@ -441,18 +378,9 @@ fn snowman(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
 /// Two eyes and a mouth within `size` around the middle.
 fn face(ink: Rgb, size: f32, c: &mut Canvas) {
     for side in [-1.0, 1.0] {
-        c.ellipse(
-            ink,
-            side * 0.36 * size,
-            -0.22 * size,
-            0.13 * size,
-            0.2 * size,
-            0.0,
-        );
+        c.ellipse(ink, side * 0.36 * size, -0.22 * size, 0.13 * size, 0.2 * size, 0.0);
     }
-    c.stroke(ink, 0.14 * size, |p| {
-        arc(p, 0.0, 0.05 * size, 0.52 * size, 0.06, 0.44)
-    });
+    c.stroke(ink, 0.14 * size, |p| arc(p, 0.0, 0.05 * size, 0.52 * size, 0.06, 0.44));
 }
 
 fn smile(rgb: Rgb, random: &mut Random, c: &mut Canvas) {

@@ -33,29 +33,17 @@ pub(super) fn paint(thing: Thing, rgb: Rgb, random: &mut Random, c: &mut Canvas)
 
 /// A shade beside `rgb` that shows on it.
 fn beside(rgb: Rgb, by: f32) -> Rgb {
-    if luma(rgb) < 70 {
-        lighter(rgb, by)
-    } else {
-        darker(rgb, by)
-    }
+    if luma(rgb) < 70 { lighter(rgb, by) } else { darker(rgb, by) }
 }
 
 fn house(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
-    let roof = if luma(rgb) < 110 {
-        [92, 88, 96]
-    } else {
-        darker(rgb, 0.45)
-    };
+    let roof = if luma(rgb) < 110 { [92, 88, 96] } else { darker(rgb, 0.45) };
     if random.chance(60) {
         c.rect(darker(roof, 0.2), 0.4, -0.82, 0.62, -0.3);
     }
     c.rect(rgb, -0.76, -0.2, 0.76, 0.98);
     c.polygon(roof, &[(0.0, -1.0), (0.98, -0.14), (-0.98, -0.14)]);
-    let door = if contrasts(rgb, [112, 74, 48]) {
-        [112, 74, 48]
-    } else {
-        [238, 216, 176]
-    };
+    let door = if contrasts(rgb, [112, 74, 48]) { [112, 74, 48] } else { [238, 216, 176] };
     if random.chance(50) {
         c.rect(door, -0.18, 0.38, 0.18, 0.98);
         for x in [-0.48, 0.48] {
@@ -82,14 +70,8 @@ fn car(rgb: Rgb, c: &mut Canvas) {
     });
     c.round_rect(rgb, [-0.98, -0.12, 0.98, 0.46], 0.2);
     let edge = beside(rgb, 0.3);
-    c.polygon(
-        GLASS,
-        &[(-0.46, -0.1), (-0.32, -0.46), (-0.04, -0.46), (-0.04, -0.1)],
-    );
-    c.polygon(
-        GLASS,
-        &[(0.06, -0.46), (0.2, -0.46), (0.44, -0.1), (0.06, -0.1)],
-    );
+    c.polygon(GLASS, &[(-0.46, -0.1), (-0.32, -0.46), (-0.04, -0.46), (-0.04, -0.1)]);
+    c.polygon(GLASS, &[(0.06, -0.46), (0.2, -0.46), (0.44, -0.1), (0.06, -0.1)]);
     c.line(edge, 0.05, &[(-0.9, 0.34), (0.9, 0.34)]);
     c.circle([252, 226, 120], 0.88, 0.08, 0.1);
     for x in [-0.54, 0.54] {
@@ -99,11 +81,7 @@ fn car(rgb: Rgb, c: &mut Canvas) {
 }
 
 fn boat(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
-    let sail = if luma(rgb) > 225 {
-        darker(rgb, 0.1)
-    } else {
-        lighter(rgb, 0.72)
-    };
+    let sail = if luma(rgb) > 225 { darker(rgb, 0.1) } else { lighter(rgb, 0.72) };
     c.line([112, 78, 50], 0.09, &[(-0.05, -0.94), (-0.05, 0.35)]);
     c.polygon(sail, &[(0.06, -0.9), (0.78, 0.16), (0.06, 0.16)]);
     if random.chance(65) {
@@ -124,10 +102,7 @@ fn rocket(rgb: Rgb, c: &mut Canvas) {
     c.polygon([252, 220, 90], &[(-0.12, 0.62), (0.12, 0.62), (0.0, 0.84)]);
     let fin = darker(rgb, 0.38);
     for side in [-1.0, 1.0] {
-        c.polygon(
-            fin,
-            &[(side * 0.3, 0.1), (side * 0.68, 0.74), (side * 0.26, 0.62)],
-        );
+        c.polygon(fin, &[(side * 0.3, 0.1), (side * 0.68, 0.74), (side * 0.26, 0.62)]);
     }
     c.fill(rgb, |p| {
         p.move_to(0.0, -1.0);
@@ -145,10 +120,7 @@ fn balloon(rgb: Rgb, c: &mut Canvas) {
         p.move_to(0.0, 0.5);
         p.cubic_to(0.22, 0.65, -0.2, 0.78, 0.03, 0.98);
     });
-    c.polygon(
-        darker(rgb, 0.2),
-        &[(0.0, 0.38), (0.15, 0.58), (-0.15, 0.58)],
-    );
+    c.polygon(darker(rgb, 0.2), &[(0.0, 0.38), (0.15, 0.58), (-0.15, 0.58)]);
     c.fill(rgb, |p| {
         p.move_to(0.0, 0.48);
         p.cubic_to(-0.4, 0.36, -0.68, 0.0, -0.68, -0.32);
@@ -161,11 +133,7 @@ fn balloon(rgb: Rgb, c: &mut Canvas) {
 fn ball(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
     c.circle(darker(rgb, 0.25), 0.0, 0.0, 0.95);
     c.circle(rgb, 0.0, 0.0, 0.9);
-    let pale = if contrasts(rgb, PAPER) {
-        PAPER
-    } else {
-        darker(rgb, 0.4)
-    };
+    let pale = if contrasts(rgb, PAPER) { PAPER } else { darker(rgb, 0.4) };
     if random.chance(60) {
         // Wedges of a beach ball, from a pole a little off the middle.
         for from in [0.02, 0.36, 0.7] {
@@ -294,29 +262,19 @@ fn pencil(rgb: Rgb, c: &mut Canvas) {
     // Along the diagonal: `u` from the eraser to the point, `v` across.
     let at = |u: f32, v: f32| ((u + v) * 0.707, (u - v) * 0.707);
     let mut band = |rgb: Rgb, from: f32, to: f32, low: f32, high: f32| {
-        c.polygon(
-            rgb,
-            &[at(from, low), at(to, low), at(to, high), at(from, high)],
-        );
+        c.polygon(rgb, &[at(from, low), at(to, low), at(to, high), at(from, high)]);
     };
     band([236, 150, 160], -1.25, -1.02, -0.26, 0.26);
     band(STEEL, -1.04, -0.84, -0.26, 0.26);
     band(rgb, -0.85, 0.66, -0.26, 0.26);
     band(darker(rgb, 0.22), -0.85, 0.66, -0.26, -0.1);
     band(lighter(rgb, 0.25), -0.85, 0.66, 0.1, 0.26);
-    c.polygon(
-        [240, 208, 160],
-        &[at(0.65, -0.26), at(1.28, 0.0), at(0.65, 0.26)],
-    );
+    c.polygon([240, 208, 160], &[at(0.65, -0.26), at(1.28, 0.0), at(0.65, 0.26)]);
     c.polygon(INK, &[at(1.02, -0.11), at(1.28, 0.0), at(1.02, 0.11)]);
 }
 
 fn gift(rgb: Rgb, c: &mut Canvas) {
-    let ribbon = if contrasts(rgb, [250, 224, 120]) {
-        [250, 224, 120]
-    } else {
-        [214, 48, 58]
-    };
+    let ribbon = if contrasts(rgb, [250, 224, 120]) { [250, 224, 120] } else { [214, 48, 58] };
     c.rect(rgb, -0.78, -0.1, 0.78, 0.95);
     c.rect(darker(rgb, 0.15), -0.78, -0.1, 0.78, 0.02);
     c.rect(rgb, -0.9, -0.42, 0.9, -0.06);
@@ -332,11 +290,7 @@ fn gift(rgb: Rgb, c: &mut Canvas) {
 }
 
 fn hat(rgb: Rgb, random: &mut Random, c: &mut Canvas) {
-    let band = if luma(rgb) < 90 {
-        lighter(rgb, 0.5)
-    } else {
-        darker(rgb, 0.45)
-    };
+    let band = if luma(rgb) < 90 { lighter(rgb, 0.5) } else { darker(rgb, 0.45) };
     if random.chance(50) {
         // A straw hat.
         c.ellipse(rgb, 0.0, 0.42, 0.99, 0.3, 0.0);

@@ -17,9 +17,7 @@ pub(super) struct Random {
 impl Random {
     /// Starts the sequence of `keys`; their order matters.
     pub(super) fn keyed(keys: &[u64]) -> Random {
-        let state = keys
-            .iter()
-            .fold(0x6461_7269, |state, &key| mix(mix(state) ^ key));
+        let state = keys.iter().fold(0x6461_7269, |state, &key| mix(mix(state) ^ key));
         Random { state }
     }
 
@@ -65,12 +63,10 @@ pub(super) fn direction(turns: f32) -> (f32, f32) {
     let quarter = (turns * 4.0 + 0.5).floor();
     let x = (turns - quarter / 4.0) * std::f64::consts::TAU;
     let x2 = x * x;
-    let sine = x
-        * (1.0
-            - x2 / 6.0
-                * (1.0 - x2 / 20.0 * (1.0 - x2 / 42.0 * (1.0 - x2 / 72.0 * (1.0 - x2 / 110.0)))));
-    let cosine = 1.0
-        - x2 / 2.0 * (1.0 - x2 / 12.0 * (1.0 - x2 / 30.0 * (1.0 - x2 / 56.0 * (1.0 - x2 / 90.0))));
+    let sine =
+        x * (1.0 - x2 / 6.0 * (1.0 - x2 / 20.0 * (1.0 - x2 / 42.0 * (1.0 - x2 / 72.0 * (1.0 - x2 / 110.0)))));
+    let cosine =
+        1.0 - x2 / 2.0 * (1.0 - x2 / 12.0 * (1.0 - x2 / 30.0 * (1.0 - x2 / 56.0 * (1.0 - x2 / 90.0))));
     let (cosine, sine) = match quarter as i64 & 3 {
         0 => (cosine, sine),
         1 => (-sine, cosine),

@@ -16,10 +16,7 @@ pub(super) fn paint(shape: Shape, rgb: Rgb, outline: Option<Rgb>, canvas: &mut C
 fn trace(shape: Shape, p: &mut PathBuilder) {
     match shape {
         Shape::Circle => ellipse(p, 0.0, 0.0, 0.95, 0.95, 0.0),
-        Shape::Square => polygon(
-            p,
-            &[(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)],
-        ),
+        Shape::Square => polygon(p, &[(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)]),
         Shape::Triangle => polygon(p, &[(0.0, -0.9), (0.98, 0.8), (-0.98, 0.8)]),
         Shape::Star => polygon(p, &corners(5, 1.02, Some(0.42))),
         Shape::Heart => {

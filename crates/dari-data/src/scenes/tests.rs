@@ -6,10 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 const SIDE: u32 = 96;
 
 fn scenes(count: u64, kind: Option<Kind>) -> impl Iterator<Item = Scene> {
-    let options = SceneOptions {
-        kind,
-        held_out: false,
-    };
+    let options = SceneOptions { kind, held_out: false };
     (0..count).map(move |index| Scene::draw_with(11, index, &options))
 }
 
@@ -21,10 +18,7 @@ fn pixels(scene: &Scene) -> Vec<Rgb> {
 
 /// The pixels that the objects changed, where the change is plain.
 fn mask(scene: &Scene) -> Vec<bool> {
-    let bare = Scene {
-        objects: Vec::new(),
-        ..scene.clone()
-    };
+    let bare = Scene { objects: Vec::new(), ..scene.clone() };
     let pairs = pixels(scene).into_iter().zip(pixels(&bare));
     pairs.map(|(a, b)| distance(a, b) > 60.0).collect()
 }
@@ -34,10 +28,7 @@ fn texts(scene: &Scene) -> Vec<String> {
 }
 
 fn only(scene: &Scene, object: usize) -> Scene {
-    Scene {
-        objects: vec![scene.objects[object]],
-        ..scene.clone()
-    }
+    Scene { objects: vec![scene.objects[object]], ..scene.clone() }
 }
 
 /// The middle of the box around what an object covers, as fractions of the frame.
@@ -111,17 +102,10 @@ fn every_kind_is_drawn_in_its_proportion() {
     for scene in scenes(4000, None) {
         *counts.entry(format!("{:?}", scene.kind)).or_insert(0_u32) += 1;
     }
-    for (kind, expected) in [
-        ("Single", 800),
-        ("Counted", 800),
-        ("Placed", 600),
-        ("Related", 600),
-        ("Composed", 1200),
-    ] {
-        assert!(
-            counts[kind].abs_diff(expected) < expected / 6,
-            "{kind}: {counts:?}"
-        );
+    for (kind, expected) in
+        [("Single", 800), ("Counted", 800), ("Placed", 600), ("Related", 600), ("Composed", 1200)]
+    {
+        assert!(counts[kind].abs_diff(expected) < expected / 6, "{kind}: {counts:?}");
     }
 }
 
@@ -145,9 +129,7 @@ fn objects_are_whole_inside_the_frame() {
 #[test]
 fn objects_do_not_overlap() {
     for scene in scenes(700, None).filter(|scene| scene.objects.len() > 1) {
-        let masks: Vec<_> = (0..scene.objects.len())
-            .map(|i| mask(&only(&scene, i)))
-            .collect();
+        let masks: Vec<_> = (0..scene.objects.len()).map(|i| mask(&only(&scene, i))).collect();
         for (i, a) in masks.iter().enumerate() {
             for b in &masks[..i] {
                 let both = a.iter().zip(b).filter(|&(&a, &b)| a && b).count();
@@ -194,10 +176,7 @@ fn as_many_shapes_are_seen_as_are_counted() {
             assert_eq!(regions(&mask(&scene)), count, "{facts:?}");
         }
     }
-    assert!(
-        seen[1..].iter().all(|&n| (110..190).contains(&n)),
-        "{seen:?}"
-    );
+    assert!(seen[1..].iter().all(|&n| (110..190).contains(&n)), "{seen:?}");
 }
 
 #[test]
@@ -250,9 +229,8 @@ fn captions_are_several_and_none_is_empty_or_twice() {
                 .map(|caption| caption.text)
                 .collect();
             assert!(own.len() >= 8, "{own:?}");
-            let drawn: HashSet<String> = (0..40)
-                .map(|key| scene.caption(language, key).unwrap().text)
-                .collect();
+            let drawn: HashSet<String> =
+                (0..40).map(|key| scene.caption(language, key).unwrap().text).collect();
             assert!(drawn.len() > 4);
             assert!(drawn.iter().all(|text| own.contains(text)));
         }
@@ -416,10 +394,7 @@ fn captions_read_as_people_write() {
     );
     let said = describe(Figure::Thing(Thing::House), Colour::Yellow, "ko");
     assert_eq!(said.as_deref(), Some("노란 집"));
-    assert_eq!(
-        describe(Figure::Thing(Thing::House), Colour::Yellow, ""),
-        None
-    );
+    assert_eq!(describe(Figure::Thing(Thing::House), Colour::Yellow, ""), None);
 }
 
 #[test]
@@ -440,10 +415,7 @@ fn a_tenth_of_the_combinations_is_held_out() {
     assert!(!is_held_out(Figure::Thing(Thing::Apple), Colour::Red));
     for index in 0..3000 {
         for held_out in [false, true] {
-            let options = SceneOptions {
-                held_out,
-                kind: None,
-            };
+            let options = SceneOptions { held_out, kind: None };
             for object in Scene::draw_with(3, index, &options).objects {
                 assert_eq!(is_held_out(object.figure, object.colour), held_out);
                 assert!(object.figure.colours().contains(&object.colour));
@@ -465,13 +437,9 @@ fn every_combination_for_training_is_drawn() {
 
 #[test]
 fn names_are_complete_and_distinct() {
-    for (table, counted) in [
-        (colours(), false),
-        (shapes(), true),
-        (counts(), false),
-        (positions(), false),
-        (things(), true),
-    ] {
+    for (table, counted) in
+        [(colours(), false), (shapes(), true), (counts(), false), (positions(), false), (things(), true)]
+    {
         for language in LANGUAGES {
             let names: Vec<_> = table.iter().flat_map(|n| n.all(language)).collect();
             assert!(names.iter().all(|name| !name.is_empty()));

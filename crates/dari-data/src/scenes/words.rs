@@ -237,9 +237,7 @@ impl Figure {
     /// The colours it may have: all for a shape, the natural ones for a thing.
     #[must_use]
     pub fn colours(self) -> &'static [Colour] {
-        use Colour::{
-            Black, Blue, Brown, Green, Grey, Orange, Pink, Purple, Red, SkyBlue, White, Yellow,
-        };
+        use Colour::{Black, Blue, Brown, Green, Grey, Orange, Pink, Purple, Red, SkyBlue, White, Yellow};
         let Figure::Thing(thing) = self else {
             return &Colour::ALL;
         };
@@ -270,15 +268,13 @@ impl Figure {
             Thing::Clock => &[Red, Blue, Black, Brown, Green, Grey],
             Thing::Pencil => &[Yellow, Red, Blue, Green, Orange, Purple],
             Thing::Key => &[Yellow, Grey, Brown, Black],
-            Thing::Cup | Thing::Shirt => &[
-                Red, Orange, Yellow, Green, Blue, Purple, Pink, Brown, Black, White, Grey, SkyBlue,
-            ],
+            Thing::Cup | Thing::Shirt => {
+                &[Red, Orange, Yellow, Green, Blue, Purple, Pink, Brown, Black, White, Grey, SkyBlue]
+            }
             Thing::Balloon | Thing::Ball | Thing::Umbrella | Thing::Gift => {
                 &[Red, Orange, Yellow, Green, Blue, Purple, Pink, SkyBlue]
             }
-            Thing::Book | Thing::Hat => {
-                &[Red, Yellow, Green, Blue, Purple, Pink, Brown, Black, Orange]
-            }
+            Thing::Book | Thing::Hat => &[Red, Yellow, Green, Blue, Purple, Pink, Brown, Black, Orange],
         }
     }
 }
@@ -338,12 +334,7 @@ const COUNTS: [Names; 4] = [
 ];
 
 const fn count_names(english: &'static [&'static str], korean: &'static [&'static str]) -> Names {
-    Names {
-        english,
-        plural: "",
-        korean,
-        counter: "개",
-    }
+    Names { english, plural: "", korean, counter: "개" }
 }
 
 /// The names of the colours, in the order of [`Colour::ALL`].

@@ -40,39 +40,23 @@ pub(super) fn assemble(folder: &Folder, settings: &Settings) -> Result<Assembled
             .map_err(|error| invalid(folder, file, format!("not a tokenizer: {error}")))?;
         let mut tokenizer = load(folder, file, &bytes)?;
         adapt(folder, file, settings, &mut tokenizer)?;
-        return Ok(Assembled {
-            tokenizer,
-            head,
-            file,
-        });
+        return Ok(Assembled { tokenizer, head, file });
     }
     let (file, description) = if folder.has("vocab.json") && folder.has("merges.txt") {
         ("vocab.json", clip(folder, settings)?)
     } else if folder.has("vocab.txt") {
         ("vocab.txt", bert(folder, settings)?)
     } else if folder.has("spiece.model") {
-        return Err(Error::SentencePieceOnly {
-            folder: folder.label(),
-        });
+        return Err(Error::SentencePieceOnly { folder: folder.label() });
     } else {
-        return Err(Error::Missing {
-            folder: folder.label(),
-        });
+        return Err(Error::Missing { folder: folder.label() });
     };
     let tokenizer = load(folder, file, description.to_string().as_bytes())?;
-    Ok(Assembled {
-        tokenizer,
-        head: Head::default(),
-        file,
-    })
+    Ok(Assembled { tokenizer, head: Head::default(), file })
 }
 
 pub(super) fn invalid(folder: &Folder, file: &'static str, problem: String) -> Error {
-    Error::Invalid {
-        folder: folder.label(),
-        file,
-        problem,
-    }
+    Error::Invalid { folder: folder.label(), file, problem }
 }
 
 /// Runs the tokenizers crate on what a stranger wrote; it panics on some of that.
@@ -85,11 +69,7 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result
 
 fn load(folder: &Folder, file: &'static str, bytes: &[u8]) -> Result<Tokenizer, Error> {
     let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(|problem| {
-        invalid(
-            folder,
-            file,
-            format!("not a tokenizer: {problem}; fetch the file again"),
-        )
+        invalid(folder, file, format!("not a tokenizer: {problem}; fetch the file again"))
     })?;
     if tokenizer.get_vocab_size(true) == 0 {
         let problem = "no entries in the vocabulary; fetch the file again".into();
@@ -112,9 +92,8 @@ fn adapt(
     let normalizer = match (settings.family, tokenizer.get_normalizer().cloned()) {
         (Family::Bert, Some(NormalizerWrapper::BertNormalizer(mut bert))) => {
             bert.lowercase = settings.flag("do_lower_case").unwrap_or(bert.lowercase);
-            bert.handle_chinese_chars = settings
-                .flag("tokenize_chinese_chars")
-                .unwrap_or(bert.handle_chinese_chars);
+            bert.handle_chinese_chars =
+                settings.flag("tokenize_chinese_chars").unwrap_or(bert.handle_chinese_chars);
             bert.strip_accents = settings.flag("strip_accents").or(bert.strip_accents);
             Some(bert.into())
         }
@@ -128,14 +107,8 @@ fn adapt(
         guarded(|| tokenizer.with_normalizer(Some(normalizer)).map(|_| ()))
             .map_err(|problem| invalid(folder, file, problem))?;
     }
-    let (start, end) = (
-        settings.flag("add_bos_token"),
-        settings.flag("add_eos_token"),
-    );
-    let own = matches!(
-        settings.family,
-        Family::Clip | Family::Bert | Family::Siglip
-    );
+    let (start, end) = (settings.flag("add_bos_token"), settings.flag("add_eos_token"));
+    let own = matches!(settings.family, Family::Clip | Family::Bert | Family::Siglip);
     if !own && (start.is_some() || end.is_some()) {
         let template = template(settings, tokenizer, start == Some(true), end == Some(true))
             .map_err(|problem| invalid(folder, file, problem))?;
@@ -166,10 +139,7 @@ fn template(
             continue;
         };
         let id = tokenizer.token_to_id(&token.content).ok_or_else(|| {
-            format!(
-                "{role} {:?} is not in the vocabulary; expected one of its tokens",
-                token.content
-            )
+            format!("{role} {:?} is not in the vocabulary; expected one of its tokens", token.content)
         })?;
         let piece = json!({"SpecialToken": {"id": token.content, "type_id": 0}});
         pieces.insert(if first { 0 } else { pieces.len() }, piece);
@@ -186,27 +156,21 @@ fn template(
 fn clip(folder: &Folder, settings: &Settings) -> Result<Value, Error> {
     let vocabulary = folder.json("vocab.json")?.unwrap_or_default();
     let entries = vocabulary.as_object().ok_or_else(|| {
-        invalid(
-            folder,
-            "vocab.json",
-            "no JSON object; expected {\"token\": id, ...}".into(),
-        )
+        invalid(folder, "vocab.json", "no JSON object; expected {\"token\": id, ...}".into())
     })?;
     let text = read_text(folder, "merges.txt")?;
     let merges: Vec<Value> = text
         .lines()
         .enumerate()
         .filter(|(_, line)| !line.starts_with("#version") && !line.trim().is_empty())
-        .map(
-            |(number, line)| match *line.split_ascii_whitespace().collect::<Vec<_>>() {
-                [left, right] => Ok(json!([left, right])),
-                ref parts => Err(invalid(
-                    folder,
-                    "merges.txt",
-                    format!("line {}: {} parts; expected two", number + 1, parts.len()),
-                )),
-            },
-        )
+        .map(|(number, line)| match *line.split_ascii_whitespace().collect::<Vec<_>>() {
+            [left, right] => Ok(json!([left, right])),
+            ref parts => Err(invalid(
+                folder,
+                "merges.txt",
+                format!("line {}: {} parts; expected two", number + 1, parts.len()),
+            )),
+        })
         .collect::<Result<_, _>>()?;
 
     let named = |role: &str, usual: &str| match settings.token(role) {
@@ -227,12 +191,7 @@ fn clip(folder: &Folder, settings: &Settings) -> Result<Value, Error> {
         })
     };
     let (start_id, end_id) = (id(&start)?, id(&end)?);
-    let known = [
-        (&start, start_flags),
-        (&end, end_flags),
-        (&unknown, unknown_flags),
-        (&pad, pad_flags),
-    ];
+    let known = [(&start, start_flags), (&end, end_flags), (&unknown, unknown_flags), (&pad, pad_flags)];
     Ok(json!({
         "version": "1.0",
         "added_tokens": added_tokens(known.map(|(t, f)| (t.as_str(), f)), |t| id(t).ok()),
@@ -257,21 +216,13 @@ fn clip(folder: &Folder, settings: &Settings) -> Result<Value, Error> {
 /// The tokenizer that transformers' `BertTokenizer` builds.
 fn bert(folder: &Folder, settings: &Settings) -> Result<Value, Error> {
     let text = read_text(folder, "vocab.txt")?;
-    let vocabulary: Map<String, Value> = text
-        .lines()
-        .enumerate()
-        .map(|(id, token)| (token.to_owned(), Value::from(id)))
-        .collect();
-    let named =
-        |role: &str, usual: &str| settings.token(role).map_or(usual.to_owned(), |t| t.content);
+    let vocabulary: Map<String, Value> =
+        text.lines().enumerate().map(|(id, token)| (token.to_owned(), Value::from(id))).collect();
+    let named = |role: &str, usual: &str| settings.token(role).map_or(usual.to_owned(), |t| t.content);
     let id = |token: &str| vocabulary.get(token).and_then(Value::as_u64);
     let wanted = |token: &str| {
         id(token).ok_or_else(|| {
-            invalid(
-                folder,
-                "vocab.txt",
-                format!("no {token:?}; expected BERT's special tokens in it"),
-            )
+            invalid(folder, "vocab.txt", format!("no {token:?}; expected BERT's special tokens in it"))
         })
     };
     let (unknown, separator) = (named("unk_token", "[UNK]"), named("sep_token", "[SEP]"));
@@ -306,13 +257,8 @@ fn added_tokens<'a>(
         let Some(id) = id(token).filter(|&id| added.iter().all(|(other, _)| *other != id)) else {
             continue;
         };
-        let flag = |name: &str| {
-            flags
-                .as_ref()
-                .and_then(|f| f.get(name))
-                .and_then(Value::as_bool)
-                .unwrap_or(false)
-        };
+        let flag =
+            |name: &str| flags.as_ref().and_then(|f| f.get(name)).and_then(Value::as_bool).unwrap_or(false);
         let entry = json!({"id": id, "content": token, "single_word": flag("single_word"),
             "lstrip": flag("lstrip"), "rstrip": flag("rstrip"), "normalized": flag("normalized"),
             "special": true});
@@ -330,10 +276,6 @@ fn read_text(folder: &Folder, file: &'static str) -> Result<String, Error> {
     };
     text.map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        invalid(
-            folder,
-            file,
-            format!("byte {at} is not UTF-8; fetch the file again"),
-        )
+        invalid(folder, file, format!("byte {at} is not UTF-8; fetch the file again"))
     })
 }

@@ -46,15 +46,8 @@ impl Cleaning {
 /// SigLIP's canonical text (`SiglipTokenizer.canonicalize_text` of transformers): lower case where
 /// the checkpoint says so, no ASCII punctuation, one space between words.
 pub(super) fn canonicalize(text: &str, lower: bool) -> String {
-    let lowered = if lower {
-        text.to_lowercase()
-    } else {
-        text.to_owned()
-    };
-    let bare: String = lowered
-        .chars()
-        .filter(|c| !c.is_ascii_punctuation())
-        .collect();
+    let lowered = if lower { text.to_lowercase() } else { text.to_owned() };
+    let bare: String = lowered.chars().filter(|c| !c.is_ascii_punctuation()).collect();
     join_words(&bare)
 }
 

@@ -29,29 +29,17 @@ impl ClipBpe {
     pub fn new(tokenizer: &Tokenizer) -> Result<ClipBpe, String> {
         let model = tokenizer.get_model().clone();
         if !matches!(model, ModelWrapper::BPE(_)) {
-            return Err(
-                "no byte-pair model; expected CLIP's, or hf_tokenizer_name in \
+            return Err("no byte-pair model; expected CLIP's, or hf_tokenizer_name in \
                         open_clip_config.json"
-                    .into(),
-            );
+                .into());
         }
         let id = |names: [&str; 2]| {
-            names
-                .iter()
-                .find_map(|name| tokenizer.token_to_id(name))
-                .ok_or_else(|| {
-                    format!(
-                        "neither {:?} nor {:?} in the vocabulary; expected CLIP's",
-                        names[0], names[1]
-                    )
-                })
+            names.iter().find_map(|name| tokenizer.token_to_id(name)).ok_or_else(|| {
+                format!("neither {:?} nor {:?} in the vocabulary; expected CLIP's", names[0], names[1])
+            })
         };
-        let split = Split::new(
-            SplitPattern::Regex(PIECES.into()),
-            SplitDelimiterBehavior::Removed,
-            true,
-        )
-        .map_err(|error| error.to_string())?;
+        let split = Split::new(SplitPattern::Regex(PIECES.into()), SplitDelimiterBehavior::Removed, true)
+            .map_err(|error| error.to_string())?;
         Ok(ClipBpe {
             split,
             model,
@@ -71,16 +59,8 @@ impl ClipBpe {
                 START => ids.push(self.start),
                 END => ids.push(self.end),
                 _ => {
-                    let visible: String = piece
-                        .bytes()
-                        .map(|byte| self.bytes[usize::from(byte)])
-                        .collect();
-                    ids.extend(
-                        self.model
-                            .tokenize(&visible)?
-                            .into_iter()
-                            .map(|token| token.id),
-                    );
+                    let visible: String = piece.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
+                    ids.extend(self.model.tokenize(&visible)?.into_iter().map(|token| token.id));
                 }
             }
         }

@@ -26,11 +26,7 @@ struct Table {
 }
 
 static ENTITIES: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table {
-        names: HashMap::new(),
-        legacy: HashMap::new(),
-        capitals: HashMap::new(),
-    };
+    let mut table = Table { names: HashMap::new(), legacy: HashMap::new(), capitals: HashMap::new() };
     for line in TABLE.lines() {
         let Some((name, codes)) = line.split_once(' ') else {
             continue;
@@ -49,11 +45,7 @@ static ENTITIES: LazyLock<Table> = LazyLock::new(|| {
         let upper = name.to_ascii_uppercase();
         let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
         let taken = table.names.contains_key(upper.as_str())
-            || (2..upper.len()).any(|end| {
-                upper
-                    .get(..end)
-                    .is_some_and(|p| table.legacy.contains_key(p))
-            });
+            || (2..upper.len()).any(|end| upper.get(..end).is_some_and(|p| table.legacy.contains_key(p)));
         if is_lower && !taken {
             table.capitals.insert(upper, text.to_uppercase());
         }
@@ -104,10 +96,7 @@ pub(super) fn unescape_strict(text: &str) -> String {
             return (read == length).then(|| (numbered(number), length + 2));
         }
         let name = name.get(..length)?;
-        let found = ENTITIES
-            .names
-            .get(name)
-            .or_else(|| ENTITIES.capitals.get(name))?;
+        let found = ENTITIES.names.get(name).or_else(|| ENTITIES.capitals.get(name))?;
         Some((found.clone(), length + 1))
     })
 }
@@ -142,8 +131,7 @@ fn number(digits: &str) -> Option<(u32, usize)> {
     let digits = digits.get(prefix..)?;
     let length = digits.chars().take_while(|c| c.is_digit(radix)).count();
     let number = digits.chars().take(length).fold(0_u32, |sum, digit| {
-        sum.saturating_mul(radix)
-            .saturating_add(digit.to_digit(radix).unwrap_or(0))
+        sum.saturating_mul(radix).saturating_add(digit.to_digit(radix).unwrap_or(0))
     });
     (length > 0).then_some((number, prefix + length))
 }
@@ -154,10 +142,7 @@ fn numbered(number: u32) -> String {
     match number {
         0 => "\u{fffd}".into(),
         0x1..=0x8 | 0xb | 0xe..=0x1f | 0x7f | 0xfdd0..=0xfdef => String::new(),
-        0x80..=0x9f => char::from_u32(number)
-            .map(repair::windows_1252)
-            .into_iter()
-            .collect(),
+        0x80..=0x9f => char::from_u32(number).map(repair::windows_1252).into_iter().collect(),
         _ if number <= 0x10_ffff && number & 0xfffe == 0xfffe => String::new(),
         _ => char::from_u32(number).unwrap_or('\u{fffd}').into(),
     }

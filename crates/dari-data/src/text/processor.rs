@@ -110,11 +110,7 @@ impl TextProcessor {
         Self::from_folder(&Folder::open(path)?, context)
     }
 
-    fn read(
-        folder: &Folder,
-        context: usize,
-        reference: Option<Reference>,
-    ) -> Result<TextProcessor, Error> {
+    fn read(folder: &Folder, context: usize, reference: Option<Reference>) -> Result<TextProcessor, Error> {
         let settings = Settings::read(folder, reference)?;
         let assembled = assemble(folder, &settings)?;
         let (tokenizer, file) = (assembled.tokenizer, assembled.file);
@@ -122,19 +118,13 @@ impl TextProcessor {
 
         // open_clip pads its own CLIP tokenizer with 0.
         let simple = matches!(settings.open_clip, Some(OpenClip::Simple(_)));
-        let pad = if simple {
-            Some(0)
-        } else {
-            find_padding(&settings, &assembled.head, &tokenizer)
-        };
+        let pad = if simple { Some(0) } else { find_padding(&settings, &assembled.head, &tokenizer) };
         let end = settings
             .token("eos_token")
             .or_else(|| settings.token("sep_token"))
             .and_then(|token| tokenizer.token_to_id(&token.content))
             .or_else(|| {
-                ["<|endoftext|>", "</s>", "<eos>", "[SEP]"]
-                    .iter()
-                    .find_map(|t| tokenizer.token_to_id(t))
+                ["<|endoftext|>", "</s>", "<eos>", "[SEP]"].iter().find_map(|t| tokenizer.token_to_id(t))
             });
         let (separator, class_last) = match &settings.open_clip {
             Some(OpenClip::Wrapped(wrapped)) => {
@@ -146,23 +136,15 @@ impl TextProcessor {
             Some("left") if !simple => TruncationDirection::Left,
             _ => TruncationDirection::Right,
         };
-        let json_left = assembled
-            .head
-            .padding
-            .get("direction")
-            .and_then(|d| d.as_str())
-            == Some("Left");
+        let json_left = assembled.head.padding.get("direction").and_then(|d| d.as_str()) == Some("Left");
         let pad_left = match settings.side("padding_side") {
             Some(side) => side == "left",
             None => json_left || settings.family == Family::Siglip2,
         };
-        let cleaning = settings
-            .open_clip
-            .as_ref()
-            .map(|open_clip| match open_clip {
-                OpenClip::Simple(cleaning) => *cleaning,
-                OpenClip::Wrapped(wrapped) => wrapped.cleaning,
-            });
+        let cleaning = settings.open_clip.as_ref().map(|open_clip| match open_clip {
+            OpenClip::Simple(cleaning) => *cleaning,
+            OpenClip::Wrapped(wrapped) => wrapped.cleaning,
+        });
         let pieces = if settings.family == Family::Siglip && !simple {
             SiglipPieces::new(&tokenizer, &assembled.head.normalizer, &settings).map_err(refuse)?
         } else {
@@ -178,11 +160,7 @@ impl TextProcessor {
             backend,
             cleaning,
             context: context.min(settings.limit.unwrap_or(usize::MAX)),
-            padding: if settings.pad_to_context {
-                Padding::Context
-            } else {
-                Padding::Longest
-            },
+            padding: if settings.pad_to_context { Padding::Context } else { Padding::Longest },
             pad,
             pad_left: pad_left && !simple,
             direction,
@@ -268,17 +246,11 @@ impl TextProcessor {
     ///
     /// As [`TextProcessor::encode`].
     pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Encoded>, Error> {
-        let mut batch: Vec<Encoded> = texts
-            .iter()
-            .map(|text| self.encode_bare(text))
-            .collect::<Result<_, _>>()?;
+        let mut batch: Vec<Encoded> =
+            texts.iter().map(|text| self.encode_bare(text)).collect::<Result<_, _>>()?;
         let length = match self.padding {
             Padding::Context => self.context,
-            Padding::Longest => batch
-                .iter()
-                .map(|encoded| encoded.ids.len())
-                .max()
-                .unwrap_or(0),
+            Padding::Longest => batch.iter().map(|encoded| encoded.ids.len()).max().unwrap_or(0),
         };
         for encoded in &mut batch {
             self.pad_to(encoded, length)?;
@@ -292,38 +264,28 @@ impl TextProcessor {
             (_, Some(_)) => 3,
             (Backend::Clip(_), _) => 2,
             (Backend::Siglip(_), _) => 1,
-            (Backend::Tokenizers(tokenizer), _) => tokenizer
-                .get_post_processor()
-                .map_or(0, |processor| processor.added_tokens(false)),
+            (Backend::Tokenizers(tokenizer), _) => {
+                tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false))
+            }
         }
     }
 
     fn encode_bare(&self, text: &str) -> Result<Encoded, Error> {
         if text.len() > TEXT_LIMIT {
-            return Err(Error::TooLong {
-                bytes: text.len(),
-                limit: TEXT_LIMIT,
-            });
+            return Err(Error::TooLong { bytes: text.len(), limit: TEXT_LIMIT });
         }
         let clean = self.cleaning.map(|cleaning| cleaning.apply(text));
         let clean = clean.as_deref().unwrap_or(text);
-        let (mut ids, truncated) =
-            guarded(|| self.tokenize(clean)).map_err(|problem| Error::Encode {
-                folder: self.label.clone(),
-                text: text.chars().take(40).collect(),
-                problem,
-            })?;
+        let (mut ids, truncated) = guarded(|| self.tokenize(clean)).map_err(|problem| Error::Encode {
+            folder: self.label.clone(),
+            text: text.chars().take(40).collect(),
+            problem,
+        })?;
         if let Some(separator) = self.separator {
-            ids.iter_mut()
-                .filter(|id| **id == separator)
-                .for_each(|id| *id = 0);
+            ids.iter_mut().filter(|id| **id == separator).for_each(|id| *id = 0);
         }
         let mask = vec![1; ids.len()];
-        Ok(Encoded {
-            ids,
-            mask,
-            truncated,
-        })
+        Ok(Encoded { ids, mask, truncated })
     }
 
     /// The ids with special tokens, cut to the context.
@@ -360,13 +322,7 @@ impl TextProcessor {
                 if truncated {
                     encoding.truncate(room, 0, self.direction);
                 }
-                Ok((
-                    tokenizer
-                        .post_process(encoding, None, true)?
-                        .get_ids()
-                        .to_vec(),
-                    truncated,
-                ))
+                Ok((tokenizer.post_process(encoding, None, true)?.get_ids().to_vec(), truncated))
             }
         }
     }
@@ -383,13 +339,9 @@ impl TextProcessor {
         let length = length.saturating_sub(usize::from(self.class_last.is_some()));
         let missing = length.saturating_sub(encoded.ids.len());
         if missing > 0 {
-            let pad = self.pad.ok_or_else(|| Error::NoPadding {
-                folder: self.label.clone(),
-            })?;
+            let pad = self.pad.ok_or_else(|| Error::NoPadding { folder: self.label.clone() })?;
             let at = if self.pad_left { 0 } else { encoded.ids.len() };
-            encoded
-                .ids
-                .splice(at..at, std::iter::repeat_n(pad, missing));
+            encoded.ids.splice(at..at, std::iter::repeat_n(pad, missing));
             encoded.mask.splice(at..at, std::iter::repeat_n(0, missing));
         }
         if let Some(special) = &self.class_last {
@@ -419,10 +371,7 @@ fn find_padding(settings: &Settings, head: &Head, tokenizer: &Tokenizer) -> Opti
         Family::Other => &["<pad>", "[PAD]"],
     };
     let named = settings.token("pad_token").map(|token| token.content);
-    let in_file = head
-        .padding
-        .get("pad_token")
-        .and_then(|token| token.as_str());
+    let in_file = head.padding.get("pad_token").and_then(|token| token.as_str());
     match named.as_deref().or(in_file) {
         Some(token) => tokenizer.token_to_id(token),
         None => usual.iter().find_map(|token| tokenizer.token_to_id(token)),
@@ -435,18 +384,12 @@ fn find_wrapped(
     tokenizer: &Tokenizer,
 ) -> Result<(Option<u32>, Option<ClassLast>), String> {
     let id = |role: &str, usual: &str| {
-        let content = settings
-            .token(role)
-            .map_or(usual.to_owned(), |token| token.content);
-        tokenizer.token_to_id(&content).ok_or_else(|| {
-            format!("{role} {content:?} is not in the vocabulary; expected one of its tokens")
-        })
+        let content = settings.token(role).map_or(usual.to_owned(), |token| token.content);
+        tokenizer
+            .token_to_id(&content)
+            .ok_or_else(|| format!("{role} {content:?} is not in the vocabulary; expected one of its tokens"))
     };
-    let separator = if wrapped.strip_separator {
-        Some(id("sep_token", "[SEP]")?)
-    } else {
-        None
-    };
+    let separator = if wrapped.strip_separator { Some(id("sep_token", "[SEP]")?) } else { None };
     let class_last = if wrapped.class_last {
         Some(ClassLast {
             start: id("bos_token", "[CLS]")?,

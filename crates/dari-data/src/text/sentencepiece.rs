@@ -45,11 +45,7 @@ impl SiglipPieces {
             return Ok(None);
         }
         let mut special: Vec<Special> = Vec::new();
-        for (role, usual) in [
-            ("unk_token", "<unk>"),
-            ("eos_token", "</s>"),
-            ("pad_token", "</s>"),
-        ] {
+        for (role, usual) in [("unk_token", "<unk>"), ("eos_token", "</s>"), ("pad_token", "</s>")] {
             let token = settings.token(role);
             let flag = |name: &str| {
                 let flags = token.as_ref().and_then(|t| t.flags.as_ref());
@@ -60,12 +56,7 @@ impl SiglipPieces {
             let id = tokenizer.token_to_id(&content).ok_or_else(|| {
                 format!("{role} {content:?} is not in the vocabulary; expected one of its tokens")
             })?;
-            special.push(Special {
-                content,
-                id,
-                strips_left,
-                strips_right,
-            });
+            special.push(Special { content, id, strips_left, strips_right });
         }
         let (Some(unknown), Some(end)) = (special.first(), special.get(1)) else {
             return Ok(None);
@@ -80,9 +71,7 @@ impl SiglipPieces {
             end: end.id,
             special,
         };
-        let unknown = pieces
-            .pieces(&pieces.unknown)
-            .map_err(|error| error.to_string())?;
+        let unknown = pieces.pieces(&pieces.unknown).map_err(|error| error.to_string())?;
         pieces.unknown_length = unknown.len();
         Ok(Some(pieces))
     }
@@ -113,11 +102,7 @@ impl SiglipPieces {
                 let canonical = canonicalize(part, self.lower);
                 // A prefix keeps SentencePiece from adding a boundary of its own.
                 let pieces = self.pieces(&format!("{}{canonical}", self.unknown))?;
-                let skip = if pieces.len() >= self.unknown_length {
-                    self.unknown_length
-                } else {
-                    0
-                };
+                let skip = if pieces.len() >= self.unknown_length { self.unknown_length } else { 0 };
                 ids.extend(pieces.into_iter().skip(skip));
             }
             let Some((at, special)) = found else { break };
@@ -149,16 +134,9 @@ impl SiglipPieces {
                 .characters
                 .as_ref()
                 .and_then(|map| map.longest(rest))
-                .or_else(|| {
-                    rest.split_at_checked(first.len_utf8())
-                        .map(|(c, _)| (c, c.len()))
-                })
+                .or_else(|| rest.split_at_checked(first.len_utf8()).map(|(c, _)| (c, c.len())))
                 .unwrap_or(("", first.len_utf8()));
-            let mapped = if after_space {
-                mapped.trim_start_matches(' ')
-            } else {
-                mapped
-            };
+            let mapped = if after_space { mapped.trim_start_matches(' ') } else { mapped };
             if !mapped.is_empty() {
                 if normalized.is_empty() && self.dummy_prefix {
                     normalized.push(BOUNDARY);
@@ -180,9 +158,7 @@ fn find_character_map(normalizer: &Value) -> Result<Option<CharacterMap>, String
         Some(steps) => steps.as_slice(),
         None => std::slice::from_ref(normalizer),
     };
-    let encoded = steps
-        .iter()
-        .find_map(|step| step.get("precompiled_charsmap")?.as_str());
+    let encoded = steps.iter().find_map(|step| step.get("precompiled_charsmap")?.as_str());
     match encoded.filter(|text| !text.is_empty()) {
         None => Ok(None),
         Some(text) => decode_base64(text)
@@ -206,17 +182,9 @@ impl CharacterMap {
         if trie.is_empty() || !trie.len().is_multiple_of(4) {
             return None;
         }
-        let unit = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |sum, &b| sum << 8 | u32::from(b))
-        };
+        let unit = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, &b| sum << 8 | u32::from(b));
         let trie = trie.chunks_exact(4).map(unit).collect();
-        Some(CharacterMap {
-            trie,
-            strings: std::str::from_utf8(strings).ok()?.to_owned(),
-        })
+        Some(CharacterMap { trie, strings: std::str::from_utf8(strings).ok()?.to_owned() })
     }
 
     /// What the longest entry that begins the text becomes, and its length in bytes.

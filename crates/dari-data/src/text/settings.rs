@@ -74,10 +74,7 @@ impl Settings {
         let model = object(folder, "config.json")?;
         let open_clip = object(folder, "open_clip_config.json")?;
 
-        let model_type = model
-            .get("model_type")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let model_type = model.get("model_type").and_then(Value::as_str).unwrap_or_default();
         let family = family(folder, &config, model_type);
         // A folder with both serves both; its config.json is transformers'.
         let reference = reference.unwrap_or(if !open_clip.is_null() && model_type.is_empty() {
@@ -85,9 +82,7 @@ impl Settings {
         } else {
             Reference::Transformers
         });
-        let text = open_clip
-            .pointer("/model_cfg/text_cfg")
-            .unwrap_or(&Value::Null);
+        let text = open_clip.pointer("/model_cfg/text_cfg").unwrap_or(&Value::Null);
         let context = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
         let (open_clip, limit) = match reference {
             Reference::Transformers => (None, config.get("model_max_length").and_then(context)),
@@ -97,38 +92,20 @@ impl Settings {
             ),
         };
         let pad_to_context = matches!(family, Family::Clip | Family::Siglip | Family::Siglip2)
-            || matches!(
-                model_type,
-                "clip" | "clip_text_model" | "siglip" | "siglip_text_model"
-            )
+            || matches!(model_type, "clip" | "clip_text_model" | "siglip" | "siglip_text_model")
             || open_clip.is_some();
-        Ok(Settings {
-            family,
-            open_clip,
-            limit,
-            pad_to_context,
-            config,
-            special,
-        })
+        Ok(Settings { family, open_clip, limit, pad_to_context, config, special })
     }
 
     /// A special token by its role, such as `pad_token`.
     pub fn token(&self, role: &str) -> Option<SpecialToken> {
-        [&self.config, &self.special]
-            .into_iter()
-            .find_map(|file| match file.get(role)? {
-                Value::String(content) => Some(SpecialToken {
-                    content: content.clone(),
-                    flags: None,
-                }),
-                entry => {
-                    let content = entry.get("content")?.as_str()?.to_owned();
-                    Some(SpecialToken {
-                        content,
-                        flags: Some(entry.clone()),
-                    })
-                }
-            })
+        [&self.config, &self.special].into_iter().find_map(|file| match file.get(role)? {
+            Value::String(content) => Some(SpecialToken { content: content.clone(), flags: None }),
+            entry => {
+                let content = entry.get("content")?.as_str()?.to_owned();
+                Some(SpecialToken { content, flags: Some(entry.clone()) })
+            }
+        })
     }
 
     /// An option that is true, false or not written.
@@ -157,10 +134,7 @@ fn object(folder: &Folder, file: &'static str) -> Result<Value, Error> {
 
 /// The tokenizer's class decides, then the kind of model, then the files that are there.
 fn family(folder: &Folder, config: &Value, model_type: &str) -> Family {
-    let class = config
-        .get("tokenizer_class")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
     match class.strip_suffix("Fast").unwrap_or(class) {
         // transformers knows that checkpoints of this kind name the wrong class.
         _ if matches!(model_type, "siglip2" | "siglip2_text_model") => Family::Siglip2,
@@ -181,32 +155,19 @@ fn family(folder: &Folder, config: &Value, model_type: &str) -> Family {
 }
 
 fn read_open_clip(folder: &Folder, text: &Value) -> Result<OpenClip, Error> {
-    let invalid = |problem: String| Error::Invalid {
-        folder: folder.label(),
-        file: "open_clip_config.json",
-        problem,
-    };
-    let wrapped = text
-        .get("hf_tokenizer_name")
-        .and_then(Value::as_str)
-        .is_some_and(|name| !name.is_empty());
+    let invalid =
+        |problem: String| Error::Invalid { folder: folder.label(), file: "open_clip_config.json", problem };
+    let wrapped = text.get("hf_tokenizer_name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
     let options = text.get("tokenizer_kwargs").unwrap_or(&Value::Null);
-    if let Some(mask) = options
-        .get("reduction_mask")
-        .and_then(Value::as_str)
-        .filter(|m| !m.is_empty())
-    {
+    if let Some(mask) = options.get("reduction_mask").and_then(Value::as_str).filter(|m| !m.is_empty()) {
         return Err(invalid(format!(
             "reduction_mask {mask:?} drops words at random; expected none: remove it to tokenize \
              whole texts"
         )));
     }
     let cleaning = match options.get("clean").and_then(Value::as_str) {
-        Some(name) => Cleaning::from_name(name).ok_or_else(|| {
-            invalid(format!(
-                "clean {name:?}; expected lower, whitespace or canonicalize"
-            ))
-        })?,
+        Some(name) => Cleaning::from_name(name)
+            .ok_or_else(|| invalid(format!("clean {name:?}; expected lower, whitespace or canonicalize")))?,
         None if wrapped => Cleaning::Whitespace,
         None => Cleaning::Lower,
     };
@@ -217,18 +178,9 @@ fn read_open_clip(folder: &Folder, text: &Value) -> Result<OpenClip, Error> {
         None | Some("") => false,
         Some("clips") => true,
         Some(mode) => {
-            return Err(invalid(format!(
-                "tokenizer_mode {mode:?}; expected clips or none"
-            )));
+            return Err(invalid(format!("tokenizer_mode {mode:?}; expected clips or none")));
         }
     };
-    let strip_separator = options
-        .get("strip_sep_token")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
-    Ok(OpenClip::Wrapped(Wrapped {
-        cleaning,
-        strip_separator,
-        class_last,
-    }))
+    let strip_separator = options.get("strip_sep_token").and_then(Value::as_bool).unwrap_or(false);
+    Ok(OpenClip::Wrapped(Wrapped { cleaning, strip_separator, class_last }))
 }

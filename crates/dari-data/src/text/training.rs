@@ -40,10 +40,7 @@ const MINIMUM: u64 = 2;
 /// # Errors
 ///
 /// Fewer than 320 entries asked for, or no letters in the texts.
-pub fn train_tokenizer(
-    texts: impl Iterator<Item = String>,
-    vocab_size: usize,
-) -> Result<Value, Error> {
+pub fn train_tokenizer(texts: impl Iterator<Item = String>, vocab_size: usize) -> Result<Value, Error> {
     if vocab_size < 320 {
         return Err(Error::Training(format!(
             "vocabulary of {vocab_size}; expected at least 320, of which {RESERVED} are bytes and \
@@ -55,9 +52,7 @@ pub fn train_tokenizer(
 
     let mut vocabulary = Map::new();
     let bytes = (0..=255_u8).map(|byte| format!("<0x{byte:02X}>"));
-    let tokens = bytes
-        .chain(pieces.tokens)
-        .chain([START.to_owned(), END.to_owned()]);
+    let tokens = bytes.chain(pieces.tokens).chain([START.to_owned(), END.to_owned()]);
     for (id, token) in tokens.enumerate() {
         vocabulary.insert(token, Value::from(id));
     }
@@ -139,13 +134,9 @@ fn count_words(texts: impl Iterator<Item = String>) -> Result<BTreeMap<String, u
     let mut words = BTreeMap::new();
     for text in texts {
         let mut text = NormalizedString::from(text);
-        normalizer
-            .normalize(&mut text)
-            .map_err(|error| failed(&error))?;
+        normalizer.normalize(&mut text).map_err(|error| failed(&error))?;
         let mut pieces = PreTokenizedString::from(text);
-        pre_tokenizer
-            .pre_tokenize(&mut pieces)
-            .map_err(|error| failed(&error))?;
+        pre_tokenizer.pre_tokenize(&mut pieces).map_err(|error| failed(&error))?;
         for (word, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
             if let Some(count) = words.get_mut(word) {
                 *count += 1;
@@ -173,9 +164,7 @@ fn learn(words: &BTreeMap<String, u64>, size: usize) -> Result<Pieces, Error> {
         }
     }
     if frequency.keys().all(|&character| character == '▁') {
-        return Err(Error::Training(
-            "no letters in the texts; expected captions".into(),
-        ));
+        return Err(Error::Training("no letters in the texts; expected captions".into()));
     }
     // At most two thirds for characters, so that some words are learned in any script.
     let mut alphabet: Vec<(char, u64)> = frequency.into_iter().collect();
@@ -183,15 +172,9 @@ fn learn(words: &BTreeMap<String, u64>, size: usize) -> Result<Pieces, Error> {
     alphabet.truncate(size / 3 * 2);
     alphabet.sort_by_key(|&(character, _)| character);
 
-    let ids: HashMap<char, usize> = alphabet
-        .iter()
-        .enumerate()
-        .map(|(id, &(character, _))| (character, id))
-        .collect();
-    let mut tokens: Vec<String> = alphabet
-        .iter()
-        .map(|(character, _)| character.to_string())
-        .collect();
+    let ids: HashMap<char, usize> =
+        alphabet.iter().enumerate().map(|(id, &(character, _))| (character, id)).collect();
+    let mut tokens: Vec<String> = alphabet.iter().map(|(character, _)| character.to_string()).collect();
     let mut known: BTreeSet<String> = tokens.iter().cloned().collect();
 
     // A character outside the alphabet splits its word, as its bytes will.
@@ -218,9 +201,7 @@ fn learn(words: &BTreeMap<String, u64>, size: usize) -> Result<Pieces, Error> {
     let mut merges = Vec::new();
     while tokens.len() < size {
         // The first of the commonest pairs, by the order in which their tokens were made.
-        let best = counts
-            .iter()
-            .max_by_key(|&(&pair, &count)| (count, std::cmp::Reverse(pair)));
+        let best = counts.iter().max_by_key(|&(&pair, &count)| (count, std::cmp::Reverse(pair)));
         let Some((&pair, _)) = best.filter(|&(_, &count)| count >= MINIMUM) else {
             break;
         };

@@ -8,9 +8,7 @@ use serde_json::Value;
 
 /// A file among the fixtures.
 pub fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/image")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/image").join(name)
 }
 
 pub fn json(name: &str) -> Vec<Value> {
@@ -24,8 +22,7 @@ pub fn formula(width: u32, height: u32, seed: u64) -> Picture {
     for y in 0..u64::from(height) {
         for x in 0..u64::from(width) {
             for c in 0..3u64 {
-                let mut n =
-                    (x * 7919 + y * 104_729 + c * 1_299_709 + seed * 15_485_863) & 0xffff_ffff;
+                let mut n = (x * 7919 + y * 104_729 + c * 1_299_709 + seed * 15_485_863) & 0xffff_ffff;
                 n ^= n >> 13;
                 n = (n * 1_274_126_177) & 0xffff_ffff;
                 n ^= n >> 16;
@@ -45,13 +42,10 @@ pub fn formula(width: u32, height: u32, seed: u64) -> Picture {
 pub fn crc(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let mut table = [0u32; 256];
     for (n, entry) in table.iter_mut().enumerate() {
-        *entry = (0..8).fold(n as u32, |value, _| {
-            (value >> 1) ^ if value & 1 == 1 { 0xedb8_8320 } else { 0 }
-        });
+        *entry =
+            (0..8).fold(n as u32, |value, _| (value >> 1) ^ if value & 1 == 1 { 0xedb8_8320 } else { 0 });
     }
-    !bytes.into_iter().fold(!0u32, |sum, byte| {
-        table[((sum ^ u32::from(byte)) & 255) as usize] ^ (sum >> 8)
-    })
+    !bytes.into_iter().fold(!0u32, |sum, byte| table[((sum ^ u32::from(byte)) & 255) as usize] ^ (sum >> 8))
 }
 
 /// Fixed-seed xorshift64.

@@ -37,11 +37,7 @@ pub fn cached_in(cache: &Path) -> Vec<CachedModel> {
                 .filter(fs::Metadata::is_file)
                 .map(|about| about.len())
                 .sum();
-            Some(CachedModel {
-                id: format!("{owner}/{name}"),
-                path,
-                bytes,
-            })
+            Some(CachedModel { id: format!("{owner}/{name}"), path, bytes })
         })
         .collect();
     models.sort_by(|a, b| a.id.cmp(&b.id));

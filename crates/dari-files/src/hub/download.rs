@@ -32,19 +32,14 @@ pub(super) fn snapshot(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, Failure> {
     let api = connect(options)?;
-    let repo =
-        |revision: &str| Repo::with_revision(id.name.clone(), RepoType::Model, revision.to_owned());
+    let repo = |revision: &str| Repo::with_revision(id.name.clone(), RepoType::Model, revision.to_owned());
     let info = guarded(|| api.repo(repo(&id.revision)).info());
     let info = info.map_err(|problem| classify(id, options, problem))?;
     if !is_commit(&info.sha) {
         let sha = shown(&info.sha);
         return Err(Failure::Unreachable(format!("`{sha}` is no commit")));
     }
-    let offered: BTreeSet<&str> = info
-        .siblings
-        .iter()
-        .map(|file| file.rfilename.as_str())
-        .collect();
+    let offered: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
     let folder = model.snapshot(&info.sha);
     // From here on by commit: the branch may move while files come.
     let source = Source {
@@ -75,10 +70,9 @@ pub(super) fn snapshot(
         }
     }
     if !is_complete(&folder) {
-        return Err(Failure::Refused(id.error(
-            "has no config.json",
-            "choose a model in the Hugging Face layout",
-        )));
+        return Err(Failure::Refused(
+            id.error("has no config.json", "choose a model in the Hugging Face layout"),
+        ));
     }
     point(model, &id.revision, &info.sha).map_err(Failure::Refused)?;
     Ok(folder)
@@ -112,10 +106,7 @@ struct Source<'a> {
 impl Source<'_> {
     fn bring(&self, name: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), Failure> {
         if !is_inside(name) {
-            return Err(Failure::Refused(Error::Escape {
-                file: self.id.name.clone(),
-                name: shown(name),
-            }));
+            return Err(Failure::Refused(Error::Escape { file: self.id.name.clone(), name: shown(name) }));
         }
         let path = self.folder.join(name);
         if path.is_file() {
@@ -134,25 +125,16 @@ impl Source<'_> {
         // hf-hub would ask for the bytes behind its end and fail for ever.
         let part = self.blobs.join(blob).with_extension("part");
         if fs::metadata(&part).is_ok_and(|part| part.len() >= size) {
-            fs::remove_file(&part)
-                .map_err(Error::io(&part, "remove"))
-                .map_err(Failure::Refused)?;
+            fs::remove_file(&part).map_err(Error::io(&part, "remove")).map_err(Failure::Refused)?;
         }
-        let relay = Relay {
-            file: name,
-            done: 0,
-            total: size,
-            report: progress,
-        };
+        let relay = Relay { file: name, done: 0, total: size, report: progress };
         let got = guarded(|| self.repo.download_with_progress(name, relay)).map_err(fail)?;
         let length = fs::metadata(&got).map_or(0, |about| about.len());
         if got != path || length != size {
             // Nothing of it may stay: the next run would take it as whole.
             let _ = fs::remove_file(&got);
             let _ = fs::remove_file(self.blobs.join(blob));
-            return Err(Failure::Unreachable(format!(
-                "{name} came with {length} of {size} bytes"
-            )));
+            return Err(Failure::Unreachable(format!("{name} came with {length} of {size} bytes")));
         }
         Ok(())
     }
@@ -168,11 +150,7 @@ struct Relay<'a, 'b> {
 
 impl Relay<'_, '_> {
     fn tell(&mut self) {
-        (self.report)(Progress {
-            file: self.file,
-            done: self.done.min(self.total),
-            total: self.total,
-        });
+        (self.report)(Progress { file: self.file, done: self.done.min(self.total), total: self.total });
     }
 }
 
@@ -214,29 +192,23 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, ApiError>) -> Result<T, String> {
 
 /// The hub's own refusals by their status, which hf-hub gives only in words.
 fn classify(id: &Id, options: &Options, problem: String) -> Failure {
-    let status = problem
-        .rsplit_once("http status: ")
-        .and_then(|(_, status)| status.parse::<u16>().ok());
+    let status = problem.rsplit_once("http status: ").and_then(|(_, status)| status.parse::<u16>().ok());
     let token = match options.token {
         Some(_) => "the token",
         None => "no token (HF_TOKEN)",
     };
     match status {
         Some(401 | 403) => Failure::Refused(id.error(
-            format!(
-                "{} refuses it with {token}: it is private, gated or misspelt",
-                options.endpoint
-            ),
+            format!("{} refuses it with {token}: it is private, gated or misspelt", options.endpoint),
             "accept its terms on its page, and set HF_TOKEN to a token of that account",
         )),
         Some(404) => Failure::Refused(id.error(
             format!("{} has no such model, revision or file", options.endpoint),
             "check the spelling of owner/name@revision",
         )),
-        _ if problem.starts_with("Lock acquisition failed") => Failure::Refused(id.error(
-            "another process is fetching it",
-            "wait for that one to end, then run this again",
-        )),
+        _ if problem.starts_with("Lock acquisition failed") => Failure::Refused(
+            id.error("another process is fetching it", "wait for that one to end, then run this again"),
+        ),
         _ => Failure::Unreachable(problem),
     }
 }

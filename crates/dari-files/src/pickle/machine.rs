@@ -56,9 +56,7 @@ impl<'a> Machine<'a> {
                 return Ok(value);
             }
         }
-        Err(Stop::Unsupported(format!(
-            "takes more than {MAX_STEPS} steps"
-        )))
+        Err(Stop::Unsupported(format!("takes more than {MAX_STEPS} steps")))
     }
 
     /// One opcode; Some at the last.
@@ -205,10 +203,7 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, Stop> {
-        let mark = self
-            .marks
-            .pop()
-            .ok_or_else(|| damaged("returns to a mark it never set"))?;
+        let mark = self.marks.pop().ok_or_else(|| damaged("returns to a mark it never set"))?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
@@ -238,8 +233,8 @@ impl<'a> Machine<'a> {
     }
 
     fn push_text(&mut self, length: usize) -> Result<(), Stop> {
-        let text = std::str::from_utf8(self.take(length)?)
-            .map_err(|_| damaged("has a string that is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(self.take(length)?).map_err(|_| damaged("has a string that is not UTF-8"))?;
         self.push(Node::Text(text));
         Ok(())
     }
@@ -294,18 +289,9 @@ impl<'a> Machine<'a> {
         let [tag, class, key, _location, elements] = parts.as_slice() else {
             return Err(damaged(FORM));
         };
-        let parts = (
-            self.node(*tag),
-            self.node(*class),
-            self.node(*key),
-            self.node(*elements),
-        );
-        let (
-            Node::Text("storage"),
-            Node::Name(Name::Storage(dtype)),
-            Node::Text(key),
-            Node::Int(elements),
-        ) = parts
+        let parts = (self.node(*tag), self.node(*class), self.node(*key), self.node(*elements));
+        let (Node::Text("storage"), Node::Name(Name::Storage(dtype)), Node::Text(key), Node::Int(elements)) =
+            parts
         else {
             return Err(damaged(FORM));
         };
@@ -314,11 +300,7 @@ impl<'a> Machine<'a> {
             .ok()
             .and_then(|n| n.checked_mul(size))
             .ok_or_else(|| Stop::Damaged(format!("has a storage of {elements} elements")))?;
-        let storage = Storage {
-            key,
-            dtype: *dtype,
-            bytes,
-        };
+        let storage = Storage { key, dtype: *dtype, bytes };
         self.push(Node::Storage(storage));
         Ok(())
     }
@@ -362,9 +344,7 @@ impl<'a> Machine<'a> {
             _ => 0,
         };
         if self.copies > MAX_COPIES {
-            return Err(Stop::Unsupported(format!(
-                "copies more than {MAX_COPIES} values"
-            )));
+            return Err(Stop::Unsupported(format!("copies more than {MAX_COPIES} values")));
         }
         self.push(result);
         Ok(())
@@ -404,9 +384,7 @@ impl<'a> Machine<'a> {
             (None, Some(dtype)) => dtype,
             (Some(Node::Name(Name::Dtype(Some(dtype)))), None) => *dtype,
             (Some(Node::Name(Name::Dtype(None))), None) => {
-                return Err(Stop::Unsupported(
-                    "has a tensor of a type that is not read".to_owned(),
-                ));
+                return Err(Stop::Unsupported("has a tensor of a type that is not read".to_owned()));
             }
             _ => return Err(damaged("makes a tensor without a type")),
         };

@@ -131,10 +131,7 @@ impl Stop {
                 problem: format!("its data.pkl {problem}"),
                 remedy: "load it in PyTorch and save its state_dict() with torch.save as it is",
             },
-            Stop::Forbidden(global) => Error::NotOnlyTensors {
-                file: file.to_owned(),
-                global,
-            },
+            Stop::Forbidden(global) => Error::NotOnlyTensors { file: file.to_owned(), global },
         }
     }
 }

@@ -41,10 +41,7 @@ impl ClipConfig {
     /// Reads a config as transformers does: the old `…_config_dict` forms lie over the plain ones.
     pub fn parse(value: &Value, origin: &str) -> Result<ClipConfig> {
         let mut value = value.clone();
-        for (old, new) in [
-            ("text_config_dict", "text_config"),
-            ("vision_config_dict", "vision_config"),
-        ] {
+        for (old, new) in [("text_config_dict", "text_config"), ("vision_config_dict", "vision_config")] {
             let Some(Value::Object(over)) = value.get(old).cloned() else {
                 continue;
             };
@@ -76,12 +73,8 @@ pub struct Clip {
 impl Clip {
     /// Reads the whole model.
     pub fn load(weights: &Weights, config: &ClipConfig, origin: &str) -> Result<Clip> {
-        let (vision, text, dim) = (
-            &config.vision_config,
-            &config.text_config,
-            config.projection_dim,
-        );
-        config::check_tower(origin, dim, 1, 0, 1)?;
+        let (vision, text, dim) = (&config.vision_config, &config.text_config, config.projection_dim);
+        config::check_width(origin, "projection_dim", dim)?;
         Ok(Clip {
             vision: ClipVision::load(&weights.pp("vision_model"), vision, origin)?,
             text: ClipText::load(&weights.pp("text_model"), text, origin)?,
@@ -91,17 +84,8 @@ impl Clip {
                 dim,
                 false,
             )?,
-            text_projection: Linear::load(
-                &weights.pp("text_projection"),
-                text.hidden_size,
-                dim,
-                false,
-            )?,
-            logit_scale: weights.tensor(
-                "logit_scale",
-                &[],
-                Init::Constant(config.logit_scale_init_value),
-            )?,
+            text_projection: Linear::load(&weights.pp("text_projection"), text.hidden_size, dim, false)?,
+            logit_scale: weights.tensor("logit_scale", &[], Init::Constant(config.logit_scale_init_value))?,
             logit_bias: if config.logit_bias {
                 Some(weights.tensor("logit_bias", &[], Init::ZEROS)?)
             } else {
@@ -128,9 +112,7 @@ impl EmbedPictures for Clip {
     }
 
     fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
-        Ok(self
-            .visual_projection
-            .forward(&self.vision.forward(pixels)?.pooled)?)
+        Ok(self.visual_projection.forward(&self.vision.forward(pixels)?.pooled)?)
     }
 }
 

@@ -58,14 +58,7 @@ struct TextConfig {
 
 impl Default for TextConfig {
     fn default() -> Self {
-        TextConfig {
-            context_length: 77,
-            vocab_size: 49408,
-            width: 512,
-            heads: 8,
-            layers: 12,
-            mlp_ratio: 4.0,
-        }
+        TextConfig { context_length: 77, vocab_size: 49408, width: 512, heads: 8, layers: 12, mlp_ratio: 4.0 }
     }
 }
 
@@ -90,10 +83,7 @@ const PLAIN: [(&str, &str, &[&str]); 14] = [
 /// CLIP's config from open_clip's; architectures beyond the plain ViT CLIP are refused by name.
 pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig> {
     let Some(model) = value.get("model_cfg") else {
-        return config::refuse(
-            origin,
-            "`model_cfg` is missing: this is not an open_clip config",
-        );
+        return config::refuse(origin, "`model_cfg` is missing: this is not an open_clip config");
     };
     for (part, field, plain) in PLAIN {
         if let Some(found) = model.get(part).and_then(|part| part.get(field))
@@ -105,22 +95,10 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
             return config::refuse(origin, problem);
         }
     }
-    if model
-        .get("vision_cfg")
-        .and_then(|v| v.get("layers"))
-        .is_some_and(Value::is_array)
-    {
-        return config::refuse(
-            origin,
-            "`vision_cfg.layers` is a list: ResNet towers are not read yet",
-        );
+    if model.get("vision_cfg").and_then(|v| v.get("layers")).is_some_and(Value::is_array) {
+        return config::refuse(origin, "`vision_cfg.layers` is a list: ResNet towers are not read yet");
     }
-    let ModelConfig {
-        embed_dim,
-        vision_cfg: v,
-        text_cfg: t,
-        quick_gelu,
-    } = config::parse(origin, model)?;
+    let ModelConfig { embed_dim, vision_cfg: v, text_cfg: t, quick_gelu } = config::parse(origin, model)?;
     if v.head_width == 0 {
         return config::refuse(origin, "`vision_cfg.head_width` is 0");
     }
@@ -182,10 +160,7 @@ impl OpenClip {
     /// Wraps a checkpoint.
     pub fn new(checkpoint: Checkpoint) -> OpenClip {
         let custom = checkpoint.shape("text.positional_embedding").is_some();
-        OpenClip {
-            checkpoint,
-            text: if custom { "text." } else { "" },
-        }
+        OpenClip { checkpoint, text: if custom { "text." } else { "" } }
     }
 
     fn place(&self, name: &str) -> Option<Place> {
@@ -195,34 +170,21 @@ impl OpenClip {
             _ => {
                 let (name, part) = match name {
                     "visual_projection.weight" => ("visual.proj".to_owned(), Part::Transposed),
-                    "text_projection.weight" => {
-                        (format!("{}text_projection", self.text), Part::Transposed)
-                    }
+                    "text_projection.weight" => (format!("{}text_projection", self.text), Part::Transposed),
                     other => (other.to_owned(), Part::Whole),
                 };
                 return Some(Place { name, part });
             }
         };
-        let whole = |stored: String| {
-            Some(Place {
-                name: format!("{tower}{stored}"),
-                part: Part::Whole,
-            })
-        };
+        let whole = |stored: String| Some(Place { name: format!("{tower}{stored}"), part: Part::Whole });
         if let Some(layer) = rest.strip_prefix("encoder.layers.") {
             let (index, rest) = layer.split_once('.')?;
             let block = format!("transformer.resblocks.{index}.");
             for (third, projection) in ["q_proj", "k_proj", "v_proj"].iter().enumerate() {
-                if let Some(kind) = rest
-                    .strip_prefix("self_attn.")
-                    .and_then(|r| r.strip_prefix(projection))
-                {
+                if let Some(kind) = rest.strip_prefix("self_attn.").and_then(|r| r.strip_prefix(projection)) {
                     let kind = kind.trim_start_matches('.');
                     let name = format!("{tower}{block}attn.in_proj_{kind}");
-                    return Some(Place {
-                        name,
-                        part: Part::Third(third),
-                    });
+                    return Some(Place { name, part: Part::Third(third) });
                 }
             }
             let stored = rest
@@ -286,9 +248,7 @@ impl Source for OpenClip {
                     let mut turned = Vec::with_capacity(view.data.len());
                     for column in 0..columns {
                         for row in 0..rows {
-                            turned.extend_from_slice(
-                                &view.data[(row * columns + column) * size..][..size],
-                            );
+                            turned.extend_from_slice(&view.data[(row * columns + column) * size..][..size]);
                         }
                     }
                     view.data = Cow::Owned(turned);
@@ -300,8 +260,7 @@ impl Source for OpenClip {
     }
 
     fn stored(&self, name: &str) -> String {
-        self.place(name)
-            .map_or_else(|| name.to_owned(), |place| place.name)
+        self.place(name).map_or_else(|| name.to_owned(), |place| place.name)
     }
 
     fn origin(&self, name: &str) -> String {

@@ -25,17 +25,12 @@ impl SiglipConfig {
     /// Reads and checks a config.
     pub fn parse(value: &Value, origin: &str) -> Result<SiglipConfig> {
         let parsed: SiglipConfig = config::parse(origin, value)?;
-        let text = parsed
-            .text_config
-            .projection_size
-            .unwrap_or(parsed.text_config.hidden_size);
+        let text = parsed.text_config.projection_size.unwrap_or(parsed.text_config.hidden_size);
         let vision = parsed.vision_config.hidden_size;
         if text != vision {
             return config::refuse(
                 origin,
-                format!(
-                    "the text tower gives {text} values, the vision tower {vision}: they must be equal"
-                ),
+                format!("the text tower gives {text} values, the vision tower {vision}: they must be equal"),
             );
         }
         Ok(parsed)
@@ -106,12 +101,7 @@ impl Contrastive for Siglip {
     }
 
     fn loss(&self, pictures: &Tensor, texts: &Tensor) -> Result<Tensor> {
-        Ok(loss::pairwise_sigmoid(
-            pictures,
-            texts,
-            &self.logit_scale,
-            &self.logit_bias,
-        )?)
+        Ok(loss::pairwise_sigmoid(pictures, texts, &self.logit_scale, &self.logit_bias)?)
     }
 
     fn log_scale(&self) -> Result<f32> {

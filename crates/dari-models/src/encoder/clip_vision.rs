@@ -8,7 +8,8 @@ use dari_nn::{Init, Norm, Weights, pool};
 use serde::{Deserialize, Serialize};
 
 use super::Features;
-use crate::{Result, config};
+use crate::Result;
+use crate::config::{self, sizes};
 
 /// `vision_config` of a `clip` checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,31 +57,12 @@ impl ClipVision {
     /// Reads the tower below `vision_model`.
     pub fn load(weights: &Weights, config: &ClipVisionConfig, origin: &str) -> Result<ClipVision> {
         let c = config;
-        config::check_tower(
-            origin,
-            c.hidden_size,
-            c.intermediate_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-        )?;
+        let block = sizes!(c, origin).block(Order::Pre, true)?;
         let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
-        let block = block::Config {
-            width: c.hidden_size,
-            inner: c.intermediate_size,
-            heads: c.num_attention_heads,
-            activation: config::activation(origin, &c.hidden_act)?,
-            epsilon: c.layer_norm_eps,
-            order: Order::Pre,
-            qkv_bias: true,
-        };
         let embeddings = weights.pp("embeddings");
         let tokens = side * side + 1;
         Ok(ClipVision {
-            class: embeddings.tensor(
-                "class_embedding",
-                &[c.hidden_size],
-                Init::fan_in(c.hidden_size),
-            )?,
+            class: embeddings.tensor("class_embedding", &[c.hidden_size], Init::fan_in(c.hidden_size))?,
             patches: PatchEmbedding::load(
                 &embeddings.pp("patch_embedding"),
                 c.num_channels,
@@ -101,11 +83,7 @@ impl ClipVision {
                 &block,
                 c.num_hidden_layers,
             )?,
-            post_norm: Norm::layer(
-                &weights.pp("post_layernorm"),
-                c.hidden_size,
-                c.layer_norm_eps,
-            )?,
+            post_norm: Norm::layer(&weights.pp("post_layernorm"), c.hidden_size, c.layer_norm_eps)?,
         })
     }
 

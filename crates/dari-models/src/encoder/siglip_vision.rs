@@ -9,7 +9,8 @@ use dari_nn::{Init, Norm, Weights};
 use serde::{Deserialize, Serialize};
 
 use super::Features;
-use crate::{Result, config};
+use crate::Result;
+use crate::config::{self, sizes};
 
 /// `vision_config` of a `siglip` checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,46 +57,14 @@ pub struct SiglipVision {
 
 impl SiglipVision {
     /// Reads the tower below `vision_model`.
-    pub fn load(
-        weights: &Weights,
-        config: &SiglipVisionConfig,
-        origin: &str,
-    ) -> Result<SiglipVision> {
+    pub fn load(weights: &Weights, config: &SiglipVisionConfig, origin: &str) -> Result<SiglipVision> {
         let c = config;
-        config::check_tower(
-            origin,
-            c.hidden_size,
-            c.intermediate_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-        )?;
+        let block = sizes!(c, origin).block(Order::Pre, true)?;
+        let block::Config { width, inner, heads, activation, epsilon, .. } = block;
         let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
-        let (width, inner, heads, epsilon) = (
-            c.hidden_size,
-            c.intermediate_size,
-            c.num_attention_heads,
-            c.layer_norm_eps,
-        );
-        let activation = config::activation(origin, &c.hidden_act)?;
-        let block = block::Config {
-            width,
-            inner,
-            heads,
-            activation,
-            epsilon,
-            order: Order::Pre,
-            qkv_bias: true,
-        };
         let embeddings = weights.pp("embeddings");
         let head = if c.vision_use_head {
-            Some(AttentionPool::load(
-                &weights.pp("head"),
-                width,
-                inner,
-                heads,
-                activation,
-                epsilon,
-            )?)
+            Some(AttentionPool::load(&weights.pp("head"), width, inner, heads, activation, epsilon)?)
         } else {
             None
         };
@@ -125,10 +94,7 @@ impl SiglipVision {
 
     /// `[batch, channels, size, size]` to features; pooled by the head, by the mean without one.
     pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
-        let x = self
-            .patches
-            .forward(pixels)?
-            .broadcast_add(&self.positions)?;
+        let x = self.patches.forward(pixels)?.broadcast_add(&self.positions)?;
         let x = forward_stack(&self.blocks, &x, &Mask::none())?;
         let tokens = self.post_norm.forward(&x)?;
         let pooled = match &self.head {

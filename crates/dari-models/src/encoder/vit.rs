@@ -10,8 +10,9 @@ use dari_nn::{Init, Linear, Norm, Weights, activation, pool};
 use serde::{Deserialize, Serialize};
 
 use super::Features;
+use crate::Result;
 use crate::capability::{ClassifyPictures, EmbedPictures};
-use crate::{Result, config};
+use crate::config::{self, sizes};
 
 /// `config.json` of a `vit` checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,43 +71,16 @@ impl Vit {
     /// Reads a ViT, below `vit` or at the root.
     pub fn load(root: &Weights, config: &VitConfig, origin: &str) -> Result<Vit> {
         let c = config;
-        config::check_tower(
-            origin,
-            c.hidden_size,
-            c.intermediate_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-        )?;
+        let block = sizes!(c, origin).block(Order::Pre, c.qkv_bias)?;
         let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
         let width = c.hidden_size;
-        let block = block::Config {
-            width,
-            inner: c.intermediate_size,
-            heads: c.num_attention_heads,
-            activation: config::activation(origin, &c.hidden_act)?,
-            epsilon: c.layer_norm_eps,
-            order: Order::Pre,
-            qkv_bias: c.qkv_bias,
-        };
-        let weights = if root.has("vit.embeddings.cls_token") {
-            root.pp("vit")
-        } else {
-            root.clone()
-        };
+        let weights = if root.has("vit.embeddings.cls_token") { root.pp("vit") } else { root.clone() };
         let embeddings = weights.pp("embeddings");
-        let positions = embeddings.tensor(
-            "position_embeddings",
-            &[1, side * side + 1, width],
-            Init::Normal(0.02),
-        )?;
+        let positions =
+            embeddings.tensor("position_embeddings", &[1, side * side + 1, width], Init::Normal(0.02))?;
         let labels = labels(&c.id2label);
         let classifier = if !labels.is_empty() && root.has("classifier.weight") {
-            Some(Linear::load(
-                &root.pp("classifier"),
-                width,
-                labels.len(),
-                true,
-            )?)
+            Some(Linear::load(&root.pp("classifier"), width, labels.len(), true)?)
         } else {
             None
         };
@@ -143,9 +117,7 @@ impl Vit {
         let (batch, _, width) = patches.dims3()?;
         let class = self.class.broadcast_as((batch, 1, width))?;
         let x = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)?;
-        let tokens = self
-            .norm
-            .forward(&forward_stack(&self.blocks, &x, &Mask::none())?)?;
+        let tokens = self.norm.forward(&forward_stack(&self.blocks, &x, &Mask::none())?)?;
         let class = pool::token(&tokens, 0)?;
         let pooled = match &self.pooler {
             Some((dense, act)) => activation::apply(*act, &dense.forward(&class)?)?,
@@ -156,9 +128,7 @@ impl Vit {
 
     /// The same model's classifier, where the checkpoint has one.
     pub fn classifier(&self) -> Option<&dyn ClassifyPictures> {
-        self.classifier
-            .is_some()
-            .then_some(self as &dyn ClassifyPictures)
+        self.classifier.is_some().then_some(self as &dyn ClassifyPictures)
     }
 }
 
@@ -182,20 +152,17 @@ impl ClassifyPictures for Vit {
         let class = pool::token(&self.forward(pixels)?.tokens, 0)?;
         match &self.classifier {
             Some(classifier) => Ok(classifier.forward(&class)?),
-            None => config::refuse(
-                "this vit checkpoint",
-                "it has no classifier; its features can be embedded",
-            ),
+            None => {
+                config::refuse("this vit checkpoint", "it has no classifier; its features can be embedded")
+            }
         }
     }
 }
 
 /// `id2label` in the order of its numbers.
 fn labels(names: &BTreeMap<String, String>) -> Vec<String> {
-    let mut by_id: Vec<(usize, &String)> = names
-        .iter()
-        .filter_map(|(id, name)| Some((id.parse().ok()?, name)))
-        .collect();
+    let mut by_id: Vec<(usize, &String)> =
+        names.iter().filter_map(|(id, name)| Some((id.parse().ok()?, name))).collect();
     by_id.sort_unstable_by_key(|(id, _)| *id);
     by_id.into_iter().map(|(_, name)| name.clone()).collect()
 }

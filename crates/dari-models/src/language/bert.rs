@@ -7,8 +7,9 @@ use dari_nn::embedding::Embedding;
 use dari_nn::{Activation, Init, Linear, Norm, Weights, activation, pool};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::capability::{EmbedTexts, FillMask, Tokens};
-use crate::{Result, config};
+use crate::config::{self, sizes};
 
 /// `config.json` of a `bert` checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,45 +76,19 @@ struct WordHead {
 
 impl Bert {
     /// Reads a BERT, below `bert` or at the root.
-    pub fn load(
-        root: &Weights,
-        config: &BertConfig,
-        pooling: Pooling,
-        origin: &str,
-    ) -> Result<Bert> {
+    pub fn load(root: &Weights, config: &BertConfig, pooling: Pooling, origin: &str) -> Result<Bert> {
         let c = config;
-        config::check_tower(
-            origin,
-            c.hidden_size,
-            c.intermediate_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-        )?;
+        let block = sizes!(c, origin).block(Order::Post, true)?;
         config::check_table(origin, c.vocab_size, c.max_position_embeddings)?;
         config::check_table(origin, c.type_vocab_size, 1)?;
         let (width, epsilon) = (c.hidden_size, c.layer_norm_eps);
-        let block = block::Config {
-            width,
-            inner: c.intermediate_size,
-            heads: c.num_attention_heads,
-            activation: config::activation(origin, &c.hidden_act)?,
-            epsilon,
-            order: Order::Post,
-            qkv_bias: true,
-        };
         let below = root.has("bert.embeddings.word_embeddings.weight");
         let weights = if below { root.pp("bert") } else { root.clone() };
         let embeddings = weights.pp("embeddings");
-        let table =
-            |name: &str, rows: usize| embeddings.tensor(name, &[rows, width], Init::Normal(0.02));
+        let table = |name: &str, rows: usize| embeddings.tensor(name, &[rows, width], Init::Normal(0.02));
         let words = Embedding::load(&embeddings.pp("word_embeddings"), c.vocab_size, width)?;
         let pooler = if weights.has("pooler.dense.weight") {
-            Some(Linear::load(
-                &weights.pp("pooler.dense"),
-                width,
-                width,
-                true,
-            )?)
+            Some(Linear::load(&weights.pp("pooler.dense"), width, width, true)?)
         } else {
             None
         };
@@ -151,8 +126,8 @@ impl Bert {
     pub fn forward(&self, tokens: &Tokens) -> Result<Tensor> {
         let device = self.positions.device();
         let x = self.words.forward(&tokens.tensor(device)?)?;
-        let places = (self.positions.narrow(0, 0, x.dim(1)?)?)
-            .broadcast_add(&self.segments.narrow(0, 0, 1)?)?;
+        let places =
+            (self.positions.narrow(0, 0, x.dim(1)?)?).broadcast_add(&self.segments.narrow(0, 0, 1)?)?;
         let x = self.norm.forward(&x.broadcast_add(&places)?)?;
         let mask = Mask::keys(mask_tensor(&tokens.mask, device)?);
         Ok(forward_stack(&self.blocks, &x, &mask)?)
@@ -164,10 +139,7 @@ impl Bert {
             return Ok(None);
         };
         let class = pool::token(&self.forward(tokens)?, 0)?;
-        Ok(Some(activation::apply(
-            Activation::Tanh,
-            &pooler.forward(&class)?,
-        )?))
+        Ok(Some(activation::apply(Activation::Tanh, &pooler.forward(&class)?)?))
     }
 
     /// One vector a text by the given pooling, `[batch, width]`.
@@ -203,10 +175,7 @@ impl FillMask for Bert {
                 "it has no masked-word head; its texts can be embedded",
             );
         };
-        let x = activation::apply(
-            head.activation,
-            &head.dense.forward(&self.forward(tokens)?)?,
-        )?;
+        let x = activation::apply(head.activation, &head.dense.forward(&self.forward(tokens)?)?)?;
         Ok(head.decoder.forward(&head.norm.forward(&x)?)?)
     }
 }

@@ -2,13 +2,13 @@
 
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
-use dari_nn::block::{self, Block, Order, forward_stack};
-use dari_nn::embedding::Embedding;
-use dari_nn::{Init, Norm, Weights, pool};
+use dari_nn::{Weights, pool};
 use serde::{Deserialize, Serialize};
 
+use super::text_tower::TextTower;
+use crate::Result;
 use crate::capability::Tokens;
-use crate::{Result, config};
+use crate::config::sizes;
 
 /// `text_config` of a `clip` checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,75 +46,27 @@ impl Default for ClipTextConfig {
     }
 }
 
-/// Tokens and positions, causal blocks, a norm, and the vector at the end of the text.
+/// The tower, looking back only, and the vector at the end of the text.
 pub struct ClipText {
-    tokens: Embedding,
-    positions: Tensor,
-    blocks: Vec<Block>,
-    norm: Norm,
+    tower: TextTower,
     end: Option<u32>,
 }
 
 impl ClipText {
     /// Reads the tower below `text_model`.
     pub fn load(weights: &Weights, config: &ClipTextConfig, origin: &str) -> Result<ClipText> {
-        let c = config;
-        config::check_tower(
-            origin,
-            c.hidden_size,
-            c.intermediate_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-        )?;
-        config::check_table(origin, c.vocab_size, c.max_position_embeddings)?;
-        let block = block::Config {
-            width: c.hidden_size,
-            inner: c.intermediate_size,
-            heads: c.num_attention_heads,
-            activation: config::activation(origin, &c.hidden_act)?,
-            epsilon: c.layer_norm_eps,
-            order: Order::Pre,
-            qkv_bias: true,
-        };
-        let embeddings = weights.pp("embeddings");
-        let shape = [c.max_position_embeddings, c.hidden_size];
+        let (vocabulary, positions) = (config.vocab_size, config.max_position_embeddings);
         Ok(ClipText {
-            tokens: Embedding::load(
-                &embeddings.pp("token_embedding"),
-                c.vocab_size,
-                c.hidden_size,
-            )?,
-            positions: embeddings.tensor(
-                "position_embedding.weight",
-                &shape,
-                Init::Normal(0.01),
-            )?,
-            blocks: Block::load_stack(
-                &weights.pp("encoder.layers"),
-                &block::CLIP,
-                &block,
-                c.num_hidden_layers,
-            )?,
-            norm: Norm::layer(
-                &weights.pp("final_layer_norm"),
-                c.hidden_size,
-                c.layer_norm_eps,
-            )?,
+            tower: TextTower::load(weights, &sizes!(config, origin), vocabulary, positions)?,
             // 2 is what the first published configs say by mistake; the largest id is meant.
-            end: c.eos_token_id.filter(|&id| id != 2),
+            end: config.eos_token_id.filter(|&id| id != 2),
         })
     }
 
     /// Every token behind the last norm, `[batch, tokens, width]`.
     pub fn forward(&self, tokens: &Tokens) -> Result<Tensor> {
-        let x = self
-            .tokens
-            .forward(&tokens.tensor(self.positions.device())?)?;
-        let positions = self.positions.narrow(0, 0, x.dim(1)?)?;
-        let x = x.broadcast_add(&positions)?;
         // No padding mask: padding stands behind the end of the text, and nothing looks ahead.
-        let x = forward_stack(&self.blocks, &x, &Mask::causal())?;
-        Ok(self.norm.forward(&x)?)
+        self.tower.forward(tokens, &Mask::causal())
     }
 
     /// One vector a text, `[batch, width]`: the token at its end.

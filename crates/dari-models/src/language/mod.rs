@@ -3,3 +3,4 @@
 pub mod bert;
 pub mod clip_text;
 pub mod siglip_text;
+pub mod text_tower;

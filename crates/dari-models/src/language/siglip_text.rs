@@ -2,13 +2,13 @@
 
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
-use dari_nn::block::{self, Block, Order, forward_stack};
-use dari_nn::embedding::Embedding;
-use dari_nn::{Init, Linear, Norm, Weights, pool};
+use dari_nn::{Linear, Weights, pool};
 use serde::{Deserialize, Serialize};
 
+use super::text_tower::TextTower;
+use crate::Result;
 use crate::capability::Tokens;
-use crate::{Result, config};
+use crate::config::{check_width, sizes};
 
 /// `text_config` of a `siglip` checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,78 +48,27 @@ impl Default for SiglipTextConfig {
     }
 }
 
-/// Tokens and positions, blocks that see everything, a norm, and a head on the last token.
+/// The tower, seeing everything, and a head on the last token.
 pub struct SiglipText {
-    tokens: Embedding,
-    positions: Tensor,
-    blocks: Vec<Block>,
-    norm: Norm,
+    tower: TextTower,
     head: Linear,
 }
 
 impl SiglipText {
     /// Reads the tower below `text_model`.
     pub fn load(weights: &Weights, config: &SiglipTextConfig, origin: &str) -> Result<SiglipText> {
-        let c = config;
-        config::check_tower(
-            origin,
-            c.hidden_size,
-            c.intermediate_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-        )?;
-        config::check_table(origin, c.vocab_size, c.max_position_embeddings)?;
-        let block = block::Config {
-            width: c.hidden_size,
-            inner: c.intermediate_size,
-            heads: c.num_attention_heads,
-            activation: config::activation(origin, &c.hidden_act)?,
-            epsilon: c.layer_norm_eps,
-            order: Order::Pre,
-            qkv_bias: true,
-        };
-        let embeddings = weights.pp("embeddings");
-        let shape = [c.max_position_embeddings, c.hidden_size];
+        let (vocabulary, positions) = (config.vocab_size, config.max_position_embeddings);
+        let outputs = config.projection_size.unwrap_or(config.hidden_size);
+        check_width(origin, "projection_size", outputs)?;
         Ok(SiglipText {
-            tokens: Embedding::load(
-                &embeddings.pp("token_embedding"),
-                c.vocab_size,
-                c.hidden_size,
-            )?,
-            positions: embeddings.tensor(
-                "position_embedding.weight",
-                &shape,
-                Init::Normal(0.01),
-            )?,
-            blocks: Block::load_stack(
-                &weights.pp("encoder.layers"),
-                &block::CLIP,
-                &block,
-                c.num_hidden_layers,
-            )?,
-            norm: Norm::layer(
-                &weights.pp("final_layer_norm"),
-                c.hidden_size,
-                c.layer_norm_eps,
-            )?,
-            head: Linear::load(
-                &weights.pp("head"),
-                c.hidden_size,
-                c.projection_size.unwrap_or(c.hidden_size),
-                true,
-            )?,
+            tower: TextTower::load(weights, &sizes!(config, origin), vocabulary, positions)?,
+            head: Linear::load(&weights.pp("head"), config.hidden_size, outputs, true)?,
         })
     }
 
     /// Every token behind the last norm, `[batch, tokens, width]`. Padding is seen, as in training.
     pub fn forward(&self, tokens: &Tokens) -> Result<Tensor> {
-        let x = self
-            .tokens
-            .forward(&tokens.tensor(self.positions.device())?)?;
-        let positions = self.positions.narrow(0, 0, x.dim(1)?)?;
-        let x = x.broadcast_add(&positions)?;
-        let x = forward_stack(&self.blocks, &x, &Mask::none())?;
-        Ok(self.norm.forward(&x)?)
+        self.tower.forward(tokens, &Mask::none())
     }
 
     /// One vector a text, `[batch, projection]`.

@@ -11,9 +11,7 @@ use serde_json::Value;
 
 /// A path from the repository's root.
 pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
 pub struct Expected {
@@ -31,17 +29,14 @@ impl Expected {
         Expected {
             case,
             hint,
-            file: Checkpoint::open(&folder.join("expected.safetensors"))
-                .expect("expected.safetensors"),
+            file: Checkpoint::open(&folder.join("expected.safetensors")).expect("expected.safetensors"),
             inputs: serde_json::from_str(&text).expect("JSON"),
         }
     }
 
     pub fn strings(&self, field: &str) -> Vec<String> {
         let list = self.inputs[field].as_array().expect("a list");
-        list.iter()
-            .map(|entry| entry.as_str().expect("a string").to_owned())
-            .collect()
+        list.iter().map(|entry| entry.as_str().expect("a string").to_owned()).collect()
     }
 
     pub fn whole_numbers(&self, name: &str) -> Vec<Vec<u32>> {
@@ -60,19 +55,9 @@ impl Expected {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let tokens = loaded.processor.tokens(&texts).expect("tokens").tokens;
         let expected = self.whole_numbers("input_ids");
-        assert_eq!(
-            tokens.ids.len(),
-            expected.len(),
-            "{}: {}",
-            self.case,
-            self.hint
-        );
+        assert_eq!(tokens.ids.len(), expected.len(), "{}: {}", self.case, self.hint);
         for (index, (ours, theirs)) in tokens.ids.iter().zip(&expected).enumerate() {
-            assert_eq!(
-                ours, theirs,
-                "{}: ids of {:?}; {}",
-                self.case, texts[index], self.hint
-            );
+            assert_eq!(ours, theirs, "{}: ids of {:?}; {}", self.case, texts[index], self.hint);
         }
         tokens
     }
@@ -80,23 +65,10 @@ impl Expected {
     /// Compares a tensor with the expected one of that name; prints a line of the parity table.
     pub fn check(&self, name: &str, found: &Tensor, tolerance: f32) {
         let view = self.file.tensor(name).expect("an expected tensor");
-        assert_eq!(
-            found.dims(),
-            view.shape,
-            "{} {name}: shape; {}",
-            self.case,
-            self.hint
-        );
+        assert_eq!(found.dims(), view.shape, "{} {name}: shape; {}", self.case, self.hint);
         let expected = floats(&view).expect("floats");
-        let found = found
-            .flatten_all()
-            .and_then(|t| t.to_vec1::<f32>())
-            .expect("values");
-        let off: Vec<f32> = found
-            .iter()
-            .zip(&expected)
-            .map(|(a, b)| (a - b).abs())
-            .collect();
+        let found = found.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("values");
+        let off: Vec<f32> = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
         let worst = off.iter().copied().fold(0.0, f32::max);
         println!("| {} | {name} | {worst:.1e} |", self.case);
         assert!(

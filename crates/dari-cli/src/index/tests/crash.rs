@@ -124,10 +124,7 @@ fn an_abort_between_any_two_steps_leaves_a_sound_index() {
         let store = room.open();
         room.check(&store);
         if status.success() {
-            assert!(
-                round > 0,
-                "the first update has more steps than it was given"
-            );
+            assert!(round > 0, "the first update has more steps than it was given");
         }
     }
     room.update();
@@ -142,10 +139,7 @@ fn a_kill_at_any_moment_leaves_a_sound_index() {
     for round in 0..14 {
         stir(&room, round);
         for number in 0..40 {
-            room.put(
-                &format!("many {number}.png"),
-                &format!("{number} {}", round / 3),
-            );
+            room.put(&format!("many {number}.png"), &format!("{number} {}", round / 3));
         }
         let mut child = start(&room, None);
         // Wait for a sign of work, so that slow machines kill in its midst as well.

@@ -22,10 +22,7 @@ fn is_told_and_mended(room: &Room, embedded: usize, rebuilt: bool) {
     assert_eq!(report.embedded, embedded);
     assert_eq!(report.rebuilt.is_some(), rebuilt);
     if !rebuilt {
-        assert_eq!(
-            (report.repaired, report.unchanged),
-            (embedded, 9 - embedded)
-        );
+        assert_eq!((report.repaired, report.unchanged), (embedded, 9 - embedded));
     }
     assert_eq!(room.check(&store), 9);
     assert_eq!(room.find(&store, "3"), [room.path("3.png")]);
@@ -94,11 +91,7 @@ fn a_damaged_or_foreign_database_is_refused() {
     let path = room.data.join(DATABASE);
     let good = fs::read(&path).unwrap();
     let open = || Store::open_at(&room.data, "model", DIM);
-    fs::write(
-        &path,
-        "this is no database at all, however long one looks at it",
-    )
-    .unwrap();
+    fs::write(&path, "this is no database at all, however long one looks at it").unwrap();
     assert!(matches!(open(), Err(Error::Database { .. })));
     fs::remove_file(&path).unwrap();
     {
@@ -129,9 +122,7 @@ fn no_damage_to_the_database_is_a_panic() {
     let good = fs::read(&path).unwrap();
     let mut state = 1u64;
     let mut next = |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) as usize % below
     };
     for round in 0..60 {
@@ -166,17 +157,9 @@ fn slots_out_of_range_are_told() {
     let (room, _) = filled();
     for slot in [-1, 9, 1 << 40, i64::MAX] {
         let connection = rusqlite::Connection::open(room.data.join(DATABASE)).unwrap();
-        connection
-            .execute(
-                "UPDATE pictures SET slot = ?1 WHERE path LIKE '%3.png'",
-                [slot],
-            )
-            .unwrap();
+        connection.execute("UPDATE pictures SET slot = ?1 WHERE path LIKE '%3.png'", [slot]).unwrap();
         let error = room.open().search(&vector(b"3"), None, 20).unwrap_err();
-        assert!(
-            matches!(error, Error::Vectors { .. } | Error::Database { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Vectors { .. } | Error::Database { .. }), "{error}");
         let (report, _) = room.update();
         assert_eq!((report.unchanged, report.copied + report.embedded), (8, 1));
         assert_eq!(room.check(&room.open()), 9);

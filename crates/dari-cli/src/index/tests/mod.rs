@@ -49,11 +49,7 @@ impl Room {
         let root = std::fs::canonicalize(folder.path()).unwrap();
         let pictures = root.join("pictures");
         std::fs::create_dir(&pictures).unwrap();
-        Room {
-            data: root.join("data"),
-            pictures,
-            _folder: folder,
-        }
+        Room { data: root.join("data"), pictures, _folder: folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -157,10 +153,7 @@ impl Room {
 fn the_data_folder_follows_the_environment() {
     let home = Some(PathBuf::from("/home/u"));
     let none = |_: &str| None;
-    assert!(matches!(
-        data_folder_from(&none, None),
-        Err(Error::NoDataFolder)
-    ));
+    assert!(matches!(data_folder_from(&none, None), Err(Error::NoDataFolder)));
     let own = |name: &str| (name == "DARI_DATA_HOME").then(|| OsString::from("/own"));
     assert_eq!(
         data_folder_from(&own, None).unwrap(),
@@ -188,13 +181,9 @@ fn a_query_of_another_kind_is_refused() {
     room.put("a.png", "a");
     room.update();
     let store = room.open();
-    for query in [
-        vec![0.0; DIM],
-        vec![f32::NAN; DIM],
-        vec![f32::INFINITY; DIM],
-        vec![1.0; DIM - 1],
-        Vec::new(),
-    ] {
+    for query in
+        [vec![0.0; DIM], vec![f32::NAN; DIM], vec![f32::INFINITY; DIM], vec![1.0; DIM - 1], Vec::new()]
+    {
         let error = store.search(&query, None, 3).unwrap_err();
         assert!(matches!(error, Error::Query { .. }), "{error}");
     }
@@ -208,16 +197,10 @@ fn a_search_equals_brute_force_and_keeps_to_its_folder() {
     let room = Room::new();
     for number in 0..300 {
         let folder = ["a", "a b", "b/c"][number % 3];
-        room.put(
-            &format!("{folder}/{number}.jpg"),
-            &format!("content {}", number / 2),
-        );
+        room.put(&format!("{folder}/{number}.jpg"), &format!("content {}", number / 2));
     }
     let (report, _) = room.update_with(&mut room.open(), 64);
-    assert_eq!(
-        (report.seen, report.embedded, report.copied),
-        (300, 150, 150)
-    );
+    assert_eq!((report.seen, report.embedded, report.copied), (300, 150, 150));
     let store = room.open();
     let query = vector(b"query");
     let unit = |v: &[f32]| -> Vec<f64> {
@@ -235,10 +218,7 @@ fn a_search_equals_brute_force_and_keeps_to_its_folder() {
                 expected.push((score, entry.path().to_path_buf()));
             }
         }
-        expected.sort_by(|a, b| {
-            b.0.total_cmp(&a.0)
-                .then_with(|| a.1.as_os_str().cmp(b.1.as_os_str()))
-        });
+        expected.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.as_os_str().cmp(b.1.as_os_str())));
         let hits = store.search(&query, Some(&folder), 40).unwrap();
         assert_eq!(hits.len(), count.min(40));
         for (hit, (score, path)) in hits.iter().zip(&expected) {

@@ -18,10 +18,7 @@ fn a_second_update_embeds_nothing_and_reads_nothing() {
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.set_modified(time).unwrap();
     let (report, embedded) = room.update();
-    assert_eq!(
-        (report.seen, report.unchanged, report.embedded),
-        (10, 10, 0)
-    );
+    assert_eq!((report.seen, report.unchanged, report.embedded), (10, 10, 0));
     assert!(embedded.is_empty());
     assert!(!report.stopped && report.failed.is_empty() && report.rebuilt.is_none());
     assert_eq!(report.folder, room.pictures);
@@ -56,10 +53,7 @@ fn touched_edited_renamed_copied_and_deleted_pictures() {
     std::fs::copy(room.path("copy.png"), room.path("copied.png")).unwrap();
     std::fs::remove_file(room.path("delete.png")).unwrap();
     let (report, embedded) = room.update();
-    assert_eq!(
-        embedded,
-        [room.path("edit.png"), room.path("same size.png")]
-    );
+    assert_eq!(embedded, [room.path("edit.png"), room.path("same size.png")]);
     assert_eq!((report.seen, report.embedded), (6, 2));
     assert_eq!((report.unchanged, report.moved), (2, 1));
     assert_eq!((report.copied, report.removed), (1, 1));
@@ -102,11 +96,7 @@ fn what_comes_back_is_not_embedded_again_until_its_slot_is_needed() {
         std::fs::remove_file(room.path(&format!("{number}.png"))).unwrap();
     }
     let (report, _) = room.update();
-    assert_eq!(
-        (report.seen, report.removed),
-        (0, 8),
-        "an unmounted disk, say"
-    );
+    assert_eq!((report.seen, report.removed), (0, 8), "an unmounted disk, say");
     for number in 0..8 {
         room.put(&format!("back {number}.png"), &format!("{number}"));
     }
@@ -178,10 +168,7 @@ fn failures_are_told_each_time_but_tried_once() {
     room.put_aged("bad too.png", "bad 2", 10);
     let (report, embedded) = room.update();
     assert_eq!(embedded, [room.path("bad too.png"), room.path("bad.png")]);
-    assert_eq!(
-        (report.embedded, report.failed),
-        (1, vec![failure("bad too.png")])
-    );
+    assert_eq!((report.embedded, report.failed), (1, vec![failure("bad too.png")]));
     // A good picture that goes bad is not found any more.
     room.put_aged("good.png", "bad now", 5);
     room.update();
@@ -189,18 +176,10 @@ fn failures_are_told_each_time_but_tried_once() {
     assert!(room.find(&store, "good").is_empty());
     assert_eq!(room.find(&store, "mended"), [room.path("bad.png")]);
     // A later version of dari tries again.
-    let model = store
-        .database
-        .read()
-        .unwrap()
-        .model("model", DIM as u32)
-        .unwrap()
-        .unwrap();
+    let model = store.database.read().unwrap().model("model", DIM as u32).unwrap().unwrap();
     assert_eq!(model.id, 1);
     let connection = rusqlite::Connection::open(room.data.join(DATABASE)).unwrap();
-    connection
-        .execute("UPDATE pictures SET program = '0.0.0-before'", [])
-        .unwrap();
+    connection.execute("UPDATE pictures SET program = '0.0.0-before'", []).unwrap();
     assert_eq!(room.update().1.len(), 2);
 }
 
@@ -258,13 +237,7 @@ fn a_stop_keeps_the_batch_and_goes_on_later() {
     assert!(!report.stopped);
     assert_eq!((report.unchanged, embedded.len()), (3, 7));
     let report = store
-        .update(
-            &room.pictures,
-            &mut |_| unreachable!(),
-            4,
-            &mut |_| {},
-            &AtomicBool::new(true),
-        )
+        .update(&room.pictures, &mut |_| unreachable!(), 4, &mut |_| {}, &AtomicBool::new(true))
         .unwrap();
     assert!(report.stopped);
     assert_eq!(room.check(&store), 10, "a walk cut short removes nothing");
@@ -318,13 +291,7 @@ fn folders_that_are_none_or_empty() {
     let mut store = room.open();
     for folder in [&room.path("none"), &file] {
         let error = store
-            .update(
-                folder,
-                &mut |_| unreachable!(),
-                4,
-                &mut |_| {},
-                &AtomicBool::new(false),
-            )
+            .update(folder, &mut |_| unreachable!(), 4, &mut |_| {}, &AtomicBool::new(false))
             .unwrap_err();
         assert!(matches!(error, Error::Folder { .. }), "{error}");
     }
@@ -335,24 +302,17 @@ fn folders_that_are_none_or_empty() {
 fn names_that_are_not_unicode_links_and_pipes() {
     use std::os::unix::ffi::OsStrExt;
     let room = Room::new();
-    let odd = room
-        .pictures
-        .join(std::ffi::OsStr::from_bytes(b"\xff\xfe\n'%.JPG"));
+    let odd = room.pictures.join(std::ffi::OsStr::from_bytes(b"\xff\xfe\n'%.JPG"));
     std::fs::write(&odd, "odd").unwrap();
     std::os::unix::fs::symlink(&room.pictures, room.path("loop")).unwrap();
     std::os::unix::fs::symlink("self.png", room.path("self.png")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(room.path("socket.png")).unwrap();
     let (report, _) = room.update();
-    assert_eq!(
-        (report.seen, report.embedded, report.failed.len()),
-        (1, 1, 2)
-    );
+    assert_eq!((report.seen, report.embedded, report.failed.len()), (1, 1, 2));
     let store = room.open();
     assert_eq!(room.find(&store, "odd"), [odd]);
     // The folder may be named by a link, too.
-    let hits = store
-        .search(&vector(b"odd"), Some(&room.path("loop")), 3)
-        .unwrap();
+    let hits = store.search(&vector(b"odd"), Some(&room.path("loop")), 3).unwrap();
     assert_eq!(hits.len(), 1);
 }
 

@@ -74,10 +74,7 @@ const CLASSES: [(u16, &[(u32, u32)]); 14] = [
 const PAIRS: [(u16, u16); 10] = [
     (BESIDE_BAD | BAD, BAD),
     (BAD, BESIDE_BAD),
-    (
-        LOWER_ACCENTED | LOWER_COMMON | BOX | CLOSING | CURRENCY | NUMERIC,
-        UPPER_ACCENTED,
-    ),
+    (LOWER_ACCENTED | LOWER_COMMON | BOX | CLOSING | CURRENCY | NUMERIC, UPPER_ACCENTED),
     (BOX | CLOSING | CURRENCY | NUMERIC, LOWER_ACCENTED),
     (LOWER_ACCENTED | BOX | CLOSING, CURRENCY),
     (UPPER_ACCENTED | BOX, NUMERIC | LAW),
@@ -107,11 +104,8 @@ const LETTER_PAIRS: [(&str, &str); 8] = [
 ];
 
 /// The same for three characters.
-const LETTER_TRIPLES: [(&str, &str, &str); 3] = [
-    ("‚", "Ä", "ìîïòôúùû†°¢π"),
-    ("‚", "âó", "àä°ê"),
-    ("β", "€", "™\u{a0}Ά\u{ad}®°"),
-];
+const LETTER_TRIPLES: [(&str, &str, &str); 3] =
+    [("‚", "Ä", "ìîïòôúùû†°¢π"), ("‚", "âó", "àä°ê"), ("β", "€", "™\u{a0}Ά\u{ad}®°")];
 
 static TABLE: LazyLock<HashMap<char, u16>> = LazyLock::new(|| {
     let mut table = HashMap::new();
@@ -127,10 +121,7 @@ static TABLE: LazyLock<HashMap<char, u16>> = LazyLock::new(|| {
 
 /// Whether the text looks like mojibake somewhere.
 pub(super) fn is_bad(text: &[char]) -> bool {
-    let classes: Vec<u16> = text
-        .iter()
-        .map(|character| TABLE.get(character).copied().unwrap_or(0))
-        .collect();
+    let classes: Vec<u16> = text.iter().map(|character| TABLE.get(character).copied().unwrap_or(0)).collect();
     (0..text.len()).any(|place| is_bad_at(text, &classes, place))
 }
 
@@ -144,18 +135,10 @@ fn is_bad_at(text: &[char], classes: &[u16], place: usize) -> bool {
     let space = |offset: usize| character(offset).is_some_and(super::super::clean::is_space);
 
     if is(0, C1)
-        || PAIRS
-            .iter()
-            .any(|&(left, right)| is(0, left) && is(1, right))
-        || TRIPLES
-            .iter()
-            .any(|&(left, middle, right)| is(0, left) && is(1, middle) && is(2, right))
-        || LETTER_PAIRS
-            .iter()
-            .any(|&(left, right)| among(0, left) && among(1, right))
-        || LETTER_TRIPLES
-            .iter()
-            .any(|&(a, b, c)| among(0, a) && among(1, b) && among(2, c))
+        || PAIRS.iter().any(|&(left, right)| is(0, left) && is(1, right))
+        || TRIPLES.iter().any(|&(left, middle, right)| is(0, left) && is(1, middle) && is(2, right))
+        || LETTER_PAIRS.iter().any(|&(left, right)| among(0, left) && among(1, right))
+        || LETTER_TRIPLES.iter().any(|&(a, b, c)| among(0, a) && among(1, b) && among(2, c))
     {
         return true;
     }
@@ -164,8 +147,7 @@ fn is_bad_at(text: &[char], classes: &[u16], place: usize) -> bool {
     // Letters of Arabic misread as Windows-1252: two pairs in a row, because one may be sound.
     let arabic = |offset: usize| {
         among(offset, "ØÙ")
-            && (is(offset + 1, COMMON | CURRENCY | BAD | NUMERIC | OPENING)
-                || among(offset + 1, "ŸŠ®°µ»"))
+            && (is(offset + 1, COMMON | CURRENCY | BAD | NUMERIC | OPENING) || among(offset + 1, "ŸŠ®°µ»"))
     };
     // A Cyrillic or Greek lead byte on both sides of what is not a letter.
     let lead = |list: &str, middle: &str| {
@@ -185,10 +167,7 @@ fn is_bad_at(text: &[char], classes: &[u16], place: usize) -> bool {
         || (arabic(0) && arabic(2))
         || lead("ВГРС", "°µ")
         || lead("ΒΓΞΟ", "°")
-        || ("ГўВЂВ"
-            .chars()
-            .enumerate()
-            .all(|(offset, c)| character(offset) == Some(c))
+        || ("ГўВЂВ".chars().enumerate().all(|(offset, c)| character(offset) == Some(c))
             && character(5).is_some_and(|c| c != '\n')
             && (latin(6) || character(6) == Some(' ')))
         || (latin_small(0) && (a_with_space(1) || (space(1) && a_with_space(2))))

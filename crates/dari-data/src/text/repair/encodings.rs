@@ -63,16 +63,11 @@ pub(super) struct Encoding {
 
 impl Encoding {
     fn new(upper: impl Iterator<Item = char>, sloppy: bool, keeps_spaces: bool) -> Encoding {
-        let mut bytes: HashMap<char, u8> =
-            (0x80..=0xff_u8).zip(upper).map(|(b, c)| (c, b)).collect();
+        let mut bytes: HashMap<char, u8> = (0x80..=0xff_u8).zip(upper).map(|(b, c)| (c, b)).collect();
         if sloppy {
             bytes.insert('\u{fffd}', 0x1a);
         }
-        Encoding {
-            sloppy,
-            keeps_spaces,
-            bytes,
-        }
+        Encoding { sloppy, keeps_spaces, bytes }
     }
 
     /// The text's bytes in this encoding, or nothing if a character has none.
@@ -93,9 +88,7 @@ fn latin_1() -> impl Iterator<Item = char> {
 
 /// Latin-1 comes first.
 pub(super) static ENCODINGS: LazyLock<Vec<Encoding>> = LazyLock::new(|| {
-    let iso_8859_2 = (0x80..0xa0_u8)
-        .map(char::from)
-        .chain(ISO_8859_2_FROM_A0.chars());
+    let iso_8859_2 = (0x80..0xa0_u8).map(char::from).chain(ISO_8859_2_FROM_A0.chars());
     vec![
         Encoding::new(latin_1(), false, false),
         Encoding::new(WINDOWS_1252.chars(), true, false),
@@ -114,10 +107,7 @@ pub(super) static ENCODINGS: LazyLock<Vec<Encoding>> = LazyLock::new(|| {
 /// character is itself.
 pub(in crate::text) fn windows_1252(control: char) -> char {
     match u32::from(control) {
-        code @ 0x80..=0x9f => WINDOWS_1252
-            .chars()
-            .nth((code - 0x80) as usize)
-            .unwrap_or(control),
+        code @ 0x80..=0x9f => WINDOWS_1252.chars().nth((code - 0x80) as usize).unwrap_or(control),
         _ => control,
     }
 }
@@ -137,27 +127,13 @@ pub(super) struct Clues {
 }
 
 pub(super) static CLUES: LazyLock<Clues> = LazyLock::new(|| {
-    let tables = [
-        WINDOWS_1252,
-        WINDOWS_1251,
-        WINDOWS_1250,
-        WINDOWS_1253,
-        WINDOWS_1254,
-        WINDOWS_1257,
-    ];
+    let tables = [WINDOWS_1252, WINDOWS_1251, WINDOWS_1250, WINDOWS_1253, WINDOWS_1254, WINDOWS_1257];
     // The filled holes add nothing: Latin-1 has the same character at the same byte.
     let collect = |wanted: &dyn Fn(u8) -> bool| -> HashSet<char> {
-        let mut found: HashSet<char> = (0x80..=0xff_u8)
-            .filter(|&byte| wanted(byte))
-            .map(char::from)
-            .collect();
+        let mut found: HashSet<char> =
+            (0x80..=0xff_u8).filter(|&byte| wanted(byte)).map(char::from).collect();
         for table in tables {
-            found.extend(
-                (0x80..=0xff_u8)
-                    .zip(table.chars())
-                    .filter(|&(b, _)| wanted(b))
-                    .map(|p| p.1),
-            );
+            found.extend((0x80..=0xff_u8).zip(table.chars()).filter(|&(b, _)| wanted(b)).map(|p| p.1));
         }
         found
     };

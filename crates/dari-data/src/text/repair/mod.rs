@@ -35,10 +35,7 @@ pub(super) fn fix_text(text: &str) -> String {
     for line in text.split_inclusive('\n') {
         let mut rest = line;
         while !rest.is_empty() {
-            let end = rest
-                .char_indices()
-                .nth(SEGMENT)
-                .map_or(rest.len(), |(at, _)| at);
+            let end = rest.char_indices().nth(SEGMENT).map_or(rest.len(), |(at, _)| at);
             let (segment, tail) = rest.split_at(end);
             entities &= !segment.contains('<');
             fixed.push_str(&fix_segment(segment, entities));
@@ -51,11 +48,7 @@ pub(super) fn fix_text(text: &str) -> String {
 fn fix_segment(segment: &str, entities: bool) -> String {
     let mut text = segment.to_owned();
     for _ in 0..ROUNDS {
-        let mut next = if entities {
-            entities::unescape_strict(&text)
-        } else {
-            text.clone()
-        };
+        let mut next = if entities { entities::unescape_strict(&text) } else { text.clone() };
         if !next.is_ascii() {
             let characters: Vec<char> = next.chars().collect();
             next = fix_encoding(characters, 0).into_iter().collect();
@@ -219,11 +212,7 @@ fn fix_encoding_once(text: &[char], depth: usize) -> Option<Vec<char>> {
             }
         }
     }
-    Some(
-        text.iter()
-            .map(|&character| windows_1252(character))
-            .collect(),
-    )
+    Some(text.iter().map(|&character| windows_1252(character)).collect())
 }
 
 /// Repairs only the runs that look like UTF-8 misread, where the whole text has no one encoding.
@@ -239,11 +228,7 @@ fn decode_inconsistent_utf8(text: &[char], depth: usize) -> Option<Vec<char>> {
             .checked_sub(1)
             .and_then(|before| text.get(before))
             .is_some_and(|before| CLUES.later_strict.contains(before));
-        let run = if after_later {
-            0
-        } else {
-            run_length(text.get(place..).unwrap_or_default())
-        };
+        let run = if after_later { 0 } else { run_length(text.get(place..).unwrap_or_default()) };
         match text.get(place..place + run) {
             Some(part) if run > 0 => {
                 found = true;
@@ -271,11 +256,7 @@ fn run_length(text: &[char]) -> usize {
         let Some((first, tail)) = rest.split_first() else {
             return length;
         };
-        let later = tail
-            .iter()
-            .take(3)
-            .take_while(|c| CLUES.later.contains(c))
-            .count();
+        let later = tail.iter().take(3).take_while(|c| CLUES.later.contains(c)).count();
         length += if later >= 1 && CLUES.first_of_2.contains(first) {
             2
         } else if later >= 2 && CLUES.first_of_3.contains(first) {
@@ -318,9 +299,7 @@ fn restore_byte_a0(bytes: &[u8]) -> Vec<u8> {
         rest = tail;
         if byte == 0xc3
             && let Some(after) = tail.strip_prefix(b" ")
-            && ![&b" "[..], b"quele", b"quela", b"quilo", b"s "]
-                .iter()
-                .any(|p| after.starts_with(p))
+            && ![&b" "[..], b"quele", b"quela", b"quilo", b"s "].iter().any(|p| after.starts_with(p))
         {
             spaced.extend_from_slice(b"\xa0 ");
             rest = after;
