@@ -178,7 +178,7 @@ pub struct Similarity {
 The index lies in the user's data folder ($DARI_DATA_HOME, else the system's own place), never among
 the pictures. Only what changed is embedded again; a run that was cut short is carried on.
 
-JSON, one object: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}]}
+JSON, one object: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}], \"stopped\"}
 
 Example:
   dari index ~/Pictures")]

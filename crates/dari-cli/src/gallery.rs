@@ -41,9 +41,9 @@ const ENGLISH: Words = Words {
 
 const KOREAN: Words = Words {
     code: "ko",
-    title: "다리로 찾은 사진",
-    count: |count| format!("다리(Dari)로 찾은 사진 {count}장, 가까운 순"),
-    nothing: "찾은 사진이 없습니다.",
+    title: "다리로 찾은 그림",
+    count: |count| format!("다리(Dari)로 찾은 그림 {count}장, 가까운 순"),
+    nothing: "찾은 그림이 없습니다.",
     similarity: "유사도",
     missing: "미리보기 없음",
 };
@@ -288,14 +288,14 @@ mod tests {
     fn a_page_in_each_language() {
         let path = Path::new("/p/고양이.png");
         let korean = page("고양이", "ko-KR", &[item(path, 0.31, Some(b"png"))]);
-        assert!(korean.contains("<html lang=\"ko\">") && korean.contains("사진 1장"));
+        assert!(korean.contains("<html lang=\"ko\">") && korean.contains("그림 1장"));
         assert!(korean.contains("<title>고양이 · Dari</title>"));
         assert!(korean.contains("alt=\"고양이.png\"") && korean.contains("base64,cG5n\""));
         let english = page("cat", "fr", &[item(path, 0.31, None); 2]);
         assert!(english.contains("<html lang=\"en\">") && english.contains("2 pictures"));
         assert!(english.contains("no preview"));
         assert!(page("", "en", &[]).contains("Nothing was found."));
-        assert!(page(" ", "ko", &[]).contains("찾은 사진이 없습니다."));
+        assert!(page(" ", "ko", &[]).contains("찾은 그림이 없습니다."));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The command line's help in Korean: the same commands and options, a table of their texts.
 
-use clap::Command;
+use clap::{Arg, ArgAction, Command};
 
 /// Texts of one command: its name, what it does, what stands below its options.
 struct Page {
@@ -93,7 +93,7 @@ JSON, 하나: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probab
 색인은 사용자의 데이터 폴더($DARI_DATA_HOME, 없으면 시스템의 자리)에 있고 그림 폴더에는 두지
 않습니다. 바뀐 것만 다시 임베딩하고, 끊긴 작업은 이어집니다.
 
-JSON, 하나: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}]}
+JSON, 하나: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}], \"stopped\"}
 
 예:
   dari index ~/Pictures",
@@ -161,27 +161,56 @@ Ctrl-C는 체크포인트를 남기고 끝나며, --resume은 끊기지 않은 �
     },
 ];
 
+/// How a help text is laid out.
+const LAYOUT: &str = "{about-with-newline}\n사용법: {usage}\n\n{all-args}{after-help}";
+
 /// The same command line, its texts in Korean.
 pub fn translate(command: Command) -> Command {
+    let named = command.get_version().is_some();
+    let command = page(command);
+    // The version flag is built in at the top alone.
+    if named {
+        command.disable_version_flag(true).arg(flag("version", 'V', "버전을 보여 줍니다", ArgAction::Version))
+    } else {
+        command
+    }
+}
+
+fn page(command: Command) -> Command {
     let name = command.get_name().to_owned();
     let page = PAGES.iter().find(|page| page.name == name);
-    let mut command = match page {
-        Some(page) => {
-            let command = command.about(page.about);
-            if page.after.is_empty() { command } else { command.after_help(page.after) }
+    let mut command = command
+        .help_template(LAYOUT)
+        .subcommand_help_heading("명령")
+        .disable_help_subcommand(true)
+        .disable_help_flag(true)
+        .arg(flag("help", 'h', "도움말을 보여 줍니다", ArgAction::Help));
+    if let Some(page) = page {
+        command = command.about(page.about);
+        if !page.after.is_empty() {
+            command = command.after_help(page.after);
         }
-        None => command,
-    };
+    }
     let own = page.map_or(&[][..], |page| page.options);
     command = command.mut_args(|argument| {
         let id = argument.get_id().as_str().to_owned();
+        let heading = match argument.get_help_heading() {
+            Some("Model") => "모델",
+            _ if argument.is_positional() => "인자",
+            _ => "옵션",
+        };
         let text = own.iter().chain(SHARED).find(|(known, _)| *known == id);
+        let argument = argument.help_heading(heading);
         match text {
             Some((_, text)) => argument.help(*text),
             None => argument,
         }
     });
-    command.mut_subcommands(translate)
+    command.mut_subcommands(self::page)
+}
+
+fn flag(name: &'static str, short: char, text: &'static str, action: ArgAction) -> Arg {
+    Arg::new(name).short(short).long(name).help(text).action(action)
 }
 
 #[cfg(test)]

@@ -22,8 +22,9 @@ pub(crate) const WEIGHTS: [&str; 6] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// What a model needs beside its weights.
-pub(crate) const CONFIGS: [&str; 18] = [
+/// The files that a model may need beside its weights.
+pub const CONFIGS: [&str; 20] = [
+    "1_Pooling/config.json",
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -33,6 +34,7 @@ pub(crate) const CONFIGS: [&str; 18] = [
     "open_clip_config.json",
     "preprocessor_config.json",
     "processor_config.json",
+    "sentence_bert_config.json",
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "spiece.model",

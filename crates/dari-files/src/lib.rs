@@ -20,4 +20,4 @@ pub use atomic::write_atomically;
 pub use checkpoint::Checkpoint;
 pub use dtype::{Dtype, TensorView};
 pub use error::Error;
-pub use folder::Folder;
+pub use folder::{CONFIGS, Folder};

@@ -8,7 +8,7 @@ use dari_data::text::TextProcessor;
 use dari_files::{Checkpoint, Folder, TensorView};
 use dari_nn::weights::{Frozen, Source};
 use dari_nn::{Precision, Weights};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::capability::{ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask};
 use crate::contrastive::clip::{Clip, ClipConfig};
@@ -92,7 +92,7 @@ pub struct Loaded {
     pub processor: Arc<Processor>,
     /// Its weights, for training and saving.
     pub weights: Weights,
-    /// `config.json` in the public layout.
+    /// The model's config file, as read.
     pub config: Value,
     /// Tensors in the checkpoint that the model has no place for.
     pub unused: Vec<String>,
@@ -108,6 +108,12 @@ pub fn load(folder: &Folder, device: &Device, precision: Precision) -> Result<Lo
 /// Loads a folder to go on training it; `frozen` decides by name what stays as it is.
 pub fn load_for_training(folder: &Folder, device: &Device, seed: u64, frozen: Frozen) -> Result<Loaded> {
     let layout = Layout::read(folder)?;
+    if layout.open_clip {
+        // What open_clip does to texts, and a bias on CLIP's logits, have no place in the layout
+        // that training writes.
+        let problem = "training goes on from transformers' layout only: convert the checkpoint first";
+        return config::refuse(&layout.origin, problem);
+    }
     let source = layout.source(folder)?;
     build(folder, layout, Weights::train(Some(source), device, seed, frozen))
 }
@@ -128,12 +134,14 @@ struct Layout {
 impl Layout {
     fn read(folder: &Folder) -> Result<Layout> {
         let place = |file: &str| format!("{}/{file}", folder.label());
-        if let Some(config) = folder.json("open_clip_config.json")?
-            && (!folder.has("config.json") || folder.has("open_clip_model.safetensors"))
+        let plain = folder.json("config.json")?;
+        // A folder that serves both libraries is read by transformers' files.
+        if plain.as_ref().is_none_or(|config| config.get("model_type").is_none())
+            && let Some(config) = folder.json("open_clip_config.json")?
         {
             return Ok(Layout { origin: place("open_clip_config.json"), config, open_clip: true });
         }
-        match folder.json("config.json")? {
+        match plain {
             Some(config) => Ok(Layout { origin: place("config.json"), config, open_clip: false }),
             None => config::refuse(
                 &folder.label(),
@@ -177,7 +185,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             };
             let context = config.text_config.max_position_embeddings;
             let model = Model::Clip(Clip::load(&weights, &config, &origin)?);
-            (model, Some(context), public(layout, &config, "clip", "CLIPModel")?)
+            (model, Some(context), layout.config)
         }
         "siglip" => {
             let config = SiglipConfig::parse(&layout.config, &origin)?;
@@ -219,18 +227,6 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         config,
         unused,
     })
-}
-
-/// A config in the public layout: as it was read, or rewritten from another.
-fn public(layout: Layout, config: &ClipConfig, kind: &str, class: &str) -> Result<Value> {
-    if !layout.open_clip {
-        return Ok(layout.config);
-    }
-    let mut value = serde_json::to_value(config)
-        .map_err(|error| Error::Config { origin: layout.origin, problem: error.to_string() })?;
-    value["model_type"] = json!(kind);
-    value["architectures"] = json!([class]);
-    Ok(value)
 }
 
 /// The files by any of which a tokenizer is known.

@@ -12,7 +12,7 @@ use dari_data::scenes::{Attribute, LANGUAGES, Scene, SceneOptions, attribute_lab
 use dari_files::Folder;
 use dari_models::{Loaded, auto};
 use dari_nn::{Precision, loss};
-use dari_train::metrics::{recall_at, similarities, top_1};
+use dari_train::metrics::{chance_at, recall_at, similarities, top_1};
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;
@@ -102,11 +102,8 @@ fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<()
         };
         for &k in ks {
             let found = recall_at(k, &scores, relevant);
-            println!(
-                "| {name} | {language} | {} | recall@{k} | {found:.3} | {:.3} |",
-                rows.len(),
-                k as f64 / rows.len() as f64
-            );
+            let (pool, chance) = (rows.len(), chance_at(k, asked.len(), rows.len(), relevant));
+            println!("| {name} | {language} | {pool} | recall@{k} | {found:.3} | {chance:.3} |");
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use dari_data::image::ImageProcessor;
-use dari_files::{Checkpoint, Dtype, Folder, safetensors, write_atomically};
+use dari_files::{CONFIGS, Checkpoint, Dtype, Folder, safetensors, write_atomically};
 use dari_models::Loaded;
 use half::bf16;
 use serde::{Deserialize, Serialize};
@@ -14,18 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::optimizer::Moments;
 use crate::{Error, Result};
 
-/// Files of a model folder that training carries over unchanged.
-const CARRIED: [&str; 9] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "spiece.model",
-    "added_tokens.json",
-    "1_Pooling/config.json",
-];
+/// Files of a model folder that training writes itself; all others are carried over unchanged.
+const WRITTEN: [&str; 4] =
+    ["config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json"];
 
 const STATE: &str = "trainer.json";
 const MOMENTS: &str = "optimizer.safetensors";
@@ -64,7 +55,7 @@ pub fn write_model(folder: &Path, loaded: &Loaded, from: &Folder, saved: Saved) 
     if let Ok(image) = loaded.processor.image() {
         write_json(&folder.join("preprocessor_config.json"), &ImageProcessor::to_config(image))?;
     }
-    for file in CARRIED {
+    for file in CONFIGS.into_iter().filter(|file| !WRITTEN.contains(file)) {
         if let Some(bytes) = from.read(file)? {
             let path = folder.join(file);
             if let Some(parent) = path.parent() {

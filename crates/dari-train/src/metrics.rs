@@ -24,6 +24,29 @@ pub fn recall_at(k: usize, similarities: &[Vec<f32>], relevant: impl Fn(usize, u
     hits as f64 / asked.max(1) as f64
 }
 
+/// What [`recall_at`] gives when candidates are ranked by chance: for a query with `m` of `n`
+/// candidates relevant, one minus the share of draws of `k` that miss all `m`.
+pub fn chance_at(
+    k: usize,
+    queries: usize,
+    candidates: usize,
+    relevant: impl Fn(usize, usize) -> bool,
+) -> f64 {
+    let (mut total, mut asked) = (0.0, 0usize);
+    for query in 0..queries {
+        let right = (0..candidates).filter(|&candidate| relevant(query, candidate)).count();
+        if right == 0 {
+            continue;
+        }
+        asked += 1;
+        let missed: f64 = (0..k.min(candidates))
+            .map(|drawn| (candidates - right).saturating_sub(drawn) as f64 / (candidates - drawn) as f64)
+            .product();
+        total += 1.0 - missed;
+    }
+    total / asked.max(1) as f64
+}
+
 /// Share of rows whose largest value stands at the row's label; ties go to the lower index.
 pub fn top_1(scores: &[Vec<f32>], labels: &[usize]) -> f64 {
     let right = scores.iter().zip(labels).filter(|(row, label)| {
@@ -45,6 +68,8 @@ mod tests {
         assert!((recall_at(2, &table, own) - 1.0 / 3.0).abs() < 1e-12);
         assert!((recall_at(3, &table, own) - 1.0).abs() < 1e-12);
         assert!((recall_at(1, &table, |q, c| q == c || c == 0) - 1.0).abs() < 1e-12);
+        assert!((chance_at(1, 3, 3, own) - 1.0 / 3.0).abs() < 1e-12);
+        assert!((chance_at(2, 1, 4, |_, c| c < 2) - (1.0 - 2.0 / 4.0 * 1.0 / 3.0)).abs() < 1e-12);
         assert!((top_1(&table, &[0, 0, 2]) - 2.0 / 3.0).abs() < 1e-12);
     }
 }

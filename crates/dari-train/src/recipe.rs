@@ -10,7 +10,8 @@ use crate::optimizer::AdamWConfig;
 use crate::schedule::Shape;
 use crate::{Error, Result};
 
-/// A whole recipe. Relative paths are relative to the recipe's folder.
+/// A whole recipe. Relative paths are relative to the recipe's folder; those laid over it on the
+/// command line, to where it was typed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -163,9 +164,12 @@ impl Recipe {
         let mut recipe: Recipe =
             serde_json::from_value(value).map_err(|error| refuse(&origin, error.to_string()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        recipe.output = folder.join(&recipe.output);
+        // What was typed is meant from where it was typed.
+        let typed = |key: &str| settings.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == key));
+        let beside = |key: &str| if typed(key) { Path::new("") } else { folder };
+        recipe.output = beside("output").join(home(&recipe.output));
         recipe.data_folder = Some(match &recipe.data_folder {
-            Some(data) => folder.join(home(data)),
+            Some(data) => beside("data_folder").join(home(data)),
             None => folder.to_owned(),
         });
         recipe.check(&origin)?;
