@@ -11,7 +11,7 @@ use crate::screen;
 
 /// See, speak and understand: pictures and words in one engine.
 #[derive(Debug, Parser)]
-#[command(name = "dari", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "dari", bin_name = "dari", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,8 +81,9 @@ pub enum Precision {
 /// Arguments of `dari embed`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-One row an input: pictures first, then texts, each in the order given. A picture that cannot be read
-keeps its row, filled with NaN in .npy and with an \"error\" in .jsonl, and is named on stderr.
+One row an input: pictures first, then texts, each in the order given. A picture that cannot be
+read keeps its row, filled with NaN in .npy and with an \"error\" in .jsonl, and is named on stderr.
+Blank lines of --texts-file are no texts.
 
 JSON, one object a line: {\"input\", \"kind\": \"picture\"|\"text\", \"vector\": [..]} or {.., \"error\"}
 
@@ -115,14 +116,15 @@ pub struct Embed {
 /// Arguments of `dari classify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With several templates a label's vector is the mean over them. CLIP's probabilities sum to 1 over the
-labels; SigLIP's are each label's own. A classifier checkpoint needs no labels: it has its own.
+With several templates a label's vector is the mean over them. CLIP's probabilities sum to 1
+over the labels; SigLIP's are each label's own. A classifier checkpoint needs no labels.
 
-JSON, one object a line: {\"picture\", \"labels\": [{\"label\", \"probability\"}, ..]} or {\"picture\", \"error\"}
+JSON, one object a line: {\"picture\", \"labels\": [{\"label\", \"probability\"}, ..]}
+or {\"picture\", \"error\"}
 
 Examples:
   dari classify photo.jpg --labels \"cat,dog,강아지\"
-  dari classify *.png --labels-file labels.txt --template \"a photo of a {}\" --template \"a drawing of a {}\"")]
+  dari classify *.png --labels-file labels.txt --template \"a photo of a {}\"")]
 pub struct Classify {
     /// Pictures, or folders of them
     #[arg(required = true, value_name = "IMG")]
@@ -137,8 +139,8 @@ pub struct Classify {
     #[arg(long, value_name = "TEXT")]
     pub template: Vec<String>,
     /// Labels shown for each picture
-    #[arg(long, short = 'k', value_name = "K", default_value_t = 5)]
-    pub top: usize,
+    #[arg(long, short = 'k', value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub top: u64,
     /// Print JSON lines
     #[arg(long)]
     pub json: bool,
@@ -149,8 +151,8 @@ pub struct Classify {
 /// Arguments of `dari similarity`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-JSON, one object: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probability\": [[..]]},
-the matrices a row a picture.
+JSON, one object: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probability\": [[..]],
+\"failed\": [{\"picture\", \"error\"}]}, the matrices a row a picture.
 
 Examples:
   dari similarity --images samples --texts \"빨간 사과\" \"a yellow boat\"
@@ -175,10 +177,11 @@ pub struct Similarity {
 /// Arguments of `dari index`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The index lies in the user's data folder ($DARI_DATA_HOME, else the system's own place), never among
-the pictures. Only what changed is embedded again; a run that was cut short is carried on.
+The index lies in the user's data folder ($DARI_DATA_HOME, else the system's own place), never
+among the pictures. Only what changed is embedded again; a run cut short is carried on.
 
-JSON, one object: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}], \"stopped\"}
+JSON, one object: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\",
+\"removed\", \"failed\": [{\"picture\", \"error\"}], \"stopped\"}
 
 Example:
   dari index ~/Pictures")]
@@ -196,8 +199,8 @@ pub struct Index {
 /// Arguments of `dari search`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --in, the folder is taken into the index first; without, all that this model has indexed is
-searched. Words and a picture together look for both.
+With --in, the folder is taken into the index first; without, all that this model has indexed
+is searched. Words and a picture together look for both.
 
 JSON, one object a line: {\"rank\", \"score\", \"path\"}
 
@@ -216,8 +219,8 @@ pub struct Search {
     #[arg(long = "in", value_name = "DIR")]
     pub folder: Option<PathBuf>,
     /// Pictures to show
-    #[arg(short = 'k', value_name = "K", default_value_t = 10)]
-    pub k: usize,
+    #[arg(short = 'k', value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    pub k: u64,
     /// Write what was found as a page with its pictures inside
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -230,6 +233,11 @@ pub struct Search {
 
 /// Arguments of `dari models`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dari models list
+  dari models show mini
+  dari models pull siglip2-b16")]
 pub struct Models {
     #[command(subcommand)]
     pub action: ModelsAction,
@@ -256,11 +264,17 @@ pub enum ModelsAction {
     Pull {
         /// The model: a hub id or a short name
         model: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
 /// Arguments of `dari doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dari doctor --json")]
 pub struct Doctor {
     /// Print JSON
     #[arg(long)]
@@ -270,8 +284,9 @@ pub struct Doctor {
 /// Arguments of `dari train`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Recipes are TOML; those of the project lie under recipes/. Checkpoints are model folders in the public
-layout. Ctrl-C ends with a checkpoint; --resume goes on from the newest, as if never interrupted.
+Recipes are TOML; those of the project lie under recipes/. Checkpoints are model folders in the
+public layout. Ctrl-C ends with a checkpoint; --resume goes on from the newest, as if never
+interrupted. JSON, a line a step: {\"step\", \"steps\", \"loss\", \"learning_rate\", ..}
 
 Examples:
   dari train recipes/mini.toml
@@ -287,7 +302,7 @@ pub struct Train {
     /// Lay a setting over the recipe's; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// Where it runs: cpu, cuda, cuda:N or metal
+    /// Where it runs: cpu, for now
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
     /// Threads to use; all cores when absent
@@ -300,6 +315,9 @@ pub struct Train {
 
 /// Arguments of `dari completions`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dari completions bash > ~/.local/share/bash-completion/completions/dari")]
 pub struct Completions {
     /// The shell
     #[arg(value_enum)]
@@ -308,6 +326,9 @@ pub struct Completions {
 
 /// Arguments of `dari man`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dari man --output ~/.local/share/man/man1")]
 pub struct Man {
     /// Write one page a command into this folder; the main page to stdout when absent
     #[arg(long, value_name = "DIR")]
@@ -319,13 +340,6 @@ pub struct Man {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// The command line, settled.
-#[derive(Debug)]
-pub struct Settled {
-    /// What to do.
-    pub command: Command,
-}
-
 /// The command line's definition in the user's language.
 pub fn definition() -> clap::Command {
     match language() {
@@ -335,12 +349,12 @@ pub fn definition() -> clap::Command {
 }
 
 /// Parses the command line; help and mistakes are answered here, with their exit code.
-pub fn parse() -> Result<Settled, ExitCode> {
+pub fn parse() -> Result<Command, ExitCode> {
     let parsed = definition().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => {
             settle_threads(&cli.command);
-            Ok(Settled { command: cli.command })
+            Ok(cli.command)
         }
         Err(error) => {
             // Help and version are no errors, and a closed pipe is none of ours.

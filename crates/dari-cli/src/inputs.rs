@@ -42,28 +42,79 @@ pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
     Ok(engine)
 }
 
-/// Files as given; folders replaced by the pictures in them, in order.
-pub fn pictures(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
+/// The files of some arguments, and how many things among them could not be looked at.
+pub struct Files {
+    /// In the order of the arguments; a folder's in the order of their paths.
+    pub files: Vec<PathBuf>,
+    /// What has been named on stderr already.
+    pub failures: usize,
+}
+
+/// Files as given; folders replaced by the pictures in them. A folder without any is named, and the
+/// rest goes on.
+pub fn pictures(arguments: &[PathBuf]) -> anyhow::Result<Files> {
+    let mut found = Files { files: Vec::new(), failures: 0 };
     for argument in arguments {
         if !argument.is_dir() {
-            files.push(argument.clone());
+            found.files.push(argument.clone());
             continue;
         }
-        let found = index::pictures_in(argument);
-        for (path, problem) in &found.problems {
-            screen::warn(&format!("{}: {problem}", path.display()));
+        let inside = index::pictures_in(argument);
+        for (path, problem) in &inside.problems {
+            screen::error(&format!("{}: {problem}", path.display()));
         }
-        if found.pictures.is_empty() {
-            let folder = argument.display();
-            anyhow::bail!(say!(
-                "{folder}: no pictures here (jpg, png, webp, gif, bmp, tiff are looked for)",
-                "{folder}: 그림이 없습니다 (jpg, png, webp, gif, bmp, tiff를 찾습니다)"
-            ));
+        found.failures += inside.problems.len();
+        if inside.pictures.is_empty() {
+            found.failures += 1;
+            screen::error(&no_pictures(argument));
         }
-        files.extend(found.pictures);
+        found.files.extend(inside.pictures);
     }
-    Ok(files)
+    if found.files.is_empty() && !arguments.is_empty() {
+        anyhow::bail!(say!("there is no picture to read", "읽을 그림이 없습니다"));
+    }
+    Ok(found)
+}
+
+/// What is said of a folder without pictures.
+pub fn no_pictures(folder: &Path) -> String {
+    let folder = folder.display();
+    say!(
+        "{folder}: no pictures here (jpg, png, webp, gif, bmp, tiff are looked for)",
+        "{folder}: 그림이 없습니다 (jpg, png, webp, gif, bmp, tiff를 찾습니다)"
+    )
+}
+
+/// What a command asks of a model.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Pictures to vectors.
+    Pictures,
+    /// Texts to vectors.
+    Texts,
+    /// Both in one space.
+    Both,
+}
+
+/// Refuses a model that cannot do what is asked, before any work is done.
+pub fn require(engine: &Engine, need: Need) -> Result<(), Usage> {
+    let (can, name) = (engine.abilities(), engine.name());
+    let problem = match need {
+        Need::Pictures if !can.embed_pictures => say!(
+            "`{name}` cannot see pictures: take a CLIP, SigLIP or ViT model with its preprocessor_config.json",
+            "`{name}` 모델은 그림을 보지 못합니다: preprocessor_config.json이 있는 CLIP, SigLIP, ViT 모델을 쓰세요"
+        ),
+        Need::Texts if !can.embed_texts => say!(
+            "`{name}` cannot read texts: take a CLIP, SigLIP or BERT model with its tokenizer",
+            "`{name}` 모델은 글을 읽지 못합니다: 토크나이저가 있는 CLIP, SigLIP, BERT 모델을 쓰세요"
+        ),
+        Need::Both if !can.compare => say!(
+            "`{name}` cannot compare pictures with words: take a CLIP or SigLIP model with its tokenizer and preprocessor_config.json",
+            "`{name}` 모델은 그림과 말을 견주지 못합니다: 토크나이저와 preprocessor_config.json이 있는 CLIP, SigLIP 모델을 쓰세요"
+        ),
+        _ => return Ok(()),
+    };
+    Err(Usage(problem))
 }
 
 /// A path as seen from where the user stands, where it lies below; else in full.

@@ -36,7 +36,8 @@ const PAGES: &[Page] = &[
         about: "그림과 글을 벡터로 바꿉니다",
         after: "\
 입력 하나에 한 줄: 그림이 먼저, 글이 다음, 각각 준 순서대로. 읽지 못한 그림은 .npy에서는 NaN으로,
-.jsonl에서는 \"error\"로 자리를 지키고 stderr에 이름이 나옵니다.
+.jsonl에서는 \"error\"로 자리를 지키고 stderr에 이름이 나옵니다. --texts-file의 빈 줄은 세지
+않습니다.
 
 JSON, 한 줄에 하나: {\"input\", \"kind\": \"picture\"|\"text\", \"vector\": [..]} 또는 {.., \"error\"}
 
@@ -58,7 +59,8 @@ JSON, 한 줄에 하나: {\"input\", \"kind\": \"picture\"|\"text\", \"vector\":
 템플릿이 여럿이면 라벨의 벡터는 그 평균입니다. CLIP의 확률은 라벨 전체에서 합이 1이고, SigLIP의
 확률은 라벨마다 따로입니다. 분류기 체크포인트는 자기 라벨이 있어 라벨을 주지 않아도 됩니다.
 
-JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}, ..]} 또는 {\"picture\", \"error\"}
+JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}, ..]}
+또는 {\"picture\", \"error\"}
 
 예:
   dari classify photo.jpg --labels \"고양이,강아지,cat\"
@@ -75,7 +77,8 @@ JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}
         name: "similarity",
         about: "그림과 글이 얼마나 가까운지 히트맵으로 보여 줍니다",
         after: "\
-JSON, 하나: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probability\": [[..]]}, 행이 그림.
+JSON, 하나: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probability\": [[..]],
+\"failed\": [{\"picture\", \"error\"}]}, 행이 그림.
 
 예:
   dari similarity --images samples --texts \"빨간 사과\" \"노란 배\"
@@ -93,7 +96,8 @@ JSON, 하나: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probab
 색인은 사용자의 데이터 폴더($DARI_DATA_HOME, 없으면 시스템의 자리)에 있고 그림 폴더에는 두지
 않습니다. 바뀐 것만 다시 임베딩하고, 끊긴 작업은 이어집니다.
 
-JSON, 하나: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\", \"removed\", \"failed\": [{\"picture\", \"error\"}], \"stopped\"}
+JSON, 하나: {\"folder\", \"seen\", \"embedded\", \"unchanged\", \"moved\", \"copied\",
+\"removed\", \"failed\": [{\"picture\", \"error\"}], \"stopped\"}
 
 예:
   dari index ~/Pictures",
@@ -120,8 +124,22 @@ JSON, 한 줄에 하나: {\"rank\", \"score\", \"path\"}
             ("html", "찾은 것을 그림까지 담은 페이지로 씁니다"),
         ],
     },
-    Page { name: "models", about: "모델을 늘어놓고, 설명하고, 받아 옵니다", after: "", options: &[] },
-    Page { name: "list", about: "바이너리 안의 모델, 받아 둔 모델, 짧은 이름을 보여 줍니다", after: "", options: &[] },
+    Page {
+        name: "models",
+        about: "모델을 늘어놓고, 설명하고, 받아 옵니다",
+        after: "\
+예:
+  dari models list
+  dari models show mini
+  dari models pull siglip2-b16",
+        options: &[],
+    },
+    Page {
+        name: "list",
+        about: "바이너리 안의 모델, 받아 둔 모델, 짧은 이름을 보여 줍니다",
+        after: "",
+        options: &[],
+    },
     Page {
         name: "show",
         about: "모델이 무엇이고 무엇을 할 수 있는지 말합니다",
@@ -134,13 +152,19 @@ JSON, 한 줄에 하나: {\"rank\", \"score\", \"path\"}
         after: "",
         options: &[("model", "모델: 허브 id 또는 짧은 이름")],
     },
-    Page { name: "doctor", about: "이 기계와 이 빌드로 할 수 있는 일을 말합니다", after: "", options: &[] },
+    Page {
+        name: "doctor",
+        about: "이 기계와 이 빌드로 할 수 있는 일을 말합니다",
+        after: "예:\n  dari doctor --json",
+        options: &[],
+    },
     Page {
         name: "train",
         about: "레시피대로 모델을 학습합니다",
         after: "\
 레시피는 TOML이고 프로젝트의 것은 recipes/에 있습니다. 체크포인트는 공개 형식의 모델 폴더입니다.
 Ctrl-C는 체크포인트를 남기고 끝나며, --resume은 끊기지 않은 것처럼 가장 새것에서 이어 갑니다.
+JSON, 단계마다 한 줄: {\"step\", \"steps\", \"loss\", \"learning_rate\", ..}
 
 예:
   dari train recipes/mini.toml
@@ -148,15 +172,21 @@ Ctrl-C는 체크포인트를 남기고 끝나며, --resume은 끊기지 않은 �
   dari train recipes/scenes.toml --set train.steps=200 --set output=runs/try",
         options: &[
             ("recipe", "레시피"),
+            ("device", "실행할 곳: 지금은 cpu만"),
             ("resume", "체크포인트가 있으면 가장 새것에서 이어 갑니다"),
             ("settings", "레시피의 설정을 바꿉니다. 여러 번 줄 수 있습니다"),
         ],
     },
-    Page { name: "completions", about: "셸 자동 완성을 씁니다", after: "", options: &[("shell", "셸")] },
+    Page {
+        name: "completions",
+        about: "셸 자동 완성을 씁니다",
+        after: "예:\n  dari completions bash > ~/.local/share/bash-completion/completions/dari",
+        options: &[("shell", "셸")],
+    },
     Page {
         name: "man",
         about: "매뉴얼 페이지를 씁니다",
-        after: "",
+        after: "예:\n  dari man --output ~/.local/share/man/man1",
         options: &[("output", "명령마다 한 장씩 이 폴더에 씁니다. 없으면 본문만 stdout에")],
     },
 ];
@@ -210,7 +240,7 @@ fn page(command: Command) -> Command {
 }
 
 fn flag(name: &'static str, short: char, text: &'static str, action: ArgAction) -> Arg {
-    Arg::new(name).short(short).long(name).help(text).action(action)
+    Arg::new(name).short(short).long(name).help(text).action(action).help_heading("옵션")
 }
 
 #[cfg(test)]

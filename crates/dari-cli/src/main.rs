@@ -13,21 +13,21 @@ mod screen;
 
 use std::process::ExitCode;
 
-use crate::cli::{Command, Settled};
+use crate::cli::Command;
 
 fn main() -> ExitCode {
     dari_kernels::memory::keep();
     quieten_decoders();
-    let settled = match cli::parse() {
-        Ok(settled) => settled,
+    let command = match cli::parse() {
+        Ok(command) => command,
         Err(code) => return code,
     };
-    match run(&settled) {
+    match run(&command) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            screen::error(&format!("{error:#}"));
+            screen::error(&told(&error));
             ExitCode::from(if error.is::<cli::Usage>() { 2 } else { 1 })
         }
     }
@@ -48,8 +48,8 @@ impl Outcome {
     }
 }
 
-fn run(settled: &Settled) -> anyhow::Result<Outcome> {
-    match &settled.command {
+fn run(command: &Command) -> anyhow::Result<Outcome> {
+    match command {
         Command::Embed(arguments) => commands::embed::run(arguments),
         Command::Classify(arguments) => commands::classify::run(arguments),
         Command::Similarity(arguments) => commands::similarity::run(arguments),
@@ -63,6 +63,19 @@ fn run(settled: &Settled) -> anyhow::Result<Outcome> {
     }
 }
 
+/// An error with its causes, each told once: many of ours hold their cause's words already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// A reader that has seen enough (`dari … | head`) is not an error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
@@ -72,14 +85,30 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// A panic inside a picture decoder or a tokenizer file is caught and becomes that file's error;
-/// the default hook would print it as well. Panics of our own code still speak.
+/// A panic inside one of these crates is caught and becomes an error of the file it read; the
+/// default hook would print it as well.
+const CAUGHT: [&str; 14] = [
+    "/image-",
+    "/image-webp-",
+    "/png-",
+    "/gif-",
+    "/tiff-",
+    "/zune-",
+    "/fdeflate-",
+    "/weezl-",
+    "/tokenizers-",
+    "/fancy-regex-",
+    "/spm_precompiled-",
+    "/hf-hub-",
+    "/ureq-",
+    "/unicode-normalization-",
+];
+
 fn quieten_decoders() {
     let speak = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let ours =
-            panic.location().is_none_or(|at| at.file().starts_with("crates/") || at.file().contains("/dari"));
-        if ours {
+        let caught = panic.location().is_some_and(|at| CAUGHT.iter().any(|name| at.file().contains(name)));
+        if !caught {
             speak(panic);
         }
     }));

@@ -32,15 +32,7 @@ fn remove(home: &Home, file: &str) {
 
 /// Embeds a picture and a text with the spoiled model.
 fn embed(home: &Home) -> Ran {
-    home.dari([
-        "embed",
-        "--images",
-        "apple.png",
-        "--texts",
-        "a cat",
-        "--model",
-        "model",
-    ])
+    home.dari(["embed", "--images", "apple.png", "--texts", "a cat", "--model", "model"])
 }
 
 #[track_caller]
@@ -153,39 +145,21 @@ fn configs_with_wrong_sizes_are_refused_before_they_cost_memory() {
         ("\"hidden_size\": 16", "\"hidden_size\": 17"),
         ("\"hidden_size\": 16", "\"hidden_size\": 0"),
         ("\"hidden_size\": 16", "\"hidden_size\": -16"),
-        (
-            "\"hidden_size\": 16",
-            "\"hidden_size\": 4611686018427387904",
-        ),
+        ("\"hidden_size\": 16", "\"hidden_size\": 4611686018427387904"),
         ("\"hidden_size\": 16", "\"hidden_size\": \"16\""),
         ("\"num_attention_heads\": 2", "\"num_attention_heads\": 0"),
         ("\"num_attention_heads\": 2", "\"num_attention_heads\": 3"),
         ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
-        (
-            "\"num_hidden_layers\": 2",
-            "\"num_hidden_layers\": 1000000000",
-        ),
+        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1000000000"),
         ("\"image_size\": 32", "\"image_size\": 0"),
         ("\"image_size\": 32", "\"image_size\": 4294967296"),
         ("\"patch_size\": 8", "\"patch_size\": 0"),
         ("\"patch_size\": 8", "\"patch_size\": 64"),
         ("\"vocab_size\": 554", "\"vocab_size\": 553"),
-        (
-            "\"vocab_size\": 554",
-            "\"vocab_size\": 18446744073709551615",
-        ),
-        (
-            "\"max_position_embeddings\": 24",
-            "\"max_position_embeddings\": 0",
-        ),
-        (
-            "\"max_position_embeddings\": 24",
-            "\"max_position_embeddings\": 25",
-        ),
-        (
-            "\"hidden_act\": \"quick_gelu\"",
-            "\"hidden_act\": \"sparkle\"",
-        ),
+        ("\"vocab_size\": 554", "\"vocab_size\": 18446744073709551615"),
+        ("\"max_position_embeddings\": 24", "\"max_position_embeddings\": 0"),
+        ("\"max_position_embeddings\": 24", "\"max_position_embeddings\": 25"),
+        ("\"hidden_act\": \"quick_gelu\"", "\"hidden_act\": \"sparkle\""),
     ] {
         let home = model("clip-openai");
         edit(&home, "config.json", |text| text.replace(from, to));
@@ -229,9 +203,7 @@ fn a_tokenizer_with_other_ids_than_the_model_is_refused() {
         }
         value.to_string()
     });
-    let ran = home
-        .dari(["embed", "--texts", "a cat", "--model", "model"])
-        .exits(1);
+    let ran = home.dari(["embed", "--texts", "a cat", "--model", "model"]).exits(1);
     ran.one_error(&["model"]);
 }
 
@@ -245,9 +217,7 @@ fn safetensors(header: &str, data: usize) -> Vec<u8> {
 #[test]
 fn a_header_that_lies_is_named() {
     let entry = |dtype: &str, shape: &str, offsets: &str| {
-        format!(
-            "{{\"logit_scale\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"
-        )
+        format!("{{\"logit_scale\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}")
     };
     let mut huge = u64::MAX.to_le_bytes().to_vec();
     huge.extend(b"{}");
@@ -260,33 +230,15 @@ fn a_header_that_lies_is_named() {
         ("a header of a terabyte", beyond),
         ("no JSON", safetensors("{nothing", 0)),
         ("a list", safetensors("[]", 0)),
-        (
-            "an end beyond the file",
-            safetensors(&entry("F32", "[4]", "[0,16]"), 8),
-        ),
-        (
-            "a shape unlike its bytes",
-            safetensors(&entry("F32", "[4]", "[0,8]"), 8),
-        ),
-        (
-            "an end before its start",
-            safetensors(&entry("F32", "[1]", "[8,4]"), 8),
-        ),
+        ("an end beyond the file", safetensors(&entry("F32", "[4]", "[0,16]"), 8)),
+        ("a shape unlike its bytes", safetensors(&entry("F32", "[4]", "[0,8]"), 8)),
+        ("an end before its start", safetensors(&entry("F32", "[1]", "[8,4]"), 8)),
         (
             "a shape that overflows",
-            safetensors(
-                &entry("F32", "[4294967296,4294967296,4294967296]", "[0,8]"),
-                8,
-            ),
+            safetensors(&entry("F32", "[4294967296,4294967296,4294967296]", "[0,8]"), 8),
         ),
-        (
-            "an unknown type",
-            safetensors(&entry("Q7", "[4]", "[0,16]"), 16),
-        ),
-        (
-            "negative offsets",
-            safetensors(&entry("F32", "[1]", "[-4,0]"), 8),
-        ),
+        ("an unknown type", safetensors(&entry("Q7", "[4]", "[0,16]"), 16)),
+        ("negative offsets", safetensors(&entry("F32", "[1]", "[-4,0]"), 8)),
         (
             "overlaps",
             safetensors(
@@ -294,16 +246,41 @@ fn a_header_that_lies_is_named() {
                 12,
             ),
         ),
-        (
-            "another file",
-            std::fs::read(sample("red-apple.png")).expect("a sample"),
-        ),
+        ("another file", std::fs::read(sample("red-apple.png")).expect("a sample")),
     ] {
         let home = model("clip-openai");
         home.write("model/model.safetensors", bytes);
         let ran = embed(&home);
         assert_eq!(ran.code, Some(1), "{what}\n{ran}");
         ran.one_error(&["model/model.safetensors"]);
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_give_no_answer() {
+    let home = model("clip-openai");
+    let path = home.path("model/model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("weights");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+    for name in ["visual_projection.weight", "text_projection.weight"] {
+        let offsets = &header[name]["data_offsets"];
+        let at = |index: usize| offsets[index].as_u64().expect("an offset") as usize + 8 + length;
+        for value in bytes[at(0)..at(1)].as_chunks_mut::<4>().0 {
+            *value = f32::NAN.to_le_bytes();
+        }
+    }
+    std::fs::write(&path, bytes).expect("written");
+    for arguments in [
+        vec!["embed", "--images", "apple.png"],
+        vec!["embed", "--texts", "a"],
+        vec!["classify", "apple.png", "--labels", "a,b"],
+        vec!["similarity", "--images", "apple.png", "--texts", "a"],
+    ] {
+        let ran = home.dari(arguments.iter().chain(&["--model", "model", "--json"]));
+        let ran = ran.exits(1);
+        assert!(ran.err.contains("finite"), "{ran}");
+        assert!(!ran.out.contains("null"), "no number is no answer\n{ran}");
     }
 }
 
@@ -351,14 +328,8 @@ fn a_missing_shard_is_named() {
 
 /// Pickles, protocol 2, that ask for more than tensors.
 const PICKLES: [(&str, &[u8]); 4] = [
-    (
-        "os system",
-        b"\x80\x02cos\nsystem\nX\x0d\x00\x00\x00touch touched\x85R.",
-    ),
-    (
-        "builtins eval",
-        b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
-    ),
+    ("os system", b"\x80\x02cos\nsystem\nX\x0d\x00\x00\x00touch touched\x85R."),
+    ("builtins eval", b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R."),
     ("a plain list", b"\x80\x02]q\x00."),
     ("a stack that runs dry", b"\x80\x02RRRR."),
 ];
@@ -368,11 +339,7 @@ fn a_bin_of_anything_but_tensors_is_refused_and_not_run() {
     for (what, pickle) in PICKLES {
         for legacy in [true, false] {
             let home = model("clip-openai-bin");
-            let bytes = if legacy {
-                pickle.to_vec()
-            } else {
-                zip("archive/data.pkl", pickle)
-            };
+            let bytes = if legacy { pickle.to_vec() } else { zip("archive/data.pkl", pickle) };
             home.write("model/pytorch_model.bin", bytes);
             let ran = home.dari(["models", "show", "model"]);
             assert_eq!(ran.code, Some(1), "{what}\n{ran}");
@@ -381,10 +348,7 @@ fn a_bin_of_anything_but_tensors_is_refused_and_not_run() {
         }
     }
     let home = model("clip-openai-bin");
-    home.write(
-        "model/pytorch_model.bin",
-        zip("archive/data.pkl", PICKLES[0].1),
-    );
+    home.write("model/pytorch_model.bin", zip("archive/data.pkl", PICKLES[0].1));
     let ran = home.dari(["models", "show", "model"]);
     ran.one_error(&["os.system", "state_dict"]);
 }

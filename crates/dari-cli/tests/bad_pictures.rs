@@ -34,10 +34,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>)> {
         ("empty.png", Vec::new()),
         ("gif.gif", gif),
         ("header-only.png", good[..8].to_vec()),
-        (
-            "jpeg.jpg",
-            b"\xff\xd8\xff\xe0\0\x10JFIF\0nothing more".to_vec(),
-        ),
+        ("jpeg.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0nothing more".to_vec()),
         ("long-chunk.png", long),
         ("nothing-in-it.png", zero),
         ("one-byte.png", vec![0x89]),
@@ -80,22 +77,10 @@ fn embed_names_each_and_goes_on() {
     check_names(&ran, &names);
     let array = Npy::read(&home.path("v.npy"));
     assert_eq!(array.shape.0, names.len() + 2);
-    let good = array
-        .rows
-        .iter()
-        .filter(|row| row.iter().all(|x| x.is_finite()));
+    let good = array.rows.iter().filter(|row| row.iter().all(|x| x.is_finite()));
     assert_eq!(good.count(), 2);
-    let lines = home
-        .dari(["embed", "--images", "mixed"])
-        .exits(1)
-        .json_lines();
-    assert_eq!(
-        lines
-            .iter()
-            .filter(|line| line.get("error").is_some())
-            .count(),
-        names.len()
-    );
+    let lines = home.dari(["embed", "--images", "mixed"]).exits(1).json_lines();
+    assert_eq!(lines.iter().filter(|line| line.get("error").is_some()).count(), names.len());
 }
 
 #[test]
@@ -105,10 +90,7 @@ fn classify_names_each_and_goes_on() {
     let ran = ran.exits(1);
     check_names(&ran, &names);
     let answers = ran.json_lines();
-    let good: Vec<_> = answers
-        .iter()
-        .filter(|answer| answer.get("labels").is_some())
-        .collect();
+    let good: Vec<_> = answers.iter().filter(|answer| answer.get("labels").is_some()).collect();
     assert_eq!(good.len(), 2);
     assert_eq!(text(&good[0]["labels"][0], "label"), "사과");
     assert_eq!(text(&good[1]["labels"][0], "label"), "자동차");
@@ -117,20 +99,10 @@ fn classify_names_each_and_goes_on() {
 #[test]
 fn similarity_names_each_and_goes_on() {
     let (home, names) = mixed();
-    let ran = home.dari([
-        "similarity",
-        "--images",
-        "mixed",
-        "--texts",
-        "사과",
-        "--json",
-    ]);
+    let ran = home.dari(["similarity", "--images", "mixed", "--texts", "사과", "--json"]);
     let ran = ran.exits(1);
     check_names(&ran, &names);
-    assert_eq!(
-        ran.json()["pictures"],
-        serde_json::json!(["mixed/good-apple.png", "mixed/good-car.png"])
-    );
+    assert_eq!(ran.json()["pictures"], serde_json::json!(["mixed/good-apple.png", "mixed/good-car.png"]));
 }
 
 #[test]
@@ -149,18 +121,13 @@ fn index_names_each_and_goes_on() {
         }
     }
     let ran = home.dari(["index", "mixed"]).exits(1);
-    assert!(
-        ran.out.contains("16 failed"),
-        "the sum leaves out what failed\n{ran}"
-    );
+    assert!(ran.out.contains("16 failed"), "the sum leaves out what failed\n{ran}");
 }
 
 #[test]
 fn search_names_each_and_finds_the_rest() {
     let (home, names) = mixed();
-    let ran = home.dari([
-        "search", "사과", "--in", "mixed", "--json", "--html", "p.html",
-    ]);
+    let ran = home.dari(["search", "사과", "--in", "mixed", "--json", "--html", "p.html"]);
     let ran = ran.exits(1);
     check_names(&ran, &names);
     let hits = ran.json_lines();
@@ -198,8 +165,7 @@ fn extreme_shapes_are_pictures_too() {
     home.write("dot.png", png(1, 1, &|_, _| [200, 10, 10]));
     home.write("thread.png", png(4000, 1, &|x, _| [x as u8, 0, 0]));
     home.write("needle.png", png(1, 4000, &|_, y| [0, y as u8, 0]));
-    home.dari(["embed", "--images", "dot.png", "thread.png", "needle.png"])
-        .ok();
+    home.dari(["embed", "--images", "dot.png", "thread.png", "needle.png"]).ok();
 }
 
 #[test]
@@ -226,9 +192,7 @@ fn a_folder_without_pictures_says_what_is_looked_for() {
 fn a_missing_picture_is_named_once() {
     let home = Home::new();
     home.copy(&sample("red-apple.png"), "a.png");
-    let ran = home
-        .dari(["embed", "--images", "missing.png", "a.png"])
-        .exits(1);
+    let ran = home.dari(["embed", "--images", "missing.png", "a.png"]).exits(1);
     ran.one_error(&["missing.png", "No such file"]);
     assert_eq!(ran.json_lines().len(), 2);
 }
@@ -252,13 +216,7 @@ mod unix {
         symlink("a", home.path("tree/b")).expect("a link");
         let report = home.dari(["index", "tree", "--json"]).ok().json();
         assert_eq!(report["seen"], 1, "{report}");
-        assert_eq!(
-            home.dari(["embed", "--images", "tree"])
-                .ok()
-                .json_lines()
-                .len(),
-            1
-        );
+        assert_eq!(home.dari(["embed", "--images", "tree"]).ok().json_lines().len(), 1);
     }
 
     #[test]

@@ -72,13 +72,9 @@ fn a_file_that_is_no_text_is_named() {
     let ran = home.dari(["embed", "--texts-file", "latin.txt"]).exits(1);
     ran.one_error(&["latin.txt", "UTF-8"]);
     home.copy(&sample("red-apple.png"), "a.png");
-    let ran = home
-        .dari(["classify", "a.png", "--labels-file", "latin.txt"])
-        .exits(1);
+    let ran = home.dari(["classify", "a.png", "--labels-file", "latin.txt"]).exits(1);
     ran.one_error(&["latin.txt", "UTF-8"]);
-    let ran = home
-        .dari(["classify", "a.png", "--labels-file", "a.png"])
-        .exits(1);
+    let ran = home.dari(["classify", "a.png", "--labels-file", "a.png"]).exits(1);
     ran.one_error(&["a.png", "UTF-8"]);
 }
 
@@ -128,6 +124,5 @@ fn a_query_that_is_no_unicode_is_a_wrong_command_line() {
     home.copy(&sample("red-apple.png"), "p/a.png");
     let arguments = ["search", "\u{0}", "--in", "p"].map(OsStr::new);
     let bad = OsStr::from_bytes(b"\xff\xfe");
-    home.dari([arguments[0], bad, arguments[2], arguments[3]])
-        .exits(2);
+    home.dari([arguments[0], bad, arguments[2], arguments[3]]).exits(2);
 }

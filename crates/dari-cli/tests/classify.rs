@@ -26,14 +26,7 @@ fn probabilities(answer: &Value) -> Vec<f64> {
 #[test]
 fn probabilities_sum_to_one_and_fall() {
     let home = home();
-    let ran = home.dari([
-        "classify",
-        "apple.png",
-        "car.png",
-        "--labels",
-        "사과, 자동차 ,boat",
-        "--json",
-    ]);
+    let ran = home.dari(["classify", "apple.png", "car.png", "--labels", "사과, 자동차 ,boat", "--json"]);
     let answers = ran.ok().json_lines();
     assert_eq!(text(&answers[0], "picture"), "apple.png");
     assert_eq!(text(&answers[1], "picture"), "car.png");
@@ -75,13 +68,7 @@ fn a_label_given_twice_counts_once_and_is_told() {
 fn labels_may_come_from_a_file_and_hold_commas_there() {
     let home = home();
     home.write("labels.txt", "a cat, sleeping\n\n배\n");
-    let ran = home.dari([
-        "classify",
-        "apple.png",
-        "--labels-file",
-        "labels.txt",
-        "--json",
-    ]);
+    let ran = home.dari(["classify", "apple.png", "--labels-file", "labels.txt", "--json"]);
     let answer = ran.ok().json();
     let mut found = labels(&answer);
     found.sort_unstable();
@@ -100,10 +87,7 @@ fn templates_take_the_label_where_they_say() {
     let written = answer(&["a red apple,a red car"]);
     assert_eq!(probabilities(&templated), probabilities(&written));
     assert_eq!(labels(&templated).len(), 2);
-    assert!(
-        labels(&templated).contains(&"apple"),
-        "not the whole sentence"
-    );
+    assert!(labels(&templated).contains(&"apple"), "not the whole sentence");
     let both = answer(&["apple,car", "--template", "a red {}", "--template", "{}"]);
     assert_ne!(probabilities(&both), probabilities(&templated));
     let sum: f64 = probabilities(&both).iter().sum();
@@ -113,55 +97,21 @@ fn templates_take_the_label_where_they_say() {
 #[test]
 fn top_bounds_what_is_shown() {
     let home = home();
-    let ran = home.dari([
-        "classify",
-        "apple.png",
-        "--labels",
-        "a,b,c,d,e,f,g",
-        "--json",
-    ]);
+    let ran = home.dari(["classify", "apple.png", "--labels", "a,b,c,d,e,f,g", "--json"]);
     assert_eq!(labels(&ran.ok().json()).len(), 5, "five unless told");
-    let ran = home.dari([
-        "classify",
-        "apple.png",
-        "--labels",
-        "a,b,c",
-        "-k",
-        "2",
-        "--json",
-    ]);
+    let ran = home.dari(["classify", "apple.png", "--labels", "a,b,c", "-k", "2", "--json"]);
     assert_eq!(labels(&ran.ok().json()).len(), 2);
     let ran = home.dari(["classify", "apple.png", "--labels", "a,b,c", "--top", "1"]);
-    assert_eq!(
-        ran.ok().out.lines().count(),
-        2,
-        "the picture, then its label"
-    );
+    assert_eq!(ran.ok().out.lines().count(), 2, "the picture, then its label");
 }
 
 #[test]
 fn siglip_gives_each_label_its_own_probability() {
     let home = home();
     let model = fixture("siglip").display().to_string();
-    let ran = home.dari([
-        "classify",
-        "apple.png",
-        "--labels",
-        "cat,dog",
-        "--json",
-        "--model",
-        &model,
-    ]);
+    let ran = home.dari(["classify", "apple.png", "--labels", "cat,dog", "--json", "--model", &model]);
     let both = ran.ok().json();
-    let ran = home.dari([
-        "classify",
-        "apple.png",
-        "--labels",
-        "cat",
-        "--json",
-        "--model",
-        &model,
-    ]);
+    let ran = home.dari(["classify", "apple.png", "--labels", "cat", "--json", "--model", &model]);
     let alone = ran.ok().json();
     let at = labels(&both).iter().position(|label| *label == "cat");
     let cat = probabilities(&both)[at.expect("cat")];
@@ -177,10 +127,7 @@ fn a_classifier_has_its_own_labels() {
     let answer = ran.ok().json();
     let mut found = labels(&answer);
     found.sort_unstable();
-    assert_eq!(
-        found,
-        ["Siamese cat, Siamese", "cat", "dog", "tabby", "고양이"]
-    );
+    assert_eq!(found, ["Siamese cat, Siamese", "cat", "dog", "tabby", "고양이"]);
     assert!((probabilities(&answer).iter().sum::<f64>() - 1.0).abs() < 1e-4);
     let ran = home.dari(["classify", "apple.png", "--model", &model, "--labels", "a"]);
     ran.exits(2).one_error(&["labels"]);
@@ -190,14 +137,7 @@ fn a_classifier_has_its_own_labels() {
 fn one_bad_picture_spoils_no_other() {
     let home = home();
     home.write("bad.png", "not a picture");
-    let arguments = [
-        "classify",
-        "apple.png",
-        "bad.png",
-        "car.png",
-        "--labels",
-        "사과,자동차",
-    ];
+    let arguments = ["classify", "apple.png", "bad.png", "car.png", "--labels", "사과,자동차"];
     let ran = home.dari(arguments.iter().chain(&["--json"])).exits(1);
     ran.one_error(&["bad.png"]);
     let answers = ran.json_lines();
@@ -214,9 +154,7 @@ fn without_labels_the_way_out_is_named() {
     let home = home();
     let ran = home.dari(["classify", "apple.png"]).exits(2);
     ran.one_error(&["mini", "--labels"]);
-    let ran = home
-        .dari(["classify", "apple.png", "--labels", " , ,"])
-        .exits(2);
+    let ran = home.dari(["classify", "apple.png", "--labels", " , ,"]).exits(2);
     ran.one_error(&["--labels"]);
     let ran = home.dari(["classify", "apple.png", "--labels-file", "missing.txt"]);
     ran.exits(1).one_error(&["missing.txt"]);

@@ -15,15 +15,7 @@ fn home() -> Home {
 #[test]
 fn rows_are_pictures_then_texts_in_the_order_given() {
     let home = home();
-    let ran = home.dari([
-        "embed",
-        "--texts",
-        "둘",
-        "one",
-        "--images",
-        "red-apple.png",
-        "blue-car.png",
-    ]);
+    let ran = home.dari(["embed", "--texts", "둘", "one", "--images", "red-apple.png", "blue-car.png"]);
     let rows = ran.ok().json_lines();
     let inputs: Vec<_> = rows.iter().map(|row| text(row, "input")).collect();
     assert_eq!(inputs, ["red-apple.png", "blue-car.png", "둘", "one"]);
@@ -37,14 +29,7 @@ fn rows_are_pictures_then_texts_in_the_order_given() {
 #[test]
 fn the_npy_file_holds_the_same_vectors() {
     let home = home();
-    let inputs = [
-        "embed",
-        "--images",
-        "blue-car.png",
-        "red-apple.png",
-        "--texts",
-        "사과",
-    ];
+    let inputs = ["embed", "--images", "blue-car.png", "red-apple.png", "--texts", "사과"];
     let lines = home.dari(inputs).ok().json_lines();
     home.dari(inputs.iter().chain(&["--output", "v.npy"])).ok();
     let array = Npy::read(&home.path("v.npy"));
@@ -79,15 +64,7 @@ fn the_jsonl_file_holds_what_stdout_would() {
 fn a_failed_picture_keeps_its_row() {
     let home = home();
     home.write("broken.png", "");
-    let inputs = [
-        "embed",
-        "--images",
-        "blue-car.png",
-        "broken.png",
-        "red-apple.png",
-        "--texts",
-        "사과",
-    ];
+    let inputs = ["embed", "--images", "blue-car.png", "broken.png", "red-apple.png", "--texts", "사과"];
     let ran = home.dari(inputs.iter().chain(&["--output", "v.npy"]));
     let ran = ran.exits(1);
     ran.one_error(&["broken.png", "empty"]);
@@ -123,14 +100,7 @@ fn a_batch_of_one_gives_the_same_vectors() {
 #[test]
 fn bf16_weights_give_nearly_the_same() {
     let home = home();
-    let inputs = [
-        "embed",
-        "--images",
-        "red-apple.png",
-        "--texts",
-        "빨간 사과",
-        "a blue car",
-    ];
+    let inputs = ["embed", "--images", "red-apple.png", "--texts", "빨간 사과", "a blue car"];
     let clip = fixture("clip-openai").display().to_string();
     for model in ["mini", &clip] {
         let run = |precision| {
@@ -201,12 +171,9 @@ fn a_wrong_command_line_is_told_with_its_way_out() {
     ending.exits(2).one_error(&["v.txt", ".npy", ".jsonl"]);
     let device = home.dari(["embed", "--texts", "a", "--device", "tpu"]);
     device.exits(2).one_error(&["tpu", "cpu"]);
-    home.dari(["embed", "--texts", "a", "--batch", "0"])
-        .exits(2);
-    home.dari(["embed", "--texts", "a", "--threads", "0"])
-        .exits(2);
-    home.dari(["embed", "--texts", "a", "--precision", "f64"])
-        .exits(2);
+    home.dari(["embed", "--texts", "a", "--batch", "0"]).exits(2);
+    home.dari(["embed", "--texts", "a", "--threads", "0"]).exits(2);
+    home.dari(["embed", "--texts", "a", "--precision", "f64"]).exits(2);
     home.dari(["embed", "--nonsense"]).exits(2);
 }
 

@@ -20,6 +20,7 @@ fn one_line_about_space(said: &str) {
     assert!(said.starts_with("dari: error: "), "{said}");
     assert!(said.to_lowercase().contains("space"), "{said}");
     assert!(said.contains("disk/"), "no file is named: {said}");
+    common::check_line(said.trim_end());
 }
 
 #[test]
@@ -45,46 +46,25 @@ fn indexing_keeps_what_it_had_and_goes_on_later() {
     if on_small_disk(&home, "240k", script).is_none() {
         return;
     }
-    assert_eq!(
-        said(&home, "full.code").trim(),
-        "1",
-        "{}",
-        said(&home, "full.err")
-    );
+    assert_eq!(said(&home, "full.code").trim(), "1", "{}", said(&home, "full.err"));
     one_line_about_space(&said(&home, "full.err"));
-    let json = |file: &str| -> serde_json::Value {
-        serde_json::from_str(&said(&home, file)).expect("JSON")
-    };
+    let json = |file: &str| -> serde_json::Value { serde_json::from_str(&said(&home, file)).expect("JSON") };
     assert_eq!(json("first.json")["embedded"], 40);
     let room = json("room.json");
     assert_eq!(room["seen"], 600);
     let kept = room["unchanged"].as_u64().expect("a count");
-    assert!(
-        kept > 0,
-        "what was indexed before the disk was full stays: {room}"
-    );
-    assert!(
-        room["embedded"].as_u64() > Some(0),
-        "the disk was never full: {room}"
-    );
+    assert!(kept > 0, "what was indexed before the disk was full stays: {room}");
+    assert!(room["embedded"].as_u64() > Some(0), "the disk was never full: {room}");
     assert_eq!(json("last.json")["unchanged"], 40);
     assert_eq!(said(&home, "last.err"), "");
     // Reading needs no room.
-    assert_eq!(
-        said(&home, "found.json").lines().count(),
-        40,
-        "{}",
-        said(&home, "found.err")
-    );
+    assert_eq!(said(&home, "found.json").lines().count(), 40, "{}", said(&home, "found.err"));
 }
 
 #[test]
 fn training_keeps_the_last_good_checkpoint_and_goes_on_later() {
     let home = Home::new();
-    scenes(
-        &home,
-        "steps = 30\nlearning_rate = 1e-3\ncheckpoint_every = 5\nkeep = 50",
-    );
+    scenes(&home, "steps = 30\nlearning_rate = 1e-3\ncheckpoint_every = 5\nkeep = 50");
     let script = r#"
         "$DARI" train recipe.toml --set output=whole 2> whole.err || exit 11
         "$DARI" train recipe.toml --set "output=$DISK/run" > full.out 2> full.err
@@ -99,18 +79,10 @@ fn training_keeps_the_last_good_checkpoint_and_goes_on_later() {
     if on_small_disk(&home, "560k", script).is_none() {
         return;
     }
-    assert_eq!(
-        said(&home, "full.code").trim(),
-        "1",
-        "{}",
-        said(&home, "full.err")
-    );
+    assert_eq!(said(&home, "full.code").trim(), "1", "{}", said(&home, "full.err"));
     one_line_about_space(&said(&home, "full.err"));
     let kept = said(&home, "kept");
-    let kept: Vec<&str> = kept
-        .lines()
-        .filter(|name| name.starts_with("step-"))
-        .collect();
+    let kept: Vec<&str> = kept.lines().filter(|name| name.starts_with("step-")).collect();
     assert!((1..6).contains(&kept.len()), "{kept:?}");
     assert_eq!(said(&home, "room.err"), "");
     assert_eq!(said(&home, "metrics.jsonl").lines().count(), 30);
@@ -163,8 +135,5 @@ fn pages_and_heat_maps_leave_no_half_of_a_file() {
         assert_eq!(said(&home, &format!("{what}.code")).trim(), "1", "{what}");
         one_line_about_space(&said(&home, &format!("{what}.err")));
     }
-    assert!(
-        home.path("same").exists(),
-        "what was there before was overwritten with a half"
-    );
+    assert!(home.path("same").exists(), "what was there before was overwritten with a half");
 }

@@ -6,12 +6,7 @@ use common::pictures::numbered;
 use common::{Home, Ran, fixture, run, sample, text, wait_until};
 use serde_json::Value;
 
-const FEW: [&str; 4] = [
-    "red-apple.png",
-    "blue-car.png",
-    "yellow-boat.png",
-    "green-tree.png",
-];
+const FEW: [&str; 4] = ["red-apple.png", "blue-car.png", "yellow-boat.png", "green-tree.png"];
 
 fn home() -> Home {
     let home = Home::new();
@@ -34,10 +29,7 @@ fn expect(report: &Value, counts: &[(&str, u64)]) {
 
 fn paths(ran: &Ran) -> Vec<String> {
     let lines = ran.json_lines();
-    lines
-        .iter()
-        .map(|hit| text(hit, "path").to_owned())
-        .collect()
+    lines.iter().map(|hit| text(hit, "path").to_owned()).collect()
 }
 
 #[test]
@@ -58,24 +50,15 @@ fn a_second_run_embeds_nothing() {
 fn renamed_pictures_are_not_embedded_again() {
     let home = home();
     index(&home);
-    let (from, to) = (
-        home.path("pictures/red-apple.png"),
-        home.path("pictures/사과.png"),
-    );
+    let (from, to) = (home.path("pictures/red-apple.png"), home.path("pictures/사과.png"));
     std::fs::rename(from, &to).expect("renamed");
     let report = index(&home);
-    expect(
-        &report,
-        &[("seen", 4), ("embedded", 0), ("moved", 1), ("unchanged", 3)],
-    );
+    expect(&report, &[("seen", 4), ("embedded", 0), ("moved", 1), ("unchanged", 3)]);
     let ran = home.dari(["search", "빨간 사과", "--json", "-k", "9"]).ok();
     let found = paths(&ran);
     assert_eq!(found.len(), 4, "{ran}");
     assert!(found[0].ends_with("사과.png"), "{ran}");
-    assert!(
-        !found.iter().any(|path| path.contains("red-apple")),
-        "{ran}"
-    );
+    assert!(!found.iter().any(|path| path.contains("red-apple")), "{ran}");
 }
 
 #[test]
@@ -98,15 +81,7 @@ fn new_and_changed_pictures_are_embedded_and_copies_are_not() {
     home.copy(&sample("white-cloud.png"), "pictures/blue-car.png");
     home.copy(&sample("red-apple.png"), "pictures/again.png");
     let report = index(&home);
-    expect(
-        &report,
-        &[
-            ("seen", 6),
-            ("embedded", 2),
-            ("copied", 1),
-            ("unchanged", 3),
-        ],
-    );
+    expect(&report, &[("seen", 6), ("embedded", 2), ("copied", 1), ("unchanged", 3)]);
 }
 
 #[test]
@@ -118,9 +93,7 @@ fn another_models_vectors_are_kept_apart() {
     ran.one_error(&["no pictures", "index"]);
     let ran = home.dari(["index", "pictures", "--json", "--model", &clip]);
     expect(&ran.ok().json(), &[("embedded", 4), ("unchanged", 0)]);
-    let ran = home
-        .dari(["search", "apple", "--json", "--model", &clip])
-        .ok();
+    let ran = home.dari(["search", "apple", "--json", "--model", &clip]).ok();
     assert_eq!(paths(&ran).len(), 4);
     expect(&index(&home), &[("embedded", 0), ("unchanged", 4)]);
     // Other precision, other vectors.
@@ -162,10 +135,7 @@ fn what_a_killed_run_had_done_is_kept() {
         assert_eq!(count("seen"), 300);
         assert!(count("unchanged") > 0, "nothing was kept: {report}");
         assert!(count("embedded") > 0, "it had ended before: {report}");
-        assert_eq!(
-            count("unchanged") + count("embedded") + count("copied"),
-            300
-        );
+        assert_eq!(count("unchanged") + count("embedded") + count("copied"), 300);
         expect(&index(&home), &[("unchanged", 300), ("embedded", 0)]);
         let ran = home.dari(["search", "x", "--json", "-k", "1000", "--in", "pictures"]);
         assert_eq!(paths(&ran.ok()).len(), 300);
@@ -180,10 +150,7 @@ fn vectors(home: &Home) -> u64 {
     };
     let files = entries.filter_map(Result::ok);
     let files = files.filter(|entry| entry.file_name().to_string_lossy().starts_with("vectors"));
-    files
-        .filter_map(|entry| entry.metadata().ok())
-        .map(|about| about.len())
-        .sum()
+    files.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum()
 }
 
 #[cfg(unix)]
@@ -199,10 +166,7 @@ fn an_interrupted_run_says_so_and_is_carried_on() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    assert!(
-        wait_until(|| vectors(&home) > 20_000),
-        "no vector was written"
-    );
+    assert!(wait_until(|| vectors(&home) > 20_000), "no vector was written");
     common::interrupt(child.id());
     let output = child.wait_with_output().expect("its end");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -233,10 +197,7 @@ fn two_runs_at_once_do_no_harm() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
     }
-    expect(
-        &index(&home),
-        &[("seen", 60), ("embedded", 0), ("unchanged", 60)],
-    );
+    expect(&index(&home), &[("seen", 60), ("embedded", 0), ("unchanged", 60)]);
 }
 
 #[test]
@@ -246,10 +207,7 @@ fn search_tells_rank_score_and_path() {
     let hits = ran.ok().json_lines();
     let ranks: Vec<_> = hits.iter().map(|hit| hit["rank"].as_u64()).collect();
     assert_eq!(ranks, [Some(1), Some(2), Some(3)]);
-    let scores: Vec<f64> = hits
-        .iter()
-        .filter_map(|hit| hit["score"].as_f64())
-        .collect();
+    let scores: Vec<f64> = hits.iter().filter_map(|hit| hit["score"].as_f64()).collect();
     assert_eq!(scores.len(), 3);
     assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
     assert!(std::path::Path::new(text(&hits[0], "path")).is_file());
@@ -274,11 +232,7 @@ fn search_looks_only_where_it_is_told() {
     let home = home();
     home.copy(&sample("red-balloon.png"), "other/red-balloon.png");
     index(&home);
-    let found = paths(
-        &home
-            .dari(["search", "빨간 사과", "--in", "other", "--json"])
-            .ok(),
-    );
+    let found = paths(&home.dari(["search", "빨간 사과", "--in", "other", "--json"]).ok());
     assert_eq!(found.len(), 1);
     let found = paths(&home.dari(["search", "빨간 사과", "--json"]).ok());
     assert_eq!(found.len(), 5, "without --in, all that was indexed");
@@ -293,14 +247,7 @@ fn the_page_holds_all_it_shows() {
     ran.ok();
     let page = std::fs::read_to_string(home.path("found.html")).expect("the page");
     assert!(page.contains("data:image/png;base64,"));
-    for outside in [
-        "src=\"http",
-        "href=\"http",
-        "url(http",
-        "src=\"file:",
-        "<link",
-        "@import",
-    ] {
+    for outside in ["src=\"http", "href=\"http", "url(http", "src=\"file:", "<link", "@import"] {
         assert!(!page.contains(outside), "{outside} leads out of the page");
     }
     assert!(!page.contains("<script>alert"), "the query is escaped");

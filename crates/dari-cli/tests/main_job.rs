@@ -35,10 +35,7 @@ fn nothing_is_written_among_the_pictures() {
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     assert_eq!(left, ["red-apple.png"]);
-    assert!(
-        home.path("data").is_dir(),
-        "the index is in the data folder"
-    );
+    assert!(home.path("data").is_dir(), "the index is in the data folder");
 }
 
 #[test]

@@ -8,12 +8,7 @@ use common::{Home, fixture, run, text};
 fn the_list_holds_the_embedded_model_and_the_short_names() {
     let home = Home::new();
     let ran = home.dari(["models", "list"]).ok();
-    for word in [
-        "mini",
-        "clip-b32",
-        "openai/clip-vit-base-patch32",
-        "siglip2-b16",
-    ] {
+    for word in ["mini", "clip-b32", "openai/clip-vit-base-patch32", "siglip2-b16"] {
         assert!(ran.out.contains(word), "{word}\n{ran}");
     }
     let models = home.dari(["models", "list", "--json"]).ok().json_lines();
@@ -84,15 +79,7 @@ fn an_unknown_name_is_a_wrong_command_line() {
         vec!["models", "pull", wrong],
         vec!["embed", "--texts", "a", "--model", wrong],
         vec!["classify", "p", "--labels", "a", "--model", wrong],
-        vec![
-            "similarity",
-            "--images",
-            "p",
-            "--texts",
-            "a",
-            "--model",
-            wrong,
-        ],
+        vec!["similarity", "--images", "p", "--texts", "a", "--model", wrong],
         vec!["index", "p", "--model", wrong],
         vec!["search", "a", "--in", "p", "--model", wrong],
     ] {
@@ -145,10 +132,7 @@ fn doctor_finds_a_sound_home() {
 fn doctor_misses_a_place_for_the_index() {
     let home = Home::new();
     let mut command = home.command(["doctor", "--json"]);
-    command
-        .env_remove("DARI_DATA_HOME")
-        .env("HOME", "")
-        .env("XDG_DATA_HOME", "");
+    command.env_remove("DARI_DATA_HOME").env("HOME", "").env("XDG_DATA_HOME", "");
     let ran = run(command);
     // Where the system knows a home by other means, that is as good.
     if ran.code == Some(1) {
@@ -156,4 +140,15 @@ fn doctor_misses_a_place_for_the_index() {
         let problem = found["problems"][0].as_str().unwrap_or_default();
         assert!(problem.contains("DARI_DATA_HOME"), "{ran}");
     }
+}
+
+#[test]
+fn doctor_finds_that_the_index_has_no_room() {
+    let home = Home::new();
+    home.write("file", "no folder");
+    let mut command = home.command(["doctor", "--json"]);
+    command.env("DARI_DATA_HOME", home.path("file"));
+    let ran = run(command).exits(1);
+    let problems = ran.json()["problems"].to_string();
+    assert!(problems.contains("file"), "{ran}");
 }

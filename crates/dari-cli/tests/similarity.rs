@@ -28,14 +28,8 @@ fn the_matrices_have_a_row_a_picture() {
         "--json",
     ]);
     let found = ran.ok().json();
-    assert_eq!(
-        found["pictures"],
-        serde_json::json!(["red-apple.png", "blue-car.png", "yellow-boat.png"])
-    );
-    assert_eq!(
-        found["texts"],
-        serde_json::json!(["빨간 사과", "파란 자동차"])
-    );
+    assert_eq!(found["pictures"], serde_json::json!(["red-apple.png", "blue-car.png", "yellow-boat.png"]));
+    assert_eq!(found["texts"], serde_json::json!(["빨간 사과", "파란 자동차"]));
     let matrix = |name: &str| -> Vec<Vec<f64>> {
         let rows = found[name].as_array().expect("a matrix");
         rows.iter().map(numbers).collect()
@@ -73,14 +67,7 @@ fn the_heat_map_is_a_picture() {
 #[test]
 fn what_is_shown_names_pictures_and_texts() {
     let home = home();
-    let ran = home.dari([
-        "similarity",
-        "--images",
-        "red-apple.png",
-        "--texts",
-        "사과",
-        "배",
-    ]);
+    let ran = home.dari(["similarity", "--images", "red-apple.png", "--texts", "사과", "배"]);
     let out = ran.ok().out;
     assert!(out.contains("red-apple.png") && out.contains("사과") && out.contains("배"));
     assert!(!out.contains('\u{1b}'), "no colours in a pipe");
@@ -125,15 +112,7 @@ fn a_model_of_one_side_says_what_to_take() {
     let home = home();
     for model in ["vit", "bert"] {
         let model = fixture(model).display().to_string();
-        let ran = home.dari([
-            "similarity",
-            "--images",
-            "red-apple.png",
-            "--texts",
-            "a",
-            "--model",
-            &model,
-        ]);
+        let ran = home.dari(["similarity", "--images", "red-apple.png", "--texts", "a", "--model", &model]);
         // As `dari search` answers to the same mistake.
         let ran = ran.exits(2);
         let line = ran.one_error(&["CLIP", "SigLIP"]);
@@ -144,7 +123,6 @@ fn a_model_of_one_side_says_what_to_take() {
 #[test]
 fn both_sides_are_asked_for() {
     let home = home();
-    home.dari(["similarity", "--images", "red-apple.png"])
-        .exits(2);
+    home.dari(["similarity", "--images", "red-apple.png"]).exits(2);
     home.dari(["similarity", "--texts", "a"]).exits(2);
 }

@@ -23,7 +23,7 @@ pub(crate) const WEIGHTS: [&str; 6] = [
 ];
 
 /// The files that a model may need beside its weights.
-pub const CONFIGS: [&str; 20] = [
+pub const CONFIGS: [&str; 21] = [
     "1_Pooling/config.json",
     "added_tokens.json",
     "chat_template.jinja",
@@ -31,6 +31,7 @@ pub const CONFIGS: [&str; 20] = [
     "config.json",
     "generation_config.json",
     "merges.txt",
+    "modules.json",
     "open_clip_config.json",
     "preprocessor_config.json",
     "processor_config.json",

@@ -47,6 +47,16 @@ impl Model {
         }
     }
 
+    /// The side of the pictures that it takes, in pixels.
+    fn picture_size(&self) -> Option<usize> {
+        match self {
+            Model::Clip(model) => Some(model.vision().size()),
+            Model::Siglip(model) => Some(model.vision().size()),
+            Model::Vit(model) => Some(model.size()),
+            Model::Bert(_) => None,
+        }
+    }
+
     /// Pictures to vectors.
     pub fn pictures(&self) -> Option<&dyn EmbedPictures> {
         match self {
@@ -209,8 +219,8 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             );
         }
     };
-    let image = match model.pictures() {
-        Some(_) => image_processor(folder)?,
+    let image = match model.picture_size() {
+        Some(size) => image_processor(folder, size)?,
         None => None,
     };
     let text = match context {
@@ -240,25 +250,62 @@ fn longest_sentence(folder: &Folder) -> Result<usize> {
 }
 
 /// The image processor by whichever file describes it.
-fn image_processor(folder: &Folder) -> Result<Option<ImageProcessor>> {
+fn image_processor(folder: &Folder, size: usize) -> Result<Option<ImageProcessor>> {
     for file in ["preprocessor_config.json", "processor_config.json", "open_clip_config.json"] {
         if let Some(config) = folder.json(file)? {
             let processor = ImageProcessor::from_config(&config).map_err(|error| Error::Config {
                 origin: format!("{}/{file}", folder.label()),
                 problem: error.to_string(),
             })?;
+            let (height, width) = processor.size();
+            if (height, width) != (size, size) {
+                let problem = format!(
+                    "it makes pictures of {width} x {height}, but the model's config says {size} x {size}"
+                );
+                return config::refuse(&format!("{}/{file}", folder.label()), problem);
+            }
             return Ok(Some(processor));
         }
     }
     Ok(None)
 }
 
+/// Refuses sentence-transformers' modules that would change the vectors unseen.
+fn check_modules(folder: &Folder) -> Result<()> {
+    const FILE: &str = "modules.json";
+    let modules = folder.json(FILE)?.unwrap_or_default();
+    let kinds = modules.as_array().into_iter().flatten().filter_map(|module| module.get("type")?.as_str());
+    for kind in kinds {
+        let name = kind.rsplit('.').next().unwrap_or(kind);
+        if !["Transformer", "Pooling", "Normalize"].contains(&name) {
+            let origin = format!("{}/{FILE}", folder.label());
+            return config::refuse(
+                &origin,
+                format!("a module of type `{kind}`; Transformer, Pooling and Normalize are known"),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// sentence-transformers' pooling file; the mean where there is none.
 fn pooling(folder: &Folder) -> Result<Pooling> {
     const FILE: &str = "1_Pooling/config.json";
+    check_modules(folder)?;
     let Some(config) = folder.json(FILE)? else {
         return Ok(Pooling::Mean);
     };
+    let origin = format!("{}/{FILE}", folder.label());
+    let is_on =
+        |(name, on): &(&String, &Value)| name.starts_with("pooling_mode_") && **on == Value::Bool(true);
+    let all: Vec<&String> =
+        config.as_object().into_iter().flatten().filter(is_on).map(|(name, _)| name).collect();
+    if all.len() > 1 {
+        return config::refuse(
+            &origin,
+            format!("{all:?} together; mean or class-token pooling alone is known"),
+        );
+    }
     let on = |field: &str| config.get(field).and_then(Value::as_bool) == Some(true);
     let mode = config.get("pooling_mode").and_then(Value::as_str);
     match (mode, on("pooling_mode_cls_token"), on("pooling_mode_mean_tokens")) {
@@ -273,7 +320,12 @@ fn pooling(folder: &Folder) -> Result<Pooling> {
 /// Names that no model needs: positions counted up, kept by older versions of transformers.
 fn unused(weights: &Weights) -> Vec<String> {
     let mut names = weights.unused();
-    names.retain(|name| !name.ends_with("position_ids") && !name.ends_with("attn_mask"));
+    const QUIET: [&str; 3] = ["position_ids", "attn_mask", "cls.predictions.decoder.weight"];
+    names.retain(|name| {
+        let quiet = QUIET.iter().any(|end| name.ends_with(end));
+        // BERT's next-sentence head, and its decoder's copy of the bias.
+        !quiet && !name.starts_with("cls.seq_relationship") && name != "cls.predictions.decoder.bias"
+    });
     names
 }
 

@@ -63,6 +63,9 @@ impl Sizes<'_> {
         if layers > 1024 {
             return refuse(origin, format!("`num_hidden_layers` is {layers}, expected at most 1024"));
         }
+        if !(0.0..1.0).contains(&epsilon) {
+            return refuse(origin, format!("`layer_norm_eps` is {epsilon}, expected 0 to below 1"));
+        }
         if !width.is_multiple_of(heads) {
             return refuse(
                 origin,
@@ -107,8 +110,11 @@ pub fn check_picture(origin: &str, image: usize, patch: usize, channels: usize) 
             ),
         );
     }
-    if channels == 0 || channels > 64 {
-        return refuse(origin, format!("`num_channels` is {channels}, expected 1 to 64"));
+    if channels != 3 {
+        return refuse(
+            origin,
+            format!("`num_channels` is {channels}, expected 3: pictures are read in colour"),
+        );
     }
     Ok(image / patch)
 }

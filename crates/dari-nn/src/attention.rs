@@ -212,9 +212,11 @@ fn composed(
         let seen = visible.reshape((batch, 1, 1, keys))?.broadcast_as(scores.shape())?;
         scores = seen.where_cond(&scores, &least.broadcast_as(scores.shape())?)?;
     }
-    let most = scores.max_keepdim(D::Minus1)?.detach();
+    // A query that sees nothing has no finite score: its powers come out as zeros, not as NaN.
+    let most = scores.max_keepdim(D::Minus1)?.detach().maximum(f32::MIN)?;
     let powers = scores.broadcast_sub(&most)?.exp()?;
-    let probabilities = powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?;
+    let sums = powers.sum_keepdim(D::Minus1)?.maximum(f32::MIN_POSITIVE)?;
+    let probabilities = powers.broadcast_div(&sums)?;
     let mixed = probabilities.matmul(&v)?.transpose(1, 2)?;
     Ok(mixed.reshape((batch, queries, total))?)
 }
@@ -300,7 +302,7 @@ mod tests {
         let q = Tensor::randn(0f32, 1., (2, 6, 24), &device)?;
         let k = Tensor::randn(0f32, 1., (2, 6, 12), &device)?;
         let v = Tensor::randn(0f32, 1., (2, 6, 12), &device)?;
-        let keys = Tensor::from_vec(vec![1u8, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1], (2, 6), &device)?;
+        let keys = Tensor::from_vec(vec![0u8, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1], (2, 6), &device)?;
         for mask in
             [Mask::none(), Mask::causal(), Mask::keys(keys.clone()), Mask { causal: true, keys: Some(keys) }]
         {

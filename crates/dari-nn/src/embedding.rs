@@ -34,11 +34,6 @@ impl Embedding {
         Ok(rows.reshape((batch, tokens, ()))?)
     }
 
-    /// The whole table in f32, `[entries, width]`.
-    pub fn table(&self) -> Result<Tensor> {
-        Ok(self.table.to_dense()?)
-    }
-
     /// The table as a weight, for a head tied to it.
     pub fn weight(&self) -> &Weight {
         &self.table

@@ -20,18 +20,7 @@ pub struct Linear {
 impl Linear {
     /// Reads `weight` `[outputs, inputs]` and, with `bias`, `bias` `[outputs]`.
     pub fn load(weights: &Weights, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
-        Self::load_with(weights, inputs, outputs, bias, Init::fan_in(inputs))
-    }
-
-    /// The same with its own initial weights for training from nothing.
-    pub fn load_with(
-        weights: &Weights,
-        inputs: usize,
-        outputs: usize,
-        bias: bool,
-        init: Init,
-    ) -> Result<Linear> {
-        let weight = weights.weight("weight", &[outputs, inputs], init)?;
+        let weight = weights.weight("weight", &[outputs, inputs], Init::fan_in(inputs))?;
         let bias = if bias { Some(weights.tensor("bias", &[outputs], Init::ZEROS)?) } else { None };
         Ok(Linear { weight, bias })
     }

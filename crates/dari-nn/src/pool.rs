@@ -45,8 +45,8 @@ pub fn mean(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
 
 /// End-of-text pooling: where the text tower's sentence ends, in each row of token ids.
 ///
-/// With `end` the first token of that id; where a row has none, and for `None`, the largest id,
-/// as OpenAI's vocabulary has it.
+/// With `end` the first token of that id, or the first place where a row has none; for `None` the
+/// largest id, as OpenAI's vocabulary has it.
 pub fn end_of_text(ids: &[Vec<u32>], end: Option<u32>) -> Vec<usize> {
     let largest = |row: &[u32]| {
         let most = row.iter().max().copied().unwrap_or(0);

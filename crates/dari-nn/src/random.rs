@@ -50,15 +50,6 @@ impl Key {
         let radius = (-2.0 * (1.0 - self.uniform(2 * index)).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform(2 * index + 1)).cos()
     }
-
-    /// The numbers `0..count` in random order (Fisher and Yates).
-    pub fn permutation(self, count: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..count).collect();
-        for i in (1..count).rev() {
-            order.swap(i, self.below(i as u64, i as u64 + 1) as usize);
-        }
-        order
-    }
 }
 
 #[cfg(test)]
@@ -76,9 +67,5 @@ mod tests {
         let (first, second) = (0..n).map(|i| key.normal(i)).fold((0.0, 0.0), |(a, b), x| (a + x, b + x * x));
         assert!((mean - 0.5).abs() < 0.01);
         assert!((first / n as f64).abs() < 0.03 && (second / n as f64 - 1.0).abs() < 0.05);
-        let mut order = key.permutation(100);
-        assert_ne!(order, (0..100).collect::<Vec<_>>());
-        order.sort_unstable();
-        assert_eq!(order, (0..100).collect::<Vec<_>>());
     }
 }

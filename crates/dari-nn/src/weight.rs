@@ -30,14 +30,6 @@ impl Weight {
         }
     }
 
-    /// The same weight in f32, for use outside a product.
-    pub fn to_dense(&self) -> candle_core::Result<Tensor> {
-        match self {
-            Weight::Dense(tensor) => Ok(tensor.clone()),
-            Weight::Bf16(tensor) => tensor.to_dtype(DType::F32),
-        }
-    }
-
     /// Rows `start..start + count` of the weight.
     pub fn rows(&self, start: usize, count: usize) -> candle_core::Result<Weight> {
         Ok(Weight::new(self.tensor().narrow(0, start, count)?))

@@ -48,7 +48,7 @@ impl Source for Checkpoint {
     }
 }
 
-/// The precision in which frozen linear weights are kept; everything else is f32.
+/// The precision in which frozen linear weights and token tables are kept; everything else is f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Single precision.
@@ -236,7 +236,13 @@ impl Weights {
 }
 
 fn draw(key: Key, shape: &[usize], init: Init, device: &Device) -> Result<Tensor> {
-    let count: usize = shape.iter().product();
+    const LARGEST: usize = 1 << 32;
+    let count = shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size));
+    let Some(count) = count.filter(|&count| count <= LARGEST) else {
+        return Err(Error::Config(format!(
+            "a tensor of shape {shape:?} is too large to draw: lower the config's sizes"
+        )));
+    };
     let values: Vec<f32> = match init {
         Init::Constant(value) => vec![value; count],
         Init::Normal(deviation) => (0..count as u64).map(|i| (deviation * key.normal(i)) as f32).collect(),

@@ -57,6 +57,7 @@ impl Mixture {
                 (Some(path), _) => Source::Files(datasets::open(&folder.join(path), &Limits::default())?),
                 (None, seed) => Source::Scenes(seed.unwrap_or_default()),
             };
+            check_languages(&source, data)?;
             sources.push((source, data.clone()));
         }
         let weights: Vec<f64> = recipe.data.iter().map(|data| data.weight).collect();
@@ -66,6 +67,15 @@ impl Mixture {
             augment: recipe.augment.clone(),
             key: Key::new(recipe.seed).with("data"),
         })
+    }
+
+    /// How many pairs each source has; scenes have no end, and say 0.
+    pub fn lengths(&self) -> Vec<usize> {
+        let length = |(source, _): &(Source, DataRecipe)| match source {
+            Source::Files(pairs) => pairs.len(),
+            Source::Scenes(_) => 0,
+        };
+        self.sources.iter().map(length).collect()
     }
 
     /// One line a source, for people.
@@ -128,11 +138,15 @@ impl Mixture {
                 let mut found = None;
                 for attempt in 0..TRIES {
                     let key = key.with("pair").at(ordinal).at(attempt);
-                    match self.pair(source, data, ordinal, attempt, key, width.max(height) as u32) {
+                    let chosen = match self.choose(source, data, ordinal, attempt, key) {
                         // The last tries take what comes: a small set may have nothing unseen left.
-                        Ok((_, text)) if attempt < TRIES / 2 && seen.contains(&text) => {}
+                        Ok(chosen) if attempt < TRIES / 2 && seen.contains(&chosen.text) => continue,
+                        Ok(chosen) => self.picture(source, chosen, key, (width as u32, height as u32)),
+                        Err(message) => Err(message),
+                    };
+                    match chosen {
                         Ok(pair) => {
-                            found = Some((pair, key));
+                            found = Some(pair);
                             break;
                         }
                         Err(message) => {
@@ -141,16 +155,8 @@ impl Mixture {
                         }
                     }
                 }
-                let Some(((picture, text), key)) = found else {
+                let Some((picture, text)) = found else {
                     return Err(Error::Unusable { tried: TRIES as usize, last });
-                };
-                let picture = match source {
-                    Source::Scenes(_) => picture,
-                    Source::Files(_) => {
-                        let variation = Variation { least_area: self.augment.crop, flip: self.augment.flip };
-                        let draw = |index| key.with("vary").uniform(index);
-                        vary(&picture, &variation, (width as u32, height as u32), draw)?
-                    }
                 };
                 seen.insert(text.clone());
                 pictures.push(image.process(&picture));
@@ -162,53 +168,106 @@ impl Mixture {
         Ok(Batch { step, pixels: pictures, tokens, skipped })
     }
 
-    /// One pair of a source: its `ordinal`th in this run, or a neighbour after failed attempts.
-    fn pair(
+    /// Which pair of a source is its `ordinal`th in this run, or a stand-in after failed attempts,
+    /// and with what words. No picture is read for it.
+    fn choose(
         &self,
         source: &Source,
         data: &DataRecipe,
         ordinal: u64,
         attempt: u64,
         key: Key,
-        size: u32,
-    ) -> Result<(Picture, String), String> {
+    ) -> Result<Chosen, String> {
         match source {
             Source::Scenes(seed) => {
-                let scene = Scene::draw(*seed, ordinal.wrapping_mul(TRIES) + attempt);
+                let index = ordinal.wrapping_mul(TRIES) + attempt;
                 let language = self.language(data, key);
-                match scene.caption(&language, key.bits(1)) {
-                    Some(caption) => Ok((scene.render(size), caption.text)),
-                    None => {
-                        Err(format!("synthetic scenes have no captions in `{language}`, expected en or ko"))
-                    }
-                }
+                let caption = Scene::draw(*seed, index).caption(&language, key.bits(1));
+                let caption = caption.ok_or_else(|| no_scene_words(&language))?;
+                Ok(Chosen { index, text: caption.text })
             }
             Source::Files(pairs) => {
                 let length = pairs.len() as u64;
                 let (epoch, at) = (ordinal / length, ordinal % length);
                 let index = match attempt {
                     0 => permuted(self.key.with("order").at(epoch), length, at),
-                    // A stand-in for a record that cannot be used, from anywhere.
                     _ => key.below(5, length),
                 };
-                let pair = pairs.get(index as usize).map_err(|error| error.to_string())?;
-                let captions: Vec<&Caption> = wanted(&pair.captions, &data.languages).collect();
+                let found = pairs.captions(index as usize).map_err(|error| error.to_string())?;
+                let captions: Vec<&Caption> = wanted(&found, &data.languages).collect();
                 // The language first, so that one with more captions is not heard more.
                 let mut languages: Vec<Option<&str>> =
                     captions.iter().map(|c| c.language.as_deref()).collect();
                 languages.sort_unstable();
                 languages.dedup();
                 if languages.is_empty() {
-                    return Err(format!("{}: no caption in {:?}", pair.key, data.languages));
+                    return Err(format!(
+                        "{}: record {index} has no caption in {:?}",
+                        pairs.describe(),
+                        data.languages
+                    ));
                 }
                 let language = languages[key.below(2, languages.len() as u64) as usize];
                 let own: Vec<&&Caption> =
                     captions.iter().filter(|c| c.language.as_deref() == language).collect();
                 let caption = own[key.below(3, own.len() as u64) as usize];
-                Ok((pair.picture, caption.text.clone()))
+                Ok(Chosen { index, text: caption.text.clone() })
             }
         }
     }
+
+    /// The picture that goes with chosen words, varied where it comes from a file.
+    fn picture(
+        &self,
+        source: &Source,
+        chosen: Chosen,
+        key: Key,
+        size: (u32, u32),
+    ) -> Result<(Picture, String), String> {
+        let picture = match source {
+            Source::Scenes(seed) => Scene::draw(*seed, chosen.index).render(size.0.max(size.1)),
+            Source::Files(pairs) => {
+                let pair = pairs.get(chosen.index as usize).map_err(|error| error.to_string())?;
+                let variation = Variation { least_area: self.augment.crop, flip: self.augment.flip };
+                let draw = |index| key.with("vary").uniform(index);
+                vary(&pair.picture, &variation, size, draw).map_err(|error| error.to_string())?
+            }
+        };
+        Ok((picture, chosen.text))
+    }
+}
+
+/// A pair's number in its source, and the words drawn for it.
+struct Chosen {
+    index: u64,
+    text: String,
+}
+
+/// Refuses a source that has nothing to say in the languages asked for.
+fn check_languages(source: &Source, data: &DataRecipe) -> Result<()> {
+    let refuse = |problem: String| Error::Recipe { origin: "`data.languages`".into(), problem };
+    match source {
+        Source::Scenes(_) => {
+            let known = |language: &&String| dari_data::scenes::LANGUAGES.contains(&language.as_str());
+            match data.languages.iter().find(|language| !known(language)) {
+                Some(language) => Err(refuse(no_scene_words(language))),
+                None => Ok(()),
+            }
+        }
+        Source::Files(pairs) => {
+            let speaks = |index| {
+                pairs.captions(index).is_ok_and(|found| wanted(&found, &data.languages).next().is_some())
+            };
+            match (0..pairs.len()).any(speaks) {
+                true => Ok(()),
+                false => Err(refuse(format!("{}: no caption in {:?}", pairs.describe(), data.languages))),
+            }
+        }
+    }
+}
+
+fn no_scene_words(language: &str) -> String {
+    format!("synthetic scenes have no captions in `{language}`, expected en or ko")
 }
 
 fn wanted<'a>(captions: &'a [Caption], languages: &'a [String]) -> impl Iterator<Item = &'a Caption> {
@@ -217,7 +276,9 @@ fn wanted<'a>(captions: &'a [Caption], languages: &'a [String]) -> impl Iterator
     })
 }
 
-/// Splits `batch` by weights, the largest remainders rounded up; every source gets at least one.
+/// Splits `batch` by weights; every source gets at least one. What rounding leaves over goes to the
+/// largest remainders, what the ones take too much comes from the largest shares. The batch has at
+/// least as many places as there are sources.
 fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
     let total: f64 = weights.iter().sum();
     let exact: Vec<f64> = weights.iter().map(|w| w / total * batch as f64).collect();
@@ -227,6 +288,12 @@ fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
     for &index in order.iter().cycle().take(batch) {
         if counts.iter().sum::<usize>() < batch {
             counts[index] += 1;
+        }
+    }
+    while counts.iter().sum::<usize>() > batch {
+        match counts.iter_mut().max() {
+            Some(most) if *most > 1 => *most -= 1,
+            _ => break,
         }
     }
     counts
@@ -319,6 +386,7 @@ mod tests {
         assert_eq!(shares(&[1.0, 1.0], 64), [32, 32]);
         assert_eq!(shares(&[2.0, 1.0], 64), [43, 21]);
         assert_eq!(shares(&[1000.0, 1.0], 8), [7, 1]);
+        assert_eq!(shares(&[98.0, 1.0, 1.0], 4), [2, 1, 1]);
         assert_eq!(shares(&[1.0, 1.0, 1.0], 8).iter().sum::<usize>(), 8);
     }
 

@@ -30,6 +30,9 @@ pub struct State {
     pub recipe: String,
     /// Records skipped so far.
     pub skipped: u64,
+    /// How many pairs each source had; the order of a run depends on them.
+    #[serde(default)]
+    pub lengths: Vec<usize>,
 }
 
 /// The type in which a model's weights are saved.
@@ -43,8 +46,22 @@ pub enum Saved {
     Bf16,
 }
 
+/// Files that training carries over unchanged, read before the folder they lie in may go.
+pub type Carried = Vec<(&'static str, Vec<u8>)>;
+
+/// Reads the files of a model folder that training carries over.
+pub fn carried(from: &Folder) -> Result<Carried> {
+    let mut files = Vec::new();
+    for file in CONFIGS.into_iter().filter(|file| !WRITTEN.contains(file)) {
+        if let Some(bytes) = from.read(file)? {
+            files.push((file, bytes.into_owned()));
+        }
+    }
+    Ok(files)
+}
+
 /// Writes `folder` as a model in the public layout: config, weights, processor files.
-pub fn write_model(folder: &Path, loaded: &Loaded, from: &Folder, saved: Saved) -> Result<()> {
+pub fn write_model(folder: &Path, loaded: &Loaded, carried: &Carried, saved: Saved) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::file(folder))?;
     let mut config = loaded.config.clone();
     config["dtype"] = serde_json::json!(match saved {
@@ -55,14 +72,12 @@ pub fn write_model(folder: &Path, loaded: &Loaded, from: &Folder, saved: Saved) 
     if let Ok(image) = loaded.processor.image() {
         write_json(&folder.join("preprocessor_config.json"), &ImageProcessor::to_config(image))?;
     }
-    for file in CONFIGS.into_iter().filter(|file| !WRITTEN.contains(file)) {
-        if let Some(bytes) = from.read(file)? {
-            let path = folder.join(file);
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent).map_err(Error::file(parent))?;
-            }
-            write_atomically(&path, &bytes)?;
+    for (file, bytes) in carried {
+        let path = folder.join(file);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(Error::file(parent))?;
         }
+        write_atomically(&path, bytes)?;
     }
     let tensors = loaded.weights.tensors();
     let tensors: Vec<_> =
@@ -104,7 +119,7 @@ impl Checkpoints {
         &self,
         state: &State,
         loaded: &Loaded,
-        from: &Folder,
+        carried: &Carried,
         moments: BTreeMap<String, Moments>,
     ) -> Result<PathBuf> {
         let name = format!("step-{:08}", state.step);
@@ -114,7 +129,7 @@ impl Checkpoints {
                 fs::remove_dir_all(old).map_err(Error::file(old))?;
             }
         }
-        write_model(&partial, loaded, from, Saved::F32)?;
+        write_model(&partial, loaded, carried, Saved::F32)?;
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let entries: Vec<Entry> = moments
             .iter()

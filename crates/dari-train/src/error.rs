@@ -35,6 +35,14 @@ pub enum Error {
         /// Why the last one failed.
         last: String,
     },
+    /// The thread that prepares batches ended.
+    #[error(
+        "step {step}: the thread that prepares its batch ended unexpectedly; take the run up with --resume"
+    )]
+    Lost {
+        /// The step, from 1.
+        step: u64,
+    },
     /// A number that is none.
     #[error(
         "step {step}: {what} is not finite; the last good checkpoint is {kept}: lower the learning rate or look at the data"

@@ -26,6 +26,28 @@ pub struct AdamWConfig {
     pub clip: f32,
 }
 
+impl AdamWConfig {
+    /// What is wrong with the numbers, if anything.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let share = |x: f32| (0.0..1.0).contains(&x);
+        let size = |x: f32| x >= 0.0 && x.is_finite();
+        if !share(self.beta1) || !share(self.beta2) {
+            return Some(format!(
+                "`optimizer.beta1` {} and `beta2` {} must be from 0 to below 1",
+                self.beta1, self.beta2
+            ));
+        }
+        if !(self.epsilon > 0.0 && size(self.epsilon)) {
+            return Some(format!("`optimizer.epsilon` is {}, expected a number above 0", self.epsilon));
+        }
+        if !size(self.weight_decay) || !size(self.clip) {
+            let (decay, clip) = (self.weight_decay, self.clip);
+            return Some(format!("`optimizer.weight_decay` {decay} and `clip` {clip} must be 0 or more"));
+        }
+        None
+    }
+}
+
 impl Default for AdamWConfig {
     fn default() -> Self {
         AdamWConfig { beta1: 0.9, beta2: 0.98, epsilon: 1e-6, weight_decay: 0.1, clip: 1.0 }
@@ -106,7 +128,7 @@ impl AdamW {
         let clip = self.config.clip as f64;
         // As PyTorch's clip_grad_norm_, its 1e-6 included.
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        for ((name, variable), moments) in self.variables.iter().zip(&self.moments) {
+        for ((_, variable), moments) in self.variables.iter().zip(&self.moments) {
             let Some(gradient) = gradients.get(variable.as_tensor()) else {
                 continue;
             };
@@ -115,7 +137,7 @@ impl AdamW {
                 beta1: self.config.beta1,
                 beta2: self.config.beta2,
                 epsilon: self.config.epsilon,
-                decay: if decays(name, variable) { self.config.weight_decay } else { 0.0 },
+                decay: if decays(variable) { self.config.weight_decay } else { 0.0 },
                 gradient_scale: scale as f32,
                 count,
             };
@@ -127,7 +149,7 @@ impl AdamW {
 }
 
 /// Matrices and tables shrink; norms, biases, class tokens and temperatures do not.
-fn decays(_name: &str, variable: &Var) -> bool {
+fn decays(variable: &Var) -> bool {
     variable.dims().len() >= 2
 }
 
@@ -163,7 +185,7 @@ impl InplaceOp2 for Update<'_> {
     }
 }
 
-/// Keeps a scalar variable below a bound (CLIP's temperature: ln 100).
+/// Keeps a scalar variable between 0 and a bound (CLIP's temperature: ln 100).
 pub fn clamp(variable: &Tensor, most: f32) -> Result<()> {
     struct Clamp(f32);
     impl candle_core::InplaceOp1 for Clamp {

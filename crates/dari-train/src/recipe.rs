@@ -35,6 +35,9 @@ pub struct Recipe {
     /// The optimizer.
     #[serde(default)]
     pub optimizer: AdamWConfig,
+    /// Where the recipe lies.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 /// What is trained: a checkpoint to go on from, or a new model.
@@ -160,9 +163,9 @@ impl Recipe {
         for setting in settings {
             set(&mut table, setting)?;
         }
-        let value = serde_json::to_value(table).map_err(|error| refuse(&origin, error.to_string()))?;
-        let mut recipe: Recipe =
-            serde_json::from_value(value).map_err(|error| refuse(&origin, error.to_string()))?;
+        let mut recipe: Recipe = table
+            .try_into()
+            .map_err(|error: toml::de::Error| refuse(&origin, one_line(&error.to_string())))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         // What was typed is meant from where it was typed.
         let typed = |key: &str| settings.iter().any(|s| s.split('=').next().is_some_and(|k| k.trim() == key));
@@ -172,6 +175,7 @@ impl Recipe {
             Some(data) => beside("data_folder").join(home(data)),
             None => folder.to_owned(),
         });
+        recipe.folder = folder.to_owned();
         recipe.check(&origin)?;
         Ok(recipe)
     }
@@ -181,10 +185,15 @@ impl Recipe {
             "`data` names no source".to_owned()
         } else if self.model.from.is_none() == self.model.config.is_none() {
             "`model` needs either `from` (a checkpoint) or `config` (a new model)".to_owned()
-        } else if self.train.batch < 2 || self.train.batch > 1 << 20 {
+        } else if let Some(problem) = self.model.config.as_ref().and_then(config_problem) {
+            problem
+        } else if let Some(problem) = self.optimizer.problem() {
+            problem
+        } else if self.train.batch < self.data.len().max(2) || self.train.batch > 1 << 20 {
             format!(
-                "`train.batch` is {}, expected 2 or more: a pair is told from the others of its batch",
-                self.train.batch
+                "`train.batch` is {}, expected {} to 1048576: a pair is told from the others of its batch, and every source has one in it",
+                self.train.batch,
+                self.data.len().max(2)
             )
         } else if self.train.steps == 0 || self.train.warmup > self.train.steps {
             format!(
@@ -195,8 +204,12 @@ impl Recipe {
             format!("`train.learning_rate` is {}, expected a number above 0", self.train.learning_rate)
         } else if !(self.augment.crop > 0.0 && self.augment.crop <= 1.0) {
             format!("`augment.crop` is {}, expected above 0 and at most 1", self.augment.crop)
-        } else if self.train.checkpoint_every == 0 || self.train.keep == 0 || self.train.workers == 0 {
-            "`train.checkpoint_every`, `train.keep` and `train.workers` must be at least 1".to_owned()
+        } else if self.train.checkpoint_every == 0
+            || self.train.keep == 0
+            || self.train.workers == 0
+            || self.train.workers > 256
+        {
+            "`train.checkpoint_every`, `train.keep` and `train.workers` must be at least 1 (and at most 256 workers)".to_owned()
         } else if let Some(source) =
             self.data.iter().find(|source| source.path.is_none() == source.scenes.is_none())
         {
@@ -211,8 +224,16 @@ impl Recipe {
         Err(refuse(origin, problem))
     }
 
-    /// What must be equal for a run to be taken up again: everything but where it
-    /// writes, how often, and in what type the finished model is saved.
+    /// Where `model.from` lies: beside the recipe, where there is such a folder; else as it stands.
+    pub fn start(&self, from: &str) -> String {
+        let path = home(Path::new(from));
+        let beside = self.folder.join(&path);
+        if beside.is_dir() { beside.display().to_string() } else { path.display().to_string() }
+    }
+
+    /// What must be equal for a run to be taken up again: everything but where it writes and finds
+    /// its data, how often it saves and how much it keeps, how many threads prepare batches, and in
+    /// what type the finished model is saved.
     pub fn fingerprint(&self) -> String {
         let mut same = self.clone();
         same.output = PathBuf::new();
@@ -222,6 +243,16 @@ impl Recipe {
         same.train.workers = 1;
         serde_json::to_string(&same).unwrap_or_default()
     }
+}
+
+/// What is wrong with the config of a new model, before anything is made for it.
+fn config_problem(config: &Value) -> Option<String> {
+    let kind = config.get("model_type").and_then(Value::as_str);
+    if !matches!(kind, Some("clip" | "siglip")) {
+        return Some(format!("`model.config.model_type` is {kind:?}, expected \"clip\" or \"siglip\""));
+    }
+    let text = config.get("text_config").is_some_and(Value::is_object);
+    (!text).then(|| "`model.config.text_config` is missing, expected a table".to_owned())
 }
 
 fn refuse(origin: &str, problem: impl Into<String>) -> Error {

@@ -9,13 +9,14 @@ use std::time::Instant;
 use candle_core::Device;
 use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
+use dari_models::capability::{Contrastive, Matching};
 use dari_models::{Loaded, auto};
 use dari_nn::loss;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::batches::{Ahead, Batch, Mixture};
-use crate::checkpoint::{self, Checkpoints, State};
+use crate::checkpoint::{self, Carried, Checkpoints, State};
 use crate::optimizer::{AdamW, clamp};
 use crate::recipe::{Recipe, matches};
 use crate::{Error, Result, schedule};
@@ -77,6 +78,10 @@ pub fn train(
     open: &dyn Fn(&str) -> Result<Folder>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    if !device.is_cpu() {
+        let problem = "training runs on the CPU only, for now: leave the device out".to_owned();
+        return Err(Error::Recipe { origin: "the device".into(), problem });
+    }
     let checkpoints = Checkpoints::new(&recipe.output, recipe.train.keep);
     let newest = checkpoints.list()?.pop();
     if let (Some(there), false) = (&newest, resume) {
@@ -98,15 +103,23 @@ pub fn train(
                 let problem = "the recipe has changed since this checkpoint was written: give back its old settings, or choose another `output`";
                 return Err(Error::Recipe { origin: path.display().to_string(), problem: problem.into() });
             }
+            if !state.lengths.is_empty() && state.lengths != mixture.lengths() {
+                let (old, new) = (&state.lengths, mixture.lengths());
+                let problem = format!(
+                    "its data had {old:?} pairs, found {new:?}: give back the old data, or choose another `output`"
+                );
+                return Err(Error::Recipe { origin: path.display().to_string(), problem });
+            }
             let folder = Folder::open(&path)?;
             let loaded = auto::load_for_training(&folder, device, recipe.seed, frozen)?;
             (folder, loaded, state, Some(moments))
         }
         None => {
-            let state = State { step: 0, recipe: recipe.fingerprint(), skipped: 0 };
+            let state =
+                State { step: 0, recipe: recipe.fingerprint(), skipped: 0, lengths: mixture.lengths() };
             let (folder, loaded) = match &recipe.model.from {
                 Some(from) => {
-                    let folder = open(from)?;
+                    let folder = open(&recipe.start(from))?;
                     let loaded = auto::load_for_training(&folder, device, recipe.seed, frozen)?;
                     (folder, loaded)
                 }
@@ -119,6 +132,7 @@ pub fn train(
             (folder, loaded, state, None)
         }
     };
+    contrastive(&loaded)?;
     let mut optimizer = AdamW::new(recipe.optimizer, loaded.weights.variables());
     if let Some(moments) = moments
         && !optimizer.restore(moments)
@@ -131,8 +145,19 @@ pub fn train(
         return Err(Error::Recipe { origin: "the recipe".into(), problem });
     }
     let processor = loaded.processor.clone();
-    let run = Run { recipe, device, folder, checkpoints, optimizer, loaded, processor };
+    let carried = checkpoint::carried(&folder)?;
+    let run = Run { recipe, device, carried, checkpoints, optimizer, loaded, processor };
     run.go(state, mixture, observer)
+}
+
+/// The model's loss; only contrastive models have one yet.
+fn contrastive(loaded: &Loaded) -> Result<&dyn Contrastive> {
+    loaded.model.contrastive().ok_or_else(|| {
+        let kind = loaded.model.kind();
+        let problem =
+            format!("a `{kind}` model has no contrastive loss; clip and siglip models can be trained");
+        Error::Recipe { origin: "the recipe".into(), problem }
+    })
 }
 
 /// Writes what a new model needs before its first step: config, preprocessor, tokenizer.
@@ -179,7 +204,7 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
 struct Run<'a> {
     recipe: &'a Recipe,
     device: &'a Device,
-    folder: Folder,
+    carried: Carried,
     checkpoints: Checkpoints,
     optimizer: AdamW,
     loaded: Loaded,
@@ -195,15 +220,15 @@ impl Run<'_> {
             Ahead::start(mixture, self.processor.clone(), state.step + 1, train.steps, train.workers);
         while state.step < train.steps {
             let began = Instant::now();
-            let Some(batch) = ahead.next() else { break };
-            let batch = batch?;
+            let batch = ahead.next().ok_or(Error::Lost { step: state.step + 1 })??;
             for message in &batch.skipped {
                 observer.skipped(message);
             }
             state.skipped += batch.skipped.len() as u64;
-            let mut report = self.step(&batch, state.skipped)?;
+            let step = batch.step;
+            let mut report = self.step(batch, state.skipped)?;
             report.pairs_per_second = train.batch as f64 / began.elapsed().as_secs_f64().max(1e-9);
-            state.step = batch.step;
+            state.step = step;
             metrics.write(&report)?;
             observer.stepped(&report);
             let stop = observer.stop();
@@ -217,7 +242,7 @@ impl Run<'_> {
             }
         }
         let output = self.recipe.output.join("model");
-        checkpoint::write_model(&output, &self.loaded, &self.folder, self.recipe.model.save)?;
+        checkpoint::write_model(&output, &self.loaded, &self.carried, self.recipe.model.save)?;
         Ok(Outcome::Finished(output))
     }
 
@@ -236,31 +261,24 @@ impl Run<'_> {
 
     fn save(&self, state: &State) -> Result<PathBuf> {
         // Never over the last good one: a checkpoint with a number that is none is no checkpoint.
-        for (name, variable) in self.optimizer.variables() {
-            let sum = variable.as_tensor().sum_all()?.to_scalar::<f32>()?;
-            if !sum.is_finite() {
-                return Err(self.not_finite(state.step, format!("`{name}`")));
-            }
+        if let Some(what) = self.spoilt()? {
+            return Err(self.not_finite(state.step, what));
         }
-        self.checkpoints.write(state, &self.loaded, &self.folder, self.optimizer.moments())
+        self.checkpoints.write(state, &self.loaded, &self.carried, self.optimizer.moments())
     }
 
-    fn step(&self, batch: &Batch, skipped: u64) -> Result<StepReport> {
+    fn step(&self, batch: Batch, skipped: u64) -> Result<StepReport> {
         let train = &self.recipe.train;
-        let Some(model) = self.loaded.model.contrastive() else {
-            let problem = format!(
-                "a `{}` model has no contrastive loss; clip and siglip can be trained",
-                self.loaded.model.kind()
-            );
-            return Err(Error::Recipe { origin: "the recipe".into(), problem });
-        };
-        let pixels = self.processor.stack(batch.pixels.clone(), self.device)?;
+        let model = contrastive(&self.loaded)?;
+        let pixels = self.processor.stack(batch.pixels, self.device)?;
         let pictures = loss::normalise(&model.embed_pictures(&pixels)?)?;
         let texts = loss::normalise(&model.embed_texts(&batch.tokens)?)?;
         let loss = model.loss(&pictures, &texts)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
-            return Err(self.not_finite(batch.step, "the loss".into()));
+            // A weight that an earlier step spoilt is the cause; else the loss itself is.
+            let what = self.spoilt()?.unwrap_or_else(|| "the loss".into());
+            return Err(self.not_finite(batch.step, what));
         }
         let gradients = loss.backward()?;
         let norm = match self.optimizer.gradient_norm(&gradients)? {
@@ -270,7 +288,8 @@ impl Run<'_> {
         let rate = schedule::rate(train.schedule, train.learning_rate, train.warmup, train.steps, batch.step);
         self.optimizer.update(&gradients, rate, batch.step, norm)?;
         for (name, variable) in self.optimizer.variables() {
-            if name == "logit_scale" {
+            // CLIP's bound; SigLIP's published temperatures stand above it.
+            if name == "logit_scale" && model.matching() == Matching::Softmax {
                 clamp(variable.as_tensor(), LARGEST_LOG_SCALE)?;
             }
         }
@@ -284,6 +303,16 @@ impl Run<'_> {
             pairs_per_second: 0.0,
             skipped,
         })
+    }
+
+    /// The first weight that holds a number that is none.
+    fn spoilt(&self) -> Result<Option<String>> {
+        for (name, variable) in self.optimizer.variables() {
+            if !variable.as_tensor().sum_all()?.to_scalar::<f32>()?.is_finite() {
+                return Ok(Some(format!("`{name}`")));
+            }
+        }
+        Ok(None)
     }
 
     fn not_finite(&self, step: u64, what: String) -> Error {

@@ -19,7 +19,7 @@ pub fn device(name: &str) -> Result<Device> {
 }
 
 fn missing(error: candle_core::Error, feature: &str) -> String {
-    if cfg!(feature = "cuda") || cfg!(feature = "metal") {
+    if cfg!(feature = "cuda") && feature == "cuda" || cfg!(feature = "metal") && feature == "metal" {
         return format!("no such device here ({error}); use --device cpu");
     }
     format!("this build has no support for it: build with `--features {feature}`, or use --device cpu")

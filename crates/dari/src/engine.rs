@@ -1,14 +1,13 @@
 //! A loaded model, asked for what it can do.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use dari_data::image::{self, Limits, Picture};
 use dari_files::Folder;
 use dari_models::capability::{EmbedPictures, EmbedTexts, Matching};
-use dari_models::{Loaded, Processor, auto};
-use dari_nn::{Precision, loss};
+use dari_models::{Loaded, auto};
+use dari_nn::Precision;
 use rayon::prelude::*;
 
 use crate::names::open_folder;
@@ -103,15 +102,17 @@ impl Engine {
         Ok(format!("{}-{}", self.folder.fingerprint()?, self.options.precision.name()))
     }
 
-    /// What it can do.
+    /// What it can do with what its folder holds.
     pub fn abilities(&self) -> Abilities {
         let model = &self.loaded.model;
+        // A model without the files that prepare its input can take none.
+        let (sees, reads) = (self.loaded.processor.image().is_ok(), self.loaded.processor.text().is_ok());
         Abilities {
-            embed_pictures: model.pictures().is_some(),
-            embed_texts: model.texts().is_some(),
-            compare: model.contrastive().is_some(),
-            classify: model.classifier().is_some(),
-            fill_mask: model.fill_mask().is_some(),
+            embed_pictures: sees && model.pictures().is_some(),
+            embed_texts: reads && model.texts().is_some(),
+            compare: sees && reads && model.contrastive().is_some(),
+            classify: sees && model.classifier().is_some(),
+            fill_mask: reads && model.fill_mask().is_some(),
         }
     }
 
@@ -161,7 +162,21 @@ impl Engine {
 
     fn embed_pixels(&self, pixels: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
         let pixels = self.loaded.processor.stack(pixels, &self.device)?;
-        Ok(self.pictures()?.embed_pictures(&pixels)?.to_vec2()?)
+        let vectors =
+            self.pictures()?.embed_pictures(&pixels).map_err(|error| self.failed(&error))?.to_vec2()?;
+        self.finite(vectors)
+    }
+
+    fn failed(&self, problem: &dyn std::fmt::Display) -> Error {
+        Error::Forward { model: self.name.clone(), problem: problem.to_string() }
+    }
+
+    /// Refuses answers that are no numbers: weights or config are damaged.
+    fn finite(&self, vectors: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+        if vectors.iter().flatten().all(|value| value.is_finite()) {
+            return Ok(vectors);
+        }
+        Err(self.failed(&"its answer is not a finite number: its weights or its config are damaged"))
     }
 
     /// Unit vectors of picture files, each with its own answer: one bad file spoils no other.
@@ -202,16 +217,15 @@ impl Engine {
             let outcome = if pixels.is_empty() { Ok(Vec::new()) } else { model(pixels) };
             let (mut good, problem) = match outcome {
                 Ok(good) => (good.into_iter(), None),
+                Err(Error::Forward { problem, .. }) => (Vec::new().into_iter(), Some(problem)),
                 Err(error) => (Vec::new().into_iter(), Some(error.to_string())),
             };
             for failure in failed {
                 answers.push(match (failure, &problem) {
                     (Some(error), _) => Err(error),
-                    (None, Some(problem)) => Err(Error::Option {
-                        option: "model",
-                        found: self.name.clone(),
-                        expected: problem.clone(),
-                    }),
+                    (None, Some(problem)) => {
+                        Err(Error::Forward { model: self.name.clone(), problem: problem.clone() })
+                    }
                     (None, None) => good.next().ok_or_else(|| {
                         self.unable("answer for each picture", "this is a defect: please report it")
                     }),
@@ -240,14 +254,18 @@ impl Engine {
             let prepared = self.loaded.processor.tokens(batch)?;
             let first = number * self.options.batch.max(1);
             found.truncated.extend(prepared.truncated.iter().map(|index| first + index));
-            found.vectors.extend(self.texts()?.embed_texts(&prepared.tokens)?.to_vec2::<f32>()?);
+            let vectors = self.texts()?.embed_texts(&prepared.tokens).map_err(|error| self.failed(&error))?;
+            found.vectors.extend(self.finite(vectors.to_vec2()?)?);
         }
         Ok(found)
     }
 
     /// One unit vector a label: the mean over the templates, in which `{}` stands for the label
-    /// (Radford et al. 2021, prompt ensembling).
+    /// (Radford et al. 2021, prompt ensembling). A template without `{}` is followed by the label;
+    /// no template is the label alone.
     pub fn embed_labels(&self, labels: &[String], templates: &[String]) -> Result<Texts> {
+        let plain = ["{}".to_owned()];
+        let templates = if templates.is_empty() { &plain } else { templates };
         let mut texts = Vec::with_capacity(labels.len() * templates.len());
         for label in labels {
             for template in templates {
@@ -293,8 +311,18 @@ impl Engine {
         templates: &[String],
     ) -> Result<Vec<Vec<Label>>> {
         let texts = self.embed_labels(labels, templates)?.vectors;
+        self.classify_by(pictures, labels, &texts)
+    }
+
+    /// The same by labels whose vectors are known already.
+    pub fn classify_by(
+        &self,
+        pictures: &[Vec<f32>],
+        labels: &[String],
+        vectors: &[Vec<f32>],
+    ) -> Result<Vec<Vec<Label>>> {
         let matching = self.matching()?;
-        let logits = self.logits(pictures, &texts)?;
+        let logits = self.logits(pictures, vectors)?;
         Ok(logits.iter().map(|row| sorted_labels(labels, matching.probabilities(row))).collect())
     }
 
@@ -348,20 +376,10 @@ impl Engine {
         }
         Ok(filled)
     }
-
-    /// The processor, shared with threads that prepare ahead.
-    pub fn processor(&self) -> Arc<Processor> {
-        self.loaded.processor.clone()
-    }
-
-    /// Texts or pictures of a model's tensor, brought to unit length on its device.
-    pub fn normalise(&self, vectors: &Tensor) -> Result<Tensor> {
-        Ok(loss::normalise(vectors)?)
-    }
 }
 
 /// Labels with their probabilities, most probable first; equals stay in the order given.
-pub fn sorted_labels(labels: &[String], probabilities: Vec<f32>) -> Vec<Label> {
+fn sorted_labels(labels: &[String], probabilities: Vec<f32>) -> Vec<Label> {
     let mut found: Vec<Label> = labels
         .iter()
         .cloned()

@@ -16,6 +16,14 @@ pub enum Error {
         /// What would do.
         expected: String,
     },
+    /// The model loaded, but gave no answer, or one that is no number.
+    #[error("{model}: {problem}")]
+    Forward {
+        /// The model.
+        model: String,
+        /// What happened.
+        problem: String,
+    },
     /// The model cannot do this.
     #[error("{model} cannot {what}: {instead}")]
     Unable {

@@ -26,7 +26,7 @@ pub use dari_models::capability::Matching;
 pub use dari_nn as nn;
 pub use dari_nn::Precision;
 pub use devices::{device, devices};
-pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, rank, sorted_labels};
+pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, rank};
 pub use error::{Error, Result};
 pub use names::{Named, SHORT_NAMES, open_folder};
 

@@ -7,34 +7,48 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::{Classify, Usage};
-use crate::{inputs, screen};
+use crate::inputs::{self, Need};
+use crate::language::say;
+use crate::screen;
 
 /// Runs the command.
 pub fn run(arguments: &Classify) -> anyhow::Result<Outcome> {
     let labels = inputs::labels(&arguments.labels, arguments.labels_file.as_deref())?;
     let asked = !arguments.labels.is_empty() || arguments.labels_file.is_some();
     if asked && labels.is_empty() {
-        return Err(Usage("--labels names no label: give them separated by commas".into()).into());
+        return Err(Usage(match &arguments.labels_file {
+            Some(file) => {
+                let file = file.display();
+                say!("{file}: no label in it", "{file}: 라벨이 없습니다")
+            }
+            None => say!(
+                "--labels names no label: give them separated by commas",
+                "--labels에 라벨이 없습니다: 쉼표로 나누어 주세요"
+            ),
+        })
+        .into());
     }
-    let files = inputs::pictures(&arguments.images)?;
+    if !asked && !arguments.template.is_empty() {
+        return Err(Usage(say!(
+            "--template without labels has nothing to fill: give --labels or --labels-file",
+            "--template에 넣을 라벨이 없습니다: --labels나 --labels-file을 주세요"
+        ))
+        .into());
+    }
+    let inputs::Files { files, mut failures } = inputs::pictures(&arguments.images)?;
     let engine = inputs::open(&arguments.model)?;
-    let abilities = engine.abilities();
-    if !asked && !abilities.classify {
+    if asked {
+        inputs::require(&engine, Need::Both)?;
+    } else if !engine.abilities().classify {
         let name = engine.name();
-        return Err(
-            Usage(format!("`{name}` has no labels of its own: give --labels or --labels-file")).into()
-        );
-    }
-    if asked && !abilities.compare {
-        let name = engine.name();
-        return Err(Usage(format!(
-            "`{name}` cannot take labels: leave them out, or use a CLIP or SigLIP model"
+        return Err(Usage(say!(
+            "`{name}` has no labels of its own: give --labels or --labels-file",
+            "`{name}` 모델은 자기 라벨이 없습니다: --labels나 --labels-file을 주세요"
         ))
         .into());
     }
     let answer = Answerer::new(&engine, labels, &arguments.template, asked)?;
     let bar = screen::bar(files.len() as u64, "pictures");
-    let mut failures = 0;
     for batch in files.chunks(arguments.model.batch.into()) {
         for (file, found) in batch.iter().zip(answer.answer(batch)?) {
             let shown = bar.suspend(|| show(arguments, file, found));
@@ -62,8 +76,7 @@ impl Answerer<'_> {
         if !asked {
             return Ok(Answerer { engine, given: None });
         }
-        let plain = ["{}".to_owned()];
-        let found = engine.embed_labels(&labels, if templates.is_empty() { &plain } else { templates })?;
+        let found = engine.embed_labels(&labels, templates)?;
         let borrowed: Vec<&str> = labels.iter().map(String::as_str).collect();
         inputs::warn_of_long_texts(&borrowed, &found.truncated);
         Ok(Answerer { engine, given: Some((labels, found.vectors)) })
@@ -73,13 +86,20 @@ impl Answerer<'_> {
         let Some((labels, vectors)) = &self.given else {
             return Ok(self.engine.classify_files(files));
         };
-        let matching = self.engine.matching()?;
+        let mut good = Vec::with_capacity(files.len());
         let mut answers = Vec::with_capacity(files.len());
         for picture in self.engine.embed_files(files) {
-            answers.push(picture.and_then(|picture| {
-                let logits = self.engine.logits(&[picture], vectors)?;
-                Ok(dari::sorted_labels(labels, matching.probabilities(&logits[0])))
-            }));
+            match picture {
+                Ok(vector) => {
+                    good.push(vector);
+                    answers.push(Ok(Vec::new()));
+                }
+                Err(error) => answers.push(Err(error)),
+            }
+        }
+        let found = self.engine.classify_by(&good, labels, vectors)?;
+        for (slot, labels) in answers.iter_mut().filter(|answer| answer.is_ok()).zip(found) {
+            *slot = Ok(labels);
         }
         Ok(answers)
     }
@@ -102,17 +122,17 @@ fn show(
             Ok(false)
         }
         Ok(labels) => {
-            let best = &labels[..labels.len().min(arguments.top)];
+            let best = &labels[..labels.len().min(usize::try_from(arguments.top).unwrap_or(usize::MAX))];
             if arguments.json {
                 screen::json(&json!({"picture": name, "labels": best}))?;
             } else {
-                screen::print(&name)?;
+                screen::print(&screen::clean(&name))?;
                 for label in best {
                     let bar = "█".repeat((label.probability * 24.0).round() as usize);
                     screen::print(&format!(
                         "  {:>6.2}%  {} {bar}",
                         label.probability * 100.0,
-                        screen::fit(&label.label, 28)
+                        screen::fit(&screen::clean(&label.label), 28)
                     ))?;
                 }
             }

@@ -1,12 +1,13 @@
 //! `dari doctor`: what this machine and this build can do.
 
-use dari::files::hub;
+use dari::files::{Folder, hub};
 use dari::{EMBEDDED, Engine, Options};
 use dari_kernels::level::Level;
 use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::Doctor;
+use crate::commands::models::list_abilities;
 use crate::index;
 use crate::language::say;
 use crate::screen;
@@ -17,12 +18,13 @@ pub fn run(arguments: &Doctor) -> anyhow::Result<Outcome> {
     let level = Level::detected().name();
     let threads = rayon::current_num_threads();
     let devices = dari::devices();
-    let data = index::data_folder().map(|path| path.display().to_string()).map_err(|error| error.to_string());
+    let data =
+        index::usable_data_folder().map(|path| path.display().to_string()).map_err(|error| error.to_string());
     let cache = hub::Options::from_env();
     let embedded = Engine::open(EMBEDDED, &Options::default())
         .map(|engine| engine.abilities())
         .map_err(|error| error.to_string());
-    let fetched: Vec<String> = hub::cached().into_iter().map(|model| model.id).collect();
+    let fetched: Vec<String> = hub::cached().iter().map(describe).collect();
     let sound = data.is_ok() && embedded.is_ok();
     if arguments.json {
         let problems: Vec<&String> =
@@ -48,9 +50,19 @@ pub fn run(arguments: &Doctor) -> anyhow::Result<Outcome> {
         &if fetched.is_empty() { "-".to_owned() } else { fetched.join(", ") },
     )?;
     let mini = match &embedded {
-        Ok(_) => say!("embed, compare, classify by labels, search", "임베딩, 비교, 라벨 분류, 검색"),
+        Ok(can) => list_abilities(can),
         Err(error) => error.clone(),
     };
     row("mini".to_owned(), &mini)?;
     Ok(Outcome::of(usize::from(!sound)))
+}
+
+/// A fetched model with its kind, which says what it can do.
+fn describe(model: &hub::CachedModel) -> String {
+    let config = Folder::open(&model.path).and_then(|folder| folder.json("config.json"));
+    let kind = config.ok().flatten().and_then(|config| Some(config.get("model_type")?.as_str()?.to_owned()));
+    match kind {
+        Some(kind) => format!("{} ({kind})", model.id),
+        None => model.id.clone(),
+    }
 }

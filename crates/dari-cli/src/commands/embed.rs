@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::cli::{Embed, Usage};
-use crate::{inputs, screen};
+use crate::inputs::{self, Need};
+use crate::language::say;
+use crate::screen;
 
 /// One input's row.
 struct Row {
@@ -25,14 +27,30 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
         texts.extend(inputs::lines(file)?);
     }
     if arguments.images.is_empty() && texts.is_empty() {
-        return Err(Usage("nothing to embed: give --images, --texts or --texts-file".into()).into());
+        let problem = match &arguments.texts_file {
+            Some(file) => {
+                let file = file.display();
+                say!("{file}: no text in it", "{file}: 글이 없습니다")
+            }
+            None => say!(
+                "nothing to embed: give --images, --texts or --texts-file",
+                "임베딩할 것이 없습니다: --images, --texts, --texts-file 가운데 하나를 주세요"
+            ),
+        };
+        return Err(Usage(problem).into());
     }
     let format = match &arguments.output {
         Some(path) => Format::of(path)?,
         None => Format::JsonLines,
     };
-    let files = inputs::pictures(&arguments.images)?;
+    let inputs::Files { files, failures } = inputs::pictures(&arguments.images)?;
     let engine = inputs::open(&arguments.model)?;
+    if !files.is_empty() {
+        inputs::require(&engine, Need::Pictures)?;
+    }
+    if !texts.is_empty() {
+        inputs::require(&engine, Need::Texts)?;
+    }
     let mut rows = Vec::with_capacity(files.len() + texts.len());
     let bar = screen::bar(files.len() as u64, "pictures");
     for batch in files.chunks(arguments.model.batch.into()) {
@@ -61,7 +79,7 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
             rows.push(Row { input: text.clone(), kind: "text", vector: Ok(vector) });
         }
     }
-    let failures = rows.iter().filter(|row| row.vector.is_err()).count();
+    let failures = failures + rows.iter().filter(|row| row.vector.is_err()).count();
     match &arguments.output {
         None => write_lines(&mut std::io::stdout().lock(), &rows)?,
         Some(path) => {
@@ -90,10 +108,13 @@ impl Format {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => Ok(Format::Npy),
             Some("jsonl" | "ndjson") => Ok(Format::JsonLines),
-            _ => Err(Usage(format!(
-                "--output is `{}`: expected a name that ends in .npy or .jsonl",
-                path.display()
-            ))),
+            _ => {
+                let path = path.display();
+                Err(Usage(say!(
+                    "--output is `{path}`: expected a name that ends in .npy or .jsonl",
+                    "--output이 `{path}`입니다: .npy나 .jsonl로 끝나야 합니다"
+                )))
+            }
         }
     }
 }

@@ -10,25 +10,33 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::cli::Index;
 use crate::index::{Progress, Report, Store};
+use crate::inputs::{self, Need};
 use crate::language::say;
-use crate::{inputs, screen};
+use crate::screen;
 
 /// Runs the command.
 pub fn run(arguments: &Index) -> anyhow::Result<Outcome> {
     let engine = inputs::open(&arguments.model)?;
+    inputs::require(&engine, Need::Pictures)?;
     let mut store = open(&engine)?;
     let report = update(&mut store, &engine, &arguments.folder, arguments.model.batch.into())?;
     if arguments.json {
         screen::json(&describe(&report))?;
     } else {
         let Report { seen, embedded, unchanged, moved, copied, removed, .. } = &report;
+        let failed = report.failed.len();
         let folder = report.folder.display();
         screen::print(&say!(
-            "{folder}: {seen} pictures, {embedded} embedded, {unchanged} unchanged, {moved} moved, {copied} copied, {removed} gone",
-            "{folder}: 그림 {seen}장, 새로 임베딩 {embedded}, 그대로 {unchanged}, 옮겨짐 {moved}, 복사됨 {copied}, 사라짐 {removed}"
+            "{folder}: {seen} pictures, {embedded} embedded, {unchanged} unchanged, {moved} moved, {copied} copied, {removed} gone, {failed} failed",
+            "{folder}: 그림 {seen}장, 새로 임베딩 {embedded}, 그대로 {unchanged}, 옮겨짐 {moved}, 복사됨 {copied}, 사라짐 {removed}, 실패 {failed}"
         ))?;
     }
-    Ok(if report.stopped { Outcome::SomeFailed } else { Outcome::of(report.failed.len()) })
+    Ok(outcome(&report))
+}
+
+/// How an update ended.
+pub fn outcome(report: &Report) -> Outcome {
+    if report.stopped { Outcome::SomeFailed } else { Outcome::of(report.failed.len()) }
 }
 
 /// The index as this model sees it.
@@ -51,15 +59,28 @@ pub fn update(store: &mut Store, engine: &Engine, folder: &Path, batch: usize) -
             bar.set_position(done as u64);
         }
     };
+    // A model that fails is no fault of the pictures: it ends the update, and nothing is remembered.
+    let mut broken = None;
     let mut embed = |files: &[PathBuf]| -> Vec<Result<Vec<f32>, String>> {
-        engine
-            .embed_files(files)
+        let answers = engine.embed_files(files);
+        answers
             .into_iter()
-            .map(|answer| answer.map_err(|error| error.to_string()))
+            .map(|answer| {
+                answer.map_err(|error| {
+                    if matches!(error, dari::Error::Forward { .. }) {
+                        stop.store(true, Ordering::SeqCst);
+                        broken.get_or_insert_with(|| error.to_string());
+                    }
+                    error.to_string()
+                })
+            })
             .collect()
     };
     let report = store.update(folder, &mut embed, batch, &mut progress, &stop);
     bar.finish_and_clear();
+    if let Some(problem) = broken {
+        anyhow::bail!(problem);
+    }
     let report = report?;
     if let Some(why) = &report.rebuilt {
         screen::warn(why);
@@ -69,11 +90,7 @@ pub fn update(store: &mut Store, engine: &Engine, folder: &Path, batch: usize) -
         screen::error(&if message.contains(&path) { message.clone() } else { format!("{path}: {message}") });
     }
     if report.seen == 0 {
-        let folder = report.folder.display();
-        anyhow::bail!(say!(
-            "{folder}: no pictures here (jpg, png, webp, gif, bmp, tiff are looked for)",
-            "{folder}: 그림이 없습니다 (jpg, png, webp, gif, bmp, tiff를 찾습니다)"
-        ));
+        anyhow::bail!(inputs::no_pictures(&report.folder));
     }
     if report.stopped {
         screen::warn(&say!(

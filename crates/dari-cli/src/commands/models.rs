@@ -1,8 +1,8 @@
 //! `dari models`: what there is, what it can do, and fetching it.
 
 use dari::files::{Folder, hub};
-use dari::{EMBEDDED, Engine, Options, SHORT_NAMES};
-use serde_json::{Value, json};
+use dari::{Abilities, EMBEDDED, Engine, Options, SHORT_NAMES};
+use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::{Models, ModelsAction, Usage};
@@ -14,7 +14,7 @@ pub fn run(arguments: &Models) -> anyhow::Result<Outcome> {
     match &arguments.action {
         ModelsAction::List { json } => list(*json)?,
         ModelsAction::Show { model, json } => show(model, *json)?,
-        ModelsAction::Pull { model } => pull(model)?,
+        ModelsAction::Pull { model, json } => pull(model, *json)?,
     }
     Ok(Outcome::Done)
 }
@@ -89,18 +89,34 @@ fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
     if let Some(tokens) = tokens {
         row(say!("tokens", "토큰"), tokens.to_string())?;
     }
-    let can: Vec<&str> = match &abilities {
-        Value::Object(map) => {
-            map.iter().filter(|(_, can)| **can == Value::Bool(true)).map(|(name, _)| name.as_str()).collect()
-        }
-        _ => Vec::new(),
-    };
-    row(say!("can", "할 수 있는 일"), can.join(", "))?;
+    let can = list_abilities(&engine.abilities());
+    row(say!("can", "할 수 있는 일"), can)?;
+    if let Some(classifier) = loaded.model.classifier() {
+        let labels: Vec<String> =
+            classifier.labels().iter().take(10).map(|label| screen::clean(label)).collect();
+        let more = if classifier.labels().len() > 10 { ", …" } else { "" };
+        row(say!("labels", "라벨"), format!("{}: {}{more}", classifier.labels().len(), labels.join(", ")))?;
+    }
     Ok(())
 }
 
-fn pull(model: &str) -> anyhow::Result<()> {
+/// What a model can do, in the user's words.
+pub fn list_abilities(can: &Abilities) -> String {
+    let words = [
+        (can.embed_pictures, say!("embed pictures", "그림 임베딩")),
+        (can.embed_texts, say!("embed texts", "글 임베딩")),
+        (can.compare, say!("compare, zero-shot labels, search", "비교, 제로샷 라벨, 검색")),
+        (can.classify, say!("its own labels", "자기 라벨")),
+        (can.fill_mask, say!("fill masks", "빈칸 채우기")),
+    ];
+    words.into_iter().filter(|(can, _)| *can).map(|(_, word)| word).collect::<Vec<_>>().join(", ")
+}
+
+fn pull(model: &str, as_json: bool) -> anyhow::Result<()> {
     let folder = open(model)?;
-    screen::print(&folder.label())?;
+    match as_json {
+        true => screen::json(&json!({"model": model, "place": folder.label()}))?,
+        false => screen::print(&folder.label())?,
+    }
     Ok(())
 }

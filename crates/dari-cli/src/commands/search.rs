@@ -9,9 +9,10 @@ use crate::Outcome;
 use crate::cli::{Search, Usage};
 use crate::gallery::{self, GalleryItem};
 use crate::index::Hit;
+use crate::inputs::{self, Need};
 use crate::language::{language, say};
+use crate::screen;
 use crate::screen::heat;
-use crate::{inputs, screen};
 
 /// Pixels of a thumbnail's longer side on the page.
 const THUMBNAIL: u32 = 480;
@@ -19,15 +20,21 @@ const THUMBNAIL: u32 = 480;
 /// Runs the command.
 pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
     if arguments.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
-        return Err(Usage("QUERY is empty: say what to look for, in Korean or English".into()).into());
+        return Err(Usage(say!(
+            "QUERY is empty: say what to look for, in Korean or English",
+            "찾을 말이 비었습니다: 한국어나 영어로 말해 주세요"
+        ))
+        .into());
     }
     let engine = inputs::open(&arguments.model)?;
-    engine.matching().map_err(|error| Usage(error.to_string()))?;
+    let need = if arguments.query.is_some() { Need::Both } else { Need::Pictures };
+    inputs::require(&engine, need)?;
     let query = query(&engine, arguments)?;
     let mut store = index::open(&engine)?;
-    let mut failures = 0;
+    let mut outcome = Outcome::Done;
     if let Some(folder) = &arguments.folder {
-        failures = index::update(&mut store, &engine, folder, arguments.model.batch.into())?.failed.len();
+        let report = index::update(&mut store, &engine, folder, arguments.model.batch.into())?;
+        outcome = index::outcome(&report);
     } else if store.count(None)? == 0 {
         let name = engine.name();
         anyhow::bail!(say!(
@@ -35,7 +42,11 @@ pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
             "`{name}`로 색인한 그림이 아직 없습니다: --in DIR을 주거나 먼저 `dari index DIR`을 실행하세요"
         ));
     }
-    let hits = store.search(&query, arguments.folder.as_deref(), arguments.k)?;
+    let hits = store.search(
+        &query,
+        arguments.folder.as_deref(),
+        usize::try_from(arguments.k).unwrap_or(usize::MAX),
+    )?;
     for (rank, hit) in hits.iter().enumerate() {
         if arguments.json {
             screen::json(
@@ -46,14 +57,14 @@ pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
                 "{:>3}  {:.3}  {}",
                 rank + 1,
                 hit.score,
-                inputs::short(&hit.path).display()
+                screen::clean(&inputs::short(&hit.path).display().to_string())
             ))?;
         }
     }
     if let Some(page) = &arguments.html {
         write_page(page, arguments, &hits).with_context(|| page.display().to_string())?;
     }
-    Ok(Outcome::of(failures))
+    Ok(outcome)
 }
 
 /// The vector to look for: the words', the picture's, or the mean of both.

@@ -253,6 +253,16 @@ pub fn data_folder() -> Result<PathBuf, Error> {
     data_folder_from(&|name| std::env::var_os(name), std::env::home_dir())
 }
 
+/// The same, made where it is not there yet.
+///
+/// # Errors
+/// As [`data_folder`], and where it cannot be made.
+pub fn usable_data_folder() -> Result<PathBuf, Error> {
+    let folder = data_folder()?;
+    make_private_folder(&folder).map_err(|source| Error::io("make the folder", &folder, source))?;
+    Ok(folder)
+}
+
 fn data_folder_from(
     variable: &dyn Fn(&str) -> Option<OsString>,
     home: Option<PathBuf>,

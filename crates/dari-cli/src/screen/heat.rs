@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use dari::Picture;
+use dari::{Limits, Picture};
 
 use super::{fit, print};
 
@@ -68,13 +68,19 @@ const HEAD: usize = 24;
 
 /// Draws a matrix: thumbnails of the pictures at the left, the texts' numbers above, and in each
 /// cell its value. `thumbnails` has one a row, where it could be made.
-pub fn draw(
-    matrix: &[Vec<f32>],
-    thumbnails: &[Option<Picture>],
-) -> Result<Picture, dari::data::image::Error> {
+pub fn draw(matrix: &[Vec<f32>], thumbnails: &[Option<Picture>]) -> anyhow::Result<Picture> {
     let columns = matrix.first().map_or(0, Vec::len);
     let width = 2 * MARGIN + (columns + 1) * (CELL + GAP);
     let height = 2 * MARGIN + HEAD + matrix.len() * (CELL + GAP);
+    // The bound for pictures that are read serves for those drawn.
+    let bound = Limits::default();
+    let (wide, high) = (width as u64 > bound.max_width.into(), height as u64 > bound.max_height.into());
+    if wide || high || width as u64 * height as u64 > bound.max_pixels {
+        anyhow::bail!(
+            "a heat map of {} x {columns} would be {width} x {height} pixels: ask for fewer",
+            matrix.len()
+        );
+    }
     let mut canvas = Canvas { width, rgb: vec![255; width * height * 3] };
     for column in 0..columns {
         let x = MARGIN + (column + 1) * (CELL + GAP);
@@ -92,7 +98,7 @@ pub fn draw(
             canvas.write(&format!("{value:.2}"), x + CELL / 2, y + CELL / 2, ink);
         }
     }
-    Picture::from_rgb(width as u32, height as u32, canvas.rgb)
+    Ok(Picture::from_rgb(width as u32, height as u32, canvas.rgb)?)
 }
 
 /// A picture to fit a cell, for [`draw`].

@@ -34,7 +34,12 @@ fn line(message: &str) {
 fn one_line(message: &str) -> String {
     let lines = message.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty());
     let joined = lines.collect::<Vec<_>>().join(" ");
-    joined.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    clean(&joined)
+}
+
+/// A name as it may be printed: with nothing in it that could move a terminal's cursor.
+pub fn clean(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Writes a line to stdout.

@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 
 use super::captions::{TEXT_LIMIT, add_lines, decode, language};
 use super::error::Error;
-use super::pairs::{Pair, Pairs, check_usable};
+use super::pairs::{Caption, Pair, Pairs, check_usable};
 use super::read_at_most;
 use crate::image::{self, Limits};
 
@@ -111,13 +111,30 @@ fn assign(pictures: &[PathBuf], texts: Vec<PathBuf>) -> BTreeMap<PathBuf, Vec<Si
     sidecars
 }
 
+impl PictureFolder {
+    fn entry(&self, index: usize) -> Result<&Entry, Error> {
+        self.entries.get(index).ok_or(Error::Index { index, length: self.entries.len() })
+    }
+}
+
 impl Pairs for PictureFolder {
     fn len(&self) -> usize {
         self.entries.len()
     }
 
     fn get(&self, index: usize) -> Result<Pair, Error> {
-        let entry = self.entries.get(index).ok_or(Error::Index { index, length: self.entries.len() })?;
+        let captions = self.captions(index)?;
+        let entry = self.entry(index)?;
+        let picture = image::open(&entry.picture, &self.limits).map_err(|source| Error::Picture {
+            file: self.root.clone(),
+            record: format!("picture {:?}", entry.key),
+            source: Box::new(source),
+        })?;
+        Ok(Pair { key: entry.key.clone(), picture, captions })
+    }
+
+    fn captions(&self, index: usize) -> Result<Vec<Caption>, Error> {
+        let entry = self.entry(index)?;
         let mut captions = Vec::new();
         for sidecar in &entry.sidecars {
             let bytes = read_at_most(&sidecar.file, TEXT_LIMIT)?;
@@ -128,12 +145,7 @@ impl Pairs for PictureFolder {
             let file = entry.sidecars.first().map_or(&entry.picture, |sidecar| &sidecar.file);
             return Err(Error::record(file, "captions", "empty; expected one caption a line"));
         }
-        let picture = image::open(&entry.picture, &self.limits).map_err(|source| Error::Picture {
-            file: self.root.clone(),
-            record: format!("picture {:?}", entry.key),
-            source: Box::new(source),
-        })?;
-        Ok(Pair { key: entry.key.clone(), picture, captions })
+        Ok(captions)
     }
 
     fn describe(&self) -> String {

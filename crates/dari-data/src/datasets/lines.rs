@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::captions::{decode, from_json};
 use super::error::Error;
-use super::pairs::{Pair, Pairs, check_usable};
+use super::pairs::{Caption, Pair, Pairs, check_usable};
 use super::records::RecordFile;
 use crate::image::Limits;
 
@@ -31,6 +31,23 @@ impl Pairs for JsonLines {
     }
 
     fn get(&self, index: usize) -> Result<Pair, Error> {
+        let (name, captions) = self.words(index)?;
+        let picture = self.records.picture(index, &name, &self.limits)?;
+        Ok(Pair { key: name.trim().to_owned(), picture, captions })
+    }
+
+    fn captions(&self, index: usize) -> Result<Vec<Caption>, Error> {
+        Ok(self.words(index)?.1)
+    }
+
+    fn describe(&self) -> String {
+        format!("JSON Lines {}: {} records", self.records.path().display(), self.records.len())
+    }
+}
+
+impl JsonLines {
+    /// The picture's path and the captions of one record.
+    fn words(&self, index: usize) -> Result<(String, Vec<Caption>), Error> {
         let bytes = self.records.read(index)?;
         let refuse = |problem: String| self.records.error(index, problem);
         let text = decode(&bytes).map_err(refuse)?;
@@ -42,11 +59,6 @@ impl Pairs for JsonLines {
             .find_map(|name| record.get(name))
             .and_then(Value::as_str)
             .ok_or_else(|| refuse("no \"picture\" or \"image\"; expected the path of one".into()))?;
-        let picture = self.records.picture(index, name, &self.limits)?;
-        Ok(Pair { key: name.trim().to_owned(), picture, captions })
-    }
-
-    fn describe(&self) -> String {
-        format!("JSON Lines {}: {} records", self.records.path().display(), self.records.len())
+        Ok((name.to_owned(), captions))
     }
 }

@@ -51,6 +51,15 @@ pub trait Pairs: Send + Sync {
     /// A record that is corrupt, with its file and its line or member; the others stay readable.
     fn get(&self, index: usize) -> Result<Pair, Error>;
 
+    /// Reads one pair's captions alone, without decoding its picture where that can be avoided.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pairs::get`], but for the picture's own faults.
+    fn captions(&self, index: usize) -> Result<Vec<Caption>, Error> {
+        Ok(self.get(index)?.captions)
+    }
+
     /// What it is, in one line.
     fn describe(&self) -> String;
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::captions::{add, column_language, decode};
 use super::error::Error;
-use super::pairs::{Pair, Pairs, check_usable};
+use super::pairs::{Caption, Pair, Pairs, check_usable};
 use super::records::RecordFile;
 use crate::image::Limits;
 
@@ -77,6 +77,23 @@ impl Pairs for Table {
     }
 
     fn get(&self, index: usize) -> Result<Pair, Error> {
+        let (name, captions) = self.words(index)?;
+        let picture = self.records.picture(index, &name, &self.limits)?;
+        Ok(Pair { key: name.trim().to_owned(), picture, captions })
+    }
+
+    fn captions(&self, index: usize) -> Result<Vec<Caption>, Error> {
+        Ok(self.words(index)?.1)
+    }
+
+    fn describe(&self) -> String {
+        format!("table {}: {} records", self.records.path().display(), self.records.len())
+    }
+}
+
+impl Table {
+    /// The picture's path and the captions of one record.
+    fn words(&self, index: usize) -> Result<(String, Vec<Caption>), Error> {
         let bytes = self.records.read(index)?;
         let refuse = |problem: String| self.records.error(index, problem);
         let record = fields(&bytes, self.delimiter).map_err(refuse)?;
@@ -97,11 +114,6 @@ impl Pairs for Table {
             add(&mut captions, field(*at)?, language.as_deref());
         }
         let captions = self.records.not_empty(index, captions)?;
-        let picture = self.records.picture(index, name, &self.limits)?;
-        Ok(Pair { key: name.trim().to_owned(), picture, captions })
-    }
-
-    fn describe(&self) -> String {
-        format!("table {}: {} records", self.records.path().display(), self.records.len())
+        Ok((name.to_owned(), captions))
     }
 }

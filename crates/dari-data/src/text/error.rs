@@ -46,14 +46,6 @@ pub enum Error {
         /// What the tokenizer said.
         problem: String,
     },
-    /// A text is longer than anything a model reads.
-    #[error("text of {bytes} bytes; at most {limit} are tokenized: shorten it first")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-        /// The longest accepted.
-        limit: usize,
-    },
     /// Texts of unequal length, and nothing to fill the shorter ones with.
     #[error(
         "{folder}: texts of unequal length and no padding token; expected pad_token in \

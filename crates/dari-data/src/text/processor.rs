@@ -271,9 +271,9 @@ impl TextProcessor {
     }
 
     fn encode_bare(&self, text: &str) -> Result<Encoded, Error> {
-        if text.len() > TEXT_LIMIT {
-            return Err(Error::TooLong { bytes: text.len(), limit: TEXT_LIMIT });
-        }
+        // Cut before it is cleaned and tokenized: none of what is lost could have been read.
+        let cut = text.len() > TEXT_LIMIT;
+        let text = if cut { &text[..text.floor_char_boundary(TEXT_LIMIT)] } else { text };
         let clean = self.cleaning.map(|cleaning| cleaning.apply(text));
         let clean = clean.as_deref().unwrap_or(text);
         let (mut ids, truncated) = guarded(|| self.tokenize(clean)).map_err(|problem| Error::Encode {
@@ -285,7 +285,7 @@ impl TextProcessor {
             ids.iter_mut().filter(|id| **id == separator).for_each(|id| *id = 0);
         }
         let mask = vec![1; ids.len()];
-        Ok(Encoded { ids, mask, truncated })
+        Ok(Encoded { ids, mask, truncated: truncated || cut })
     }
 
     /// The ids with special tokens, cut to the context.

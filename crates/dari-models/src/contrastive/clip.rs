@@ -38,7 +38,7 @@ impl Default for ClipConfig {
 }
 
 impl ClipConfig {
-    /// Reads a config as transformers does: the old `…_config_dict` forms lie over the plain ones.
+    /// Reads a config; the old `…_config_dict` forms lie over the plain ones.
     pub fn parse(value: &Value, origin: &str) -> Result<ClipConfig> {
         let mut value = value.clone();
         for (old, new) in [("text_config_dict", "text_config"), ("vision_config_dict", "vision_config")] {
@@ -136,7 +136,11 @@ impl Contrastive for Clip {
     }
 
     fn matching(&self) -> Matching {
-        Matching::Softmax
+        match self.logit_bias {
+            // Only the pairwise sigmoid loss learns a bias.
+            Some(_) => Matching::Sigmoid,
+            None => Matching::Softmax,
+        }
     }
 
     fn loss(&self, pictures: &Tensor, texts: &Tensor) -> Result<Tensor> {

@@ -51,6 +51,7 @@ pub struct ClipVision {
     pre_norm: Norm,
     blocks: Vec<Block>,
     post_norm: Norm,
+    size: usize,
 }
 
 impl ClipVision {
@@ -62,6 +63,7 @@ impl ClipVision {
         let embeddings = weights.pp("embeddings");
         let tokens = side * side + 1;
         Ok(ClipVision {
+            size: c.image_size,
             class: embeddings.tensor("class_embedding", &[c.hidden_size], Init::fan_in(c.hidden_size))?,
             patches: PatchEmbedding::load(
                 &embeddings.pp("patch_embedding"),
@@ -85,6 +87,11 @@ impl ClipVision {
             )?,
             post_norm: Norm::layer(&weights.pp("post_layernorm"), c.hidden_size, c.layer_norm_eps)?,
         })
+    }
+
+    /// The side of its pictures, in pixels.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// `[batch, channels, size, size]` to features; the pooled vector is the normed class token.

@@ -53,6 +53,7 @@ pub struct SiglipVision {
     blocks: Vec<Block>,
     post_norm: Norm,
     head: Option<AttentionPool>,
+    size: usize,
 }
 
 impl SiglipVision {
@@ -69,6 +70,7 @@ impl SiglipVision {
             None
         };
         Ok(SiglipVision {
+            size: c.image_size,
             patches: PatchEmbedding::load(
                 &embeddings.pp("patch_embedding"),
                 c.num_channels,
@@ -90,6 +92,11 @@ impl SiglipVision {
             post_norm: Norm::layer(&weights.pp("post_layernorm"), width, epsilon)?,
             head,
         })
+    }
+
+    /// The side of its pictures, in pixels.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// `[batch, channels, size, size]` to features; pooled by the head, by the mean without one.

@@ -65,6 +65,7 @@ pub struct Vit {
     classifier: Option<Linear>,
     labels: Vec<String>,
     width: usize,
+    size: usize,
 }
 
 impl Vit {
@@ -78,8 +79,8 @@ impl Vit {
         let embeddings = weights.pp("embeddings");
         let positions =
             embeddings.tensor("position_embeddings", &[1, side * side + 1, width], Init::Normal(0.02))?;
-        let labels = labels(&c.id2label);
-        let classifier = if !labels.is_empty() && root.has("classifier.weight") {
+        let labels = labels(&c.id2label, origin)?;
+        let classifier = if root.has("classifier.weight") {
             Some(Linear::load(&root.pp("classifier"), width, labels.len(), true)?)
         } else {
             None
@@ -93,6 +94,7 @@ impl Vit {
         };
         let patches = embeddings.pp("patch_embeddings.projection");
         Ok(Vit {
+            size: c.image_size,
             class: embeddings.tensor("cls_token", &[1, 1, width], Init::Normal(0.02))?,
             patches: PatchEmbedding::load(&patches, c.num_channels, c.patch_size, width, true)?,
             positions: positions.squeeze(0)?,
@@ -108,6 +110,11 @@ impl Vit {
             labels,
             width,
         })
+    }
+
+    /// The side of its pictures, in pixels.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// `[batch, channels, size, size]` to features; pooled by the pooler where there is one, else
@@ -159,10 +166,18 @@ impl ClassifyPictures for Vit {
     }
 }
 
-/// `id2label` in the order of its numbers.
-fn labels(names: &BTreeMap<String, String>) -> Vec<String> {
-    let mut by_id: Vec<(usize, &String)> =
-        names.iter().filter_map(|(id, name)| Some((id.parse().ok()?, name))).collect();
+/// `id2label` in the order of its numbers; transformers leaves out its two plain ones.
+fn labels(names: &BTreeMap<String, String>, origin: &str) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(vec!["LABEL_0".into(), "LABEL_1".into()]);
+    }
+    let mut by_id: Vec<(usize, &String)> = Vec::with_capacity(names.len());
+    for (id, name) in names {
+        match id.parse() {
+            Ok(id) => by_id.push((id, name)),
+            Err(_) => return config::refuse(origin, format!("`id2label` has `{id}`, expected numbers")),
+        }
+    }
     by_id.sort_unstable_by_key(|(id, _)| *id);
-    by_id.into_iter().map(|(_, name)| name.clone()).collect()
+    Ok(by_id.into_iter().map(|(_, name)| name.clone()).collect())
 }

@@ -80,7 +80,7 @@ impl Bert {
         let c = config;
         let block = sizes!(c, origin).block(Order::Post, true)?;
         config::check_table(origin, c.vocab_size, c.max_position_embeddings)?;
-        config::check_table(origin, c.type_vocab_size, 1)?;
+        config::check_width(origin, "type_vocab_size", c.type_vocab_size)?;
         let (width, epsilon) = (c.hidden_size, c.layer_norm_eps);
         let below = root.has("bert.embeddings.word_embeddings.weight");
         let weights = if below { root.pp("bert") } else { root.clone() };
