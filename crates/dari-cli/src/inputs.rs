@@ -53,27 +53,26 @@ pub struct Files {
 /// Files as given; folders replaced by the pictures in them. A folder without any is named, and the
 /// rest goes on.
 pub fn pictures(arguments: &[PathBuf]) -> anyhow::Result<Files> {
-    let mut found = Files { files: Vec::new(), failures: 0 };
+    let mut files = Vec::new();
+    let mut problems = Vec::new();
     for argument in arguments {
         if !argument.is_dir() {
-            found.files.push(argument.clone());
+            files.push(argument.clone());
             continue;
         }
         let inside = index::pictures_in(argument);
-        for (path, problem) in &inside.problems {
-            screen::error(&format!("{}: {problem}", path.display()));
-        }
-        found.failures += inside.problems.len();
+        problems
+            .extend(inside.problems.iter().map(|(path, problem)| format!("{}: {problem}", path.display())));
         if inside.pictures.is_empty() {
-            found.failures += 1;
-            screen::error(&no_pictures(argument));
+            problems.push(no_pictures(argument));
         }
-        found.files.extend(inside.pictures);
+        files.extend(inside.pictures);
     }
-    if found.files.is_empty() && !arguments.is_empty() {
-        anyhow::bail!(say!("there is no picture to read", "읽을 그림이 없습니다"));
+    if files.is_empty() && !arguments.is_empty() {
+        anyhow::bail!(problems.join("; "));
     }
-    Ok(found)
+    problems.iter().for_each(|problem| screen::error(problem));
+    Ok(Files { files, failures: problems.len() })
 }
 
 /// What is said of a folder without pictures.

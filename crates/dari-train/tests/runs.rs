@@ -91,7 +91,8 @@ steps = 12
 batch = 6
 learning_rate = 1e-3
 warmup = 2
-checkpoint_every = 4
+checkpoint_every = 1
+keep = 2
 "#;
 
 /// A folder with the recipe and five pictures with captions, one of them damaged.
@@ -116,7 +117,12 @@ fn workplace(recipe: &str) -> tempfile::TempDir {
 }
 
 fn run(folder: &Path, settings: &[&str], resume: bool, observer: &mut Quiet) -> Result<Outcome, Error> {
-    let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+    // A path on the command line is meant from where it is typed: say it in full.
+    let place = |setting: &&str| match setting.strip_prefix("output=") {
+        Some(name) => format!("output={}", folder.join(name).display()),
+        None => (*setting).to_owned(),
+    };
+    let settings: Vec<String> = settings.iter().map(place).collect();
     let recipe = Recipe::read(&folder.join("recipe.toml"), &settings)?;
     let open = |from: &str| -> Result<Folder, Error> { Ok(Folder::open(Path::new(from))?) };
     train(&recipe, resume, &Device::Cpu, &open, observer)
@@ -160,6 +166,12 @@ fn an_interrupted_run_goes_on_as_if_it_never_was() {
             .collect()
     };
     assert_eq!(losses(&log("cut")), losses(&log("whole")));
+
+    // Its tokenizer outlives the checkpoint that it was taken up from.
+    let folder_of = |name: &str| Folder::open(&folder.path().join(name)).expect("a model");
+    let (cut, start) = (folder_of("cut/model"), folder_of("cut/start"));
+    assert_eq!(cut.read("tokenizer.json").expect("read"), start.read("tokenizer.json").expect("read"));
+    assert!(cut.has("tokenizer.json") && cut.has("tokenizer_config.json"));
 
     // A run that is there is not written over, nor taken up under other settings.
     let error =

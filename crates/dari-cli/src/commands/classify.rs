@@ -37,9 +37,18 @@ pub fn run(arguments: &Classify) -> anyhow::Result<Outcome> {
     }
     let inputs::Files { files, mut failures } = inputs::pictures(&arguments.images)?;
     let engine = inputs::open(&arguments.model)?;
+    let abilities = engine.abilities();
+    if asked && abilities.classify && !abilities.compare {
+        let name = engine.name();
+        return Err(Usage(say!(
+            "`{name}` has labels of its own and takes no others: leave --labels out, or take a CLIP or SigLIP model",
+            "`{name}` 모델은 자기 라벨만 씁니다: --labels를 빼거나 CLIP, SigLIP 모델을 쓰세요"
+        ))
+        .into());
+    }
     if asked {
         inputs::require(&engine, Need::Both)?;
-    } else if !engine.abilities().classify {
+    } else if !abilities.classify {
         let name = engine.name();
         return Err(Usage(say!(
             "`{name}` has no labels of its own: give --labels or --labels-file",
