@@ -16,7 +16,7 @@ pub mod hub;
 mod pickle;
 pub mod safetensors;
 
-pub use atomic::write_atomically;
+pub use atomic::{write_atomically, write_with};
 pub use checkpoint::Checkpoint;
 pub use dtype::{Dtype, TensorView};
 pub use error::Error;

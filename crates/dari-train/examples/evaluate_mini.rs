@@ -12,7 +12,7 @@ use dari_data::scenes::{Attribute, LANGUAGES, Scene, SceneOptions, attribute_lab
 use dari_files::Folder;
 use dari_models::{Loaded, auto};
 use dari_nn::{Precision, loss};
-use dari_train::metrics::{chance_at, recall_at, similarities, top_1};
+use dari_train::retrieval::{chance_at, recall_at, similarities, top_1};
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;

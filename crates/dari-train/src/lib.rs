@@ -5,9 +5,10 @@
 
 pub mod batches;
 pub mod checkpoint;
-pub mod metrics;
+
 pub mod optimizer;
 pub mod recipe;
+pub mod retrieval;
 pub mod schedule;
 pub mod trainer;
 

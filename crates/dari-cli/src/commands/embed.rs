@@ -1,10 +1,8 @@
 //! `dari embed`: pictures and texts to vectors.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
-use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::Outcome;
@@ -83,7 +81,7 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
     match &arguments.output {
         None => write_lines(&mut std::io::stdout().lock(), &rows)?,
         Some(path) => {
-            write_file(path, format, &rows, engine.dim()).with_context(|| path.display().to_string())?;
+            write_file(path, format, &rows, engine.dim())?;
             if arguments.json {
                 screen::json(
                     &json!({"output": path.display().to_string(), "rows": rows.len(), "dim": engine.dim(), "failed": failures}),
@@ -120,26 +118,11 @@ impl Format {
 }
 
 /// Beside its place first, then renamed: a full disk leaves no half of a file.
-fn write_file(path: &Path, format: Format, rows: &[Row], dim: usize) -> std::io::Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    let written = File::create(partial).and_then(|file| {
-        let mut out = BufWriter::new(file);
-        match format {
-            Format::Npy => write_npy(&mut out, rows, dim)?,
-            Format::JsonLines => write_lines(&mut out, rows)?,
-        }
-        out.into_inner().map_err(|error| error.into_error())?.sync_all()
-    });
-    match written {
-        Ok(()) => std::fs::rename(partial, path),
-        Err(error) => {
-            // Of a half-written file there is nothing to keep.
-            let _ = std::fs::remove_file(partial);
-            Err(error)
-        }
-    }
+fn write_file(path: &Path, format: Format, rows: &[Row], dim: usize) -> Result<(), dari::files::Error> {
+    dari::files::write_with(path, |out| match format {
+        Format::Npy => write_npy(out, rows, dim),
+        Format::JsonLines => write_lines(out, rows),
+    })
 }
 
 /// NumPy's format 1.0: magic, a padded Python dictionary, then little-endian values.
