@@ -1,6 +1,6 @@
 //! Every model against what the reference libraries compute from the same files; see `parity/`.
 //!
-//! `cargo test -p dari-models --test parity -- --nocapture` prints the table of differences.
+//! `cargo test --workspace --test parity -- --nocapture` prints the table of differences.
 #![allow(clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
