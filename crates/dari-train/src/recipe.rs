@@ -224,6 +224,15 @@ impl Recipe {
         Err(refuse(origin, problem))
     }
 
+    /// Which setting differs from those of a [`Recipe::fingerprint`], if any.
+    pub fn changed_since(&self, fingerprint: &str) -> Option<String> {
+        if self.fingerprint() == fingerprint {
+            return None;
+        }
+        let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        difference(&parse(fingerprint), &parse(&self.fingerprint())).or(Some("its form".to_owned()))
+    }
+
     /// Where `model.from` lies: beside the recipe, where there is such a folder; else as it stands.
     pub fn start(&self, from: &str) -> String {
         let path = home(Path::new(from));
@@ -253,6 +262,21 @@ fn config_problem(config: &Value) -> Option<String> {
     }
     let text = config.get("text_config").is_some_and(Value::is_object);
     (!text).then(|| "`model.config.text_config` is missing, expected a table".to_owned())
+}
+
+/// The dotted key of the first place where two values differ.
+fn difference(old: &Value, new: &Value) -> Option<String> {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            keys.into_iter().find_map(|key| {
+                let null = Value::Null;
+                let below = difference(old.get(key).unwrap_or(&null), new.get(key).unwrap_or(&null))?;
+                Some(if below.is_empty() { key.clone() } else { format!("{key}.{below}") })
+            })
+        }
+        _ => (old != new).then(String::new),
+    }
 }
 
 fn refuse(origin: &str, problem: impl Into<String>) -> Error {
@@ -377,6 +401,15 @@ mod tests {
             count += 1;
         }
         assert!(count >= 4);
+    }
+
+    #[test]
+    fn a_changed_setting_is_named() {
+        let old = read(SMALL, &[]).expect("a recipe").fingerprint();
+        let changed = |setting: &str| read(SMALL, &[setting]).expect("a recipe").changed_since(&old);
+        assert_eq!(changed("train.batch=16").as_deref(), Some("train.batch"));
+        assert_eq!(changed("model.freeze=[]").as_deref(), Some("model.freeze"));
+        assert_eq!(changed("output=elsewhere"), None);
     }
 
     #[test]

@@ -99,9 +99,11 @@ pub fn train(
     let (folder, loaded, state, moments) = match newest {
         Some(path) => {
             let (state, moments) = checkpoint::read(&path)?;
-            if state.recipe != recipe.fingerprint() {
-                let problem = "the recipe has changed since this checkpoint was written: give back its old settings, or choose another `output`";
-                return Err(Error::Recipe { origin: path.display().to_string(), problem: problem.into() });
+            if let Some(key) = recipe.changed_since(&state.recipe) {
+                let problem = format!(
+                    "the recipe has changed since this checkpoint was written, in `{key}`: give back its old setting, or choose another `output`"
+                );
+                return Err(Error::Recipe { origin: path.display().to_string(), problem });
             }
             if !state.lengths.is_empty() && state.lengths != mixture.lengths() {
                 let (old, new) = (&state.lengths, mixture.lengths());

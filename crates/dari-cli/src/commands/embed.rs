@@ -67,15 +67,20 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
     }
     bar.finish_and_clear();
     if !texts.is_empty() {
-        let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let found = match arguments.no_normalize {
-            true => engine.embed_texts_as_is(&borrowed)?,
-            false => engine.embed_texts_noting(&borrowed)?,
-        };
-        inputs::warn_of_long_texts(&borrowed, &found.truncated);
-        for (text, vector) in texts.iter().zip(found.vectors) {
-            rows.push(Row { input: text.clone(), kind: "text", vector: Ok(vector) });
+        let bar = screen::bar(texts.len() as u64, "texts");
+        for part in texts.chunks(usize::from(arguments.model.batch)) {
+            let borrowed: Vec<&str> = part.iter().map(String::as_str).collect();
+            let found = match arguments.no_normalize {
+                true => engine.embed_texts_as_is(&borrowed)?,
+                false => engine.embed_texts_noting(&borrowed)?,
+            };
+            bar.suspend(|| inputs::warn_of_long_texts(&borrowed, &found.truncated));
+            for (text, vector) in part.iter().zip(found.vectors) {
+                rows.push(Row { input: text.clone(), kind: "text", vector: Ok(vector) });
+            }
+            bar.inc(part.len() as u64);
         }
+        bar.finish_and_clear();
     }
     let failures = failures + rows.iter().filter(|row| row.vector.is_err()).count();
     match &arguments.output {

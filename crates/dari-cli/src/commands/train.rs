@@ -54,6 +54,10 @@ pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
     };
     let ended = train(&recipe, arguments.resume, &device, &open, &mut watcher);
     watcher.bar.finish_and_clear();
+    if watcher.skipped > NAMED {
+        let count = watcher.skipped;
+        screen::warn(&say!("{count} records were skipped in all", "모두 {count}개를 건너뛰었습니다"));
+    }
     if let Some(problem) = watcher.problem.take() {
         return Err(problem.into());
     }
