@@ -1,4 +1,4 @@
-//! Labels that were never trained: `cargo run --release -p dari --example classify`.
+//! Labels that were never trained: `cargo run --release --example classify`.
 #![allow(clippy::print_stdout)]
 
 use dari::{Engine, Options};

@@ -1,4 +1,4 @@
-//! Pictures and words as vectors of one space: `cargo run --release -p dari --example embed`.
+//! Pictures and words as vectors of one space: `cargo run --release --example embed`.
 #![allow(clippy::print_stdout)]
 
 use dari::{Engine, Options, cosine};

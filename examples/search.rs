@@ -1,4 +1,4 @@
-//! Pictures by words, without an index: `cargo run --release -p dari --example search -- "빨간 사과"`.
+//! Pictures by words, without an index: `cargo run --release --example search -- "빨간 사과"`.
 #![allow(clippy::print_stdout)]
 
 use dari::{Engine, Options, rank};

@@ -1,7 +1,7 @@
 //! The field's first exercise: two encoders that never met, two linear projections into one space,
 //! and a contrastive loss that makes the diagonal appear.
 //!
-//! `cargo run --release -p dari --example shared_space`
+//! `cargo run --release --example shared_space`
 //!
 //! Three pictures become 768 numbers each (16 x 16 pixels, three colours), three captions 512 each
 //! (counts of their letter pairs). Projections of 768 and of 512 to 256 are all that is learned.

@@ -43,7 +43,7 @@ fn compare(name: &str, found: &str) {
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(
         found, kept,
-        "{name} has changed; if that is wanted: DARI_UPDATE_SNAPSHOTS=1 cargo test -p dari-cli --test help"
+        "{name} has changed; if that is wanted: DARI_UPDATE_SNAPSHOTS=1 cargo test --test help"
     );
 }
 

@@ -1,6 +1,6 @@
 //! Draws the project's pictures: `samples/*.png` and `docs/banner.png`.
 //!
-//! `cargo run --release -p dari-data --example draw_samples [ROOT]`, where ROOT is the folder that
+//! `cargo run --release --example draw_samples [ROOT]`, where ROOT is the folder that
 //! holds both, by default the repository. The samples are scenes of a seed of their own, so that no
 //! training set holds them.
 

@@ -1,5 +1,5 @@
 //! Writes synthetic scenes as PNG files with sidecar captions, to index or to train on:
-//! `cargo run --release -p dari-data --example draw_scenes -- FOLDER [COUNT] [SIZE] [SEED]`.
+//! `cargo run --release --example draw_scenes -- FOLDER [COUNT] [SIZE] [SEED]`.
 #![allow(clippy::print_stdout)]
 
 use std::path::PathBuf;

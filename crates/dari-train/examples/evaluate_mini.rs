@@ -1,6 +1,6 @@
 //! The numbers of `mini`'s card: what a model folder finds among drawings and scenes it never saw.
 //!
-//! `cargo run --release -p dari-train --example evaluate_mini -- models/mini [DATA]`, with DATA as
+//! `cargo run --release --example evaluate_mini -- models/mini [DATA]`, with DATA as
 //! `scripts/fetch_data.py` fills it (`~/.cache/dari/data` when absent). Prints a Markdown table.
 #![allow(clippy::print_stdout)]
 
