@@ -187,7 +187,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             }
         },
     };
-    let (model, context, config) = match kind {
+    let (model, context) = match kind {
         "clip" => {
             let config = match layout.open_clip {
                 true => open_clip::parse(&layout.config, weights.has("logit_bias"), &origin)?,
@@ -195,22 +195,22 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             };
             let context = config.text_config.max_position_embeddings;
             let model = Model::Clip(Clip::load(&weights, &config, &origin)?);
-            (model, Some(context), layout.config)
+            (model, Some(context))
         }
         "siglip" => {
             let config = SiglipConfig::parse(&layout.config, &origin)?;
             let context = config.text_config.max_position_embeddings;
-            (Model::Siglip(Siglip::load(&weights, &config, &origin)?), Some(context), layout.config)
+            (Model::Siglip(Siglip::load(&weights, &config, &origin)?), Some(context))
         }
         "vit" => {
             let config: VitConfig = config::parse(&origin, &layout.config)?;
-            (Model::Vit(Vit::load(&weights, &config, &origin)?), None, layout.config)
+            (Model::Vit(Vit::load(&weights, &config, &origin)?), None)
         }
         "bert" => {
             let config: BertConfig = config::parse(&origin, &layout.config)?;
             let context = config.max_position_embeddings.min(longest_sentence(folder)?);
             let model = Bert::load(&weights, &config, pooling(folder)?, &origin)?;
-            (Model::Bert(model), Some(context), layout.config)
+            (Model::Bert(model), Some(context))
         }
         other => {
             return config::refuse(
@@ -234,7 +234,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         processor: Arc::new(Processor::new(folder.label(), image, text)),
         model,
         weights,
-        config,
+        config: layout.config,
         unused,
     })
 }
@@ -311,9 +311,7 @@ fn pooling(folder: &Folder) -> Result<Pooling> {
     match (mode, on("pooling_mode_cls_token"), on("pooling_mode_mean_tokens")) {
         (Some("cls"), ..) | (None, true, false) => Ok(Pooling::Class),
         (Some("mean"), ..) | (None, false, true) => Ok(Pooling::Mean),
-        _ => {
-            config::refuse(&format!("{}/{FILE}", folder.label()), "only mean or class-token pooling is known")
-        }
+        _ => config::refuse(&origin, "only mean or class-token pooling is known"),
     }
 }
 

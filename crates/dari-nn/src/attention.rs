@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Result as CandleResult, Shape, Tensor};
 use dari_kernels::attention::{self as kernel, Sizes};
 
 use crate::linear::Linear;
@@ -289,7 +289,7 @@ impl CustomOp3 for Heads {
 pub fn mask_tensor(rows: &[Vec<u8>], device: &Device) -> Result<Tensor> {
     let width = rows.first().map_or(0, Vec::len);
     let flat: Vec<u8> = rows.iter().flatten().copied().collect();
-    Ok(Tensor::from_vec(flat, (rows.len(), width), device)?.to_dtype(DType::U8)?)
+    Ok(Tensor::from_vec(flat, (rows.len(), width), device)?)
 }
 
 #[cfg(test)]

@@ -47,6 +47,12 @@ impl PatchEmbedding {
     }
 }
 
+/// Puts a class token `[.., width]` before each picture's patches `[batch, patches, width]`.
+pub fn prepend_class(class: &Tensor, patches: &Tensor) -> Result<Tensor> {
+    let (batch, _, width) = patches.dims3()?;
+    Ok(Tensor::cat(&[&class.broadcast_as((batch, 1, width))?, patches], 1)?)
+}
+
 fn unfold(pixels: &Tensor, grid: Grid) -> Result<Tensor> {
     if ops::by_kernel(pixels) {
         return Ok(pixels.contiguous()?.apply_op1(Unfold(grid))?);

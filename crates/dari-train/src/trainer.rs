@@ -146,9 +146,8 @@ pub fn train(
         let problem = format!("`model.freeze` {:?} leaves nothing to train", recipe.model.freeze);
         return Err(Error::Recipe { origin: "the recipe".into(), problem });
     }
-    let processor = loaded.processor.clone();
     let carried = checkpoint::carried(&folder)?;
-    let run = Run { recipe, device, carried, checkpoints, optimizer, loaded, processor };
+    let run = Run { recipe, device, carried, checkpoints, optimizer, loaded };
     run.go(state, mixture, observer)
 }
 
@@ -210,7 +209,6 @@ struct Run<'a> {
     checkpoints: Checkpoints,
     optimizer: AdamW,
     loaded: Loaded,
-    processor: Arc<dari_models::Processor>,
 }
 
 impl Run<'_> {
@@ -219,7 +217,7 @@ impl Run<'_> {
         observer.started(&self.describe(&mixture, &state));
         let mut metrics = Metrics::open(&self.recipe.output.join("metrics.jsonl"), state.step)?;
         let mut ahead =
-            Ahead::start(mixture, self.processor.clone(), state.step + 1, train.steps, train.workers);
+            Ahead::start(mixture, self.loaded.processor.clone(), state.step + 1, train.steps, train.workers);
         while state.step < train.steps {
             let began = Instant::now();
             let batch = ahead.next().ok_or(Error::Lost { step: state.step + 1 })??;
@@ -272,7 +270,7 @@ impl Run<'_> {
     fn step(&self, batch: Batch, skipped: u64) -> Result<StepReport> {
         let train = &self.recipe.train;
         let model = contrastive(&self.loaded)?;
-        let pixels = self.processor.stack(batch.pixels, self.device)?;
+        let pixels = self.loaded.processor.stack(batch.pixels, self.device)?;
         let pictures = loss::normalise(&model.embed_pictures(&pixels)?)?;
         let texts = loss::normalise(&model.embed_texts(&batch.tokens)?)?;
         let loss = model.loss(&pictures, &texts)?;

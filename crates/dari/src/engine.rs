@@ -59,7 +59,7 @@ pub struct Abilities {
 /// Embedded texts, and which of them were longer than the model reads.
 #[derive(Clone, Debug)]
 pub struct Texts {
-    /// One unit vector a text.
+    /// One vector a text, in order.
     pub vectors: Vec<Vec<f32>>,
     /// Indices of texts that lost their end.
     pub truncated: Vec<usize>,
@@ -146,7 +146,7 @@ impl Engine {
 
     /// Unit vectors of pictures, in order.
     pub fn embed_pictures(&self, pictures: &[Picture]) -> Result<Vec<Vec<f32>>> {
-        self.embed_pictures_as_is(pictures)?.into_iter().map(|vector| Ok(unit(vector))).collect()
+        Ok(self.embed_pictures_as_is(pictures)?.into_iter().map(unit).collect())
     }
 
     /// Vectors of pictures as the model gives them, not brought to unit length.
@@ -203,34 +203,24 @@ impl Engine {
                     Ok(self.loaded.processor.image()?.process(&image::open(file, &self.options.limits)?))
                 })
                 .collect();
-            let mut failed = Vec::new();
-            let mut pixels = Vec::new();
-            for answer in opened {
-                match answer {
-                    Ok(one) => {
-                        pixels.push(one);
-                        failed.push(None);
-                    }
-                    Err(error) => failed.push(Some(error)),
-                }
-            }
-            let outcome = if pixels.is_empty() { Ok(Vec::new()) } else { model(pixels) };
-            let (mut good, problem) = match outcome {
-                Ok(good) => (good.into_iter(), None),
-                Err(Error::Forward { problem, .. }) => (Vec::new().into_iter(), Some(problem)),
-                Err(error) => (Vec::new().into_iter(), Some(error.to_string())),
+            let mut pixels = Vec::with_capacity(opened.len());
+            // What could be opened waits for the model's answer; what could not has its own.
+            let failures: Vec<Option<Error>> =
+                opened.into_iter().map(|answer| answer.map(|one| pixels.push(one)).err()).collect();
+            let found = if pixels.is_empty() { Ok(Vec::new()) } else { model(pixels) };
+            let problem = match &found {
+                Ok(_) => None,
+                Err(Error::Forward { problem, .. }) => Some(problem.clone()),
+                Err(error) => Some(error.to_string()),
             };
-            for failure in failed {
-                answers.push(match (failure, &problem) {
-                    (Some(error), _) => Err(error),
-                    (None, Some(problem)) => {
-                        Err(Error::Forward { model: self.name.clone(), problem: problem.clone() })
-                    }
-                    (None, None) => good.next().ok_or_else(|| {
-                        self.unable("answer for each picture", "this is a defect: please report it")
-                    }),
-                });
-            }
+            let mut found = found.unwrap_or_default().into_iter();
+            answers.extend(failures.into_iter().map(|failure| match failure {
+                Some(error) => Err(error),
+                None => found.next().ok_or_else(|| Error::Forward {
+                    model: self.name.clone(),
+                    problem: problem.clone().unwrap_or_else(|| "it gave fewer answers than pictures".into()),
+                }),
+            }));
         }
         answers
     }

@@ -31,9 +31,7 @@ impl Pairs for JsonLines {
     }
 
     fn get(&self, index: usize) -> Result<Pair, Error> {
-        let (name, captions) = self.words(index)?;
-        let picture = self.records.picture(index, &name, &self.limits)?;
-        Ok(Pair { key: name.trim().to_owned(), picture, captions })
+        self.records.pair(index, self.words(index)?, &self.limits)
     }
 
     fn captions(&self, index: usize) -> Result<Vec<Caption>, Error> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::captions::TEXT_LIMIT;
 use super::error::Error;
-use super::pairs::Caption;
+use super::pairs::{Caption, Pair};
 use crate::image::{self, Limits, Picture};
 
 /// Where a record lies.
@@ -103,7 +103,7 @@ impl RecordFile {
     }
 
     /// The picture that the record names, beside the file or at an absolute path.
-    pub fn picture(&self, index: usize, name: &str, limits: &Limits) -> Result<Picture, Error> {
+    fn picture(&self, index: usize, name: &str, limits: &Limits) -> Result<Picture, Error> {
         if name.trim().is_empty() {
             return Err(self.error(index, "no picture; expected the path of one"));
         }
@@ -113,6 +113,13 @@ impl RecordFile {
             record: self.name(index),
             source: Box::new(source),
         })
+    }
+
+    /// The pair of a record's picture and captions.
+    pub fn pair(&self, index: usize, words: (String, Vec<Caption>), limits: &Limits) -> Result<Pair, Error> {
+        let (name, captions) = words;
+        let picture = self.picture(index, &name, limits)?;
+        Ok(Pair { key: name.trim().to_owned(), picture, captions })
     }
 
     pub fn not_empty(&self, index: usize, captions: Vec<Caption>) -> Result<Vec<Caption>, Error> {

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use dari_nn::linear::product;
 use dari_nn::{Init, Linear, Weights, loss};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Matching, Tokens};
@@ -12,7 +12,7 @@ use crate::language::clip_text::{ClipText, ClipTextConfig};
 use crate::{Result, config};
 
 /// `config.json` of a `clip` checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct ClipConfig {

@@ -124,10 +124,8 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
             max_position_embeddings: t.context_length,
             hidden_act: activation.into(),
             layer_norm_eps: 1e-5,
-            bos_token_id: None,
             // open_clip pools where the id is largest.
             eos_token_id: None,
-            pad_token_id: Some(0),
         },
         projection_dim: embed_dim,
         logit_bias,

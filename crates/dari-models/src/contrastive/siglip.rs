@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 use dari_nn::linear::product;
 use dari_nn::{Init, Weights, loss};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Matching, Tokens};
@@ -13,7 +13,7 @@ use crate::language::siglip_text::{SiglipText, SiglipTextConfig};
 use crate::{Result, config};
 
 /// `config.json` of a `siglip` checkpoint.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct SiglipConfig {

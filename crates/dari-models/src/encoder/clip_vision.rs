@@ -3,16 +3,16 @@
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
 use dari_nn::block::{self, Block, Order, forward_stack};
-use dari_nn::patch::PatchEmbedding;
+use dari_nn::patch::{self, PatchEmbedding};
 use dari_nn::{Init, Norm, Weights, pool};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Features;
 use crate::Result;
 use crate::config::{self, sizes};
 
 /// `vision_config` of a `clip` checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct ClipVisionConfig {
@@ -96,10 +96,8 @@ impl ClipVision {
 
     /// `[batch, channels, size, size]` to features; the pooled vector is the normed class token.
     pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
-        let patches = self.patches.forward(pixels)?;
-        let (batch, _, width) = patches.dims3()?;
-        let class = self.class.broadcast_as((batch, 1, width))?;
-        let x = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)?;
+        let x = patch::prepend_class(&self.class, &self.patches.forward(pixels)?)?;
+        let x = x.broadcast_add(&self.positions)?;
         let x = self.pre_norm.forward(&x)?;
         let tokens = forward_stack(&self.blocks, &x, &Mask::none())?;
         let pooled = self.post_norm.forward(&pool::token(&tokens, 0)?)?;

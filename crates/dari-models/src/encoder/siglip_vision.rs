@@ -6,14 +6,14 @@ use dari_nn::block::{self, Block, Order, forward_stack};
 use dari_nn::patch::PatchEmbedding;
 use dari_nn::pool::{self, AttentionPool};
 use dari_nn::{Init, Norm, Weights};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Features;
 use crate::Result;
 use crate::config::{self, sizes};
 
 /// `vision_config` of a `siglip` checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct SiglipVisionConfig {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
 use dari_nn::block::{self, Block, Order, forward_stack};
-use dari_nn::patch::PatchEmbedding;
+use dari_nn::patch::{self, PatchEmbedding};
 use dari_nn::{Init, Linear, Norm, Weights, activation, pool};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Features;
 use crate::Result;
@@ -15,7 +15,7 @@ use crate::capability::{ClassifyPictures, EmbedPictures};
 use crate::config::{self, sizes};
 
 /// `config.json` of a `vit` checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct VitConfig {
@@ -120,10 +120,8 @@ impl Vit {
     /// `[batch, channels, size, size]` to features; pooled by the pooler where there is one, else
     /// the class token.
     pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
-        let patches = self.patches.forward(pixels)?;
-        let (batch, _, width) = patches.dims3()?;
-        let class = self.class.broadcast_as((batch, 1, width))?;
-        let x = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)?;
+        let x = patch::prepend_class(&self.class, &self.patches.forward(pixels)?)?;
+        let x = x.broadcast_add(&self.positions)?;
         let tokens = self.norm.forward(&forward_stack(&self.blocks, &x, &Mask::none())?)?;
         let class = pool::token(&tokens, 0)?;
         let pooled = match &self.pooler {

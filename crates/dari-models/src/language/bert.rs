@@ -5,14 +5,14 @@ use dari_nn::attention::{Mask, mask_tensor};
 use dari_nn::block::{self, Block, Order, forward_stack};
 use dari_nn::embedding::Embedding;
 use dari_nn::{Activation, Init, Linear, Norm, Weights, activation, pool};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::Result;
 use crate::capability::{EmbedTexts, FillMask, Tokens};
 use crate::config::{self, sizes};
 
 /// `config.json` of a `bert` checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct BertConfig {

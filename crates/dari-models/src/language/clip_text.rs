@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
 use dari_nn::{Weights, pool};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::text_tower::TextTower;
 use crate::Result;
@@ -11,7 +11,7 @@ use crate::capability::Tokens;
 use crate::config::sizes;
 
 /// `text_config` of a `clip` checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct ClipTextConfig {
@@ -23,9 +23,7 @@ pub struct ClipTextConfig {
     pub max_position_embeddings: usize,
     pub hidden_act: String,
     pub layer_norm_eps: f64,
-    pub bos_token_id: Option<u32>,
     pub eos_token_id: Option<u32>,
-    pub pad_token_id: Option<u32>,
 }
 
 impl Default for ClipTextConfig {
@@ -39,9 +37,7 @@ impl Default for ClipTextConfig {
             max_position_embeddings: 77,
             hidden_act: "quick_gelu".into(),
             layer_norm_eps: 1e-5,
-            bos_token_id: Some(49406),
             eos_token_id: Some(49407),
-            pad_token_id: Some(1),
         }
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
 use dari_nn::{Linear, Weights, pool};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::text_tower::TextTower;
 use crate::Result;
@@ -11,7 +11,7 @@ use crate::capability::Tokens;
 use crate::config::{check_width, sizes};
 
 /// `text_config` of a `siglip` checkpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)] // the checkpoint's own field names
 pub struct SiglipTextConfig {
@@ -24,9 +24,6 @@ pub struct SiglipTextConfig {
     pub hidden_act: String,
     pub layer_norm_eps: f64,
     pub projection_size: Option<usize>,
-    pub bos_token_id: Option<u32>,
-    pub eos_token_id: Option<u32>,
-    pub pad_token_id: Option<u32>,
 }
 
 impl Default for SiglipTextConfig {
@@ -41,9 +38,6 @@ impl Default for SiglipTextConfig {
             hidden_act: "gelu_pytorch_tanh".into(),
             layer_norm_eps: 1e-6,
             projection_size: None,
-            bos_token_id: Some(49406),
-            eos_token_id: Some(49407),
-            pad_token_id: Some(1),
         }
     }
 }
