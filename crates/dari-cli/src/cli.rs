@@ -42,6 +42,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Train a model by a recipe
     Train(Train),
+    /// Measure how fast a model runs or trains here
+    Bench(Bench),
     /// Write completions for a shell
     Completions(Completions),
     /// Write the manual page
@@ -55,7 +57,7 @@ pub struct ModelOptions {
     /// The model: a folder, a hub id, or a short name of `dari models list`
     #[arg(long, value_name = "MODEL", default_value = dari::EMBEDDED, env = "DARI_MODEL")]
     pub model: String,
-    /// Precision in which the weights are kept
+    /// Precision of weights and products
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
     /// Where it runs: cpu, cuda, cuda:N or metal
@@ -76,6 +78,10 @@ pub enum Precision {
     F32,
     /// bfloat16 weights, half the memory
     Bf16,
+    /// Eight-bit weights and products, a quarter of the memory
+    Int8,
+    /// bf16 where the processor multiplies it, else f32
+    Auto,
 }
 
 /// Arguments of `dari embed`.
@@ -313,6 +319,66 @@ pub struct Train {
     pub json: bool,
 }
 
+/// Arguments of `dari bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Weights are loaded and warm before the clock starts; no file is read and nothing decoded inside it.
+
+Examples:
+  dari bench embed
+  dari bench embed --model ~/clip --precision int8 --batch 1 --texts
+  dari bench train recipes/scenes.toml --json")]
+pub struct Bench {
+    #[command(subcommand)]
+    pub action: BenchAction,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub enum BenchAction {
+    /// Pictures, or texts, to vectors
+    #[command(after_help = "\
+JSON, one object: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\", \"load_ms\", \"peak_memory_mb\",
+\"model\", \"input\", \"batch\", \"precision\", \"threads\", \"simd\"}")]
+    Embed {
+        /// Texts as long as the model reads, instead of pictures
+        #[arg(long)]
+        texts: bool,
+        /// Texts of their own lengths: a JSON file, a list of lists of token ids
+        #[arg(long, value_name = "FILE")]
+        tokens: Option<PathBuf>,
+        /// Measured runs
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10000))]
+        runs: u16,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        model: ModelOptions,
+    },
+    /// A training step by a recipe
+    #[command(after_help = "\
+Nothing is written beside the recipe. JSON, one object: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\",
+\"forward_ms\", \"backward_ms\", \"optimizer_ms\", \"peak_memory_mb\", \"batch\", \"threads\", \"simd\"}")]
+    Train {
+        /// The recipe
+        #[arg(value_name = "RECIPE")]
+        recipe: PathBuf,
+        /// Measured steps
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=10000))]
+        runs: u16,
+        /// Lay a setting over the recipe's; may be given many times
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+        /// Threads to use; all cores when absent
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        threads: Option<u16>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// Arguments of `dari completions`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -372,6 +438,8 @@ fn settle_threads(command: &Command) {
         | Command::Index(Index { model, .. })
         | Command::Search(Search { model, .. }) => model.threads,
         Command::Train(train) => train.threads,
+        Command::Bench(Bench { action: BenchAction::Embed { model, .. } }) => model.threads,
+        Command::Bench(Bench { action: BenchAction::Train { threads, .. } }) => *threads,
         _ => None,
     };
     if let Some(threads) = threads

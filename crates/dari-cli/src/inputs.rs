@@ -17,6 +17,8 @@ pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
         precision: match options.precision {
             cli::Precision::F32 => Precision::F32,
             cli::Precision::Bf16 => Precision::Bf16,
+            cli::Precision::Int8 => Precision::Int8,
+            cli::Precision::Auto => dari::automatic_precision(),
         },
         device: options.device.clone(),
         batch: options.batch.into(),

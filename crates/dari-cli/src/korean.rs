@@ -13,7 +13,9 @@ struct Page {
 /// Options that several commands share.
 const SHARED: &[(&str, &str)] = &[
     ("model", "모델: 폴더, 허브 id, 또는 `dari models list`의 짧은 이름"),
-    ("precision", "가중치를 담아 두는 정밀도"),
+    ("precision", "가중치와 곱셈의 정밀도"),
+    ("settings", "레시피의 설정을 바꿉니다. 여러 번 줄 수 있습니다"),
+    ("recipe", "레시피"),
     ("device", "실행할 곳: cpu, cuda, cuda:N, metal"),
     ("threads", "쓸 스레드 수. 없으면 모든 코어"),
     ("batch", "한 번에 모델을 지나는 그림이나 글의 수"),
@@ -171,11 +173,41 @@ JSON, 단계마다 한 줄: {\"step\", \"steps\", \"loss\", \"learning_rate\", .
   dari train recipes/mini.toml --resume
   dari train recipes/scenes.toml --set train.steps=200 --set output=runs/try",
         options: &[
-            ("recipe", "레시피"),
             ("device", "실행할 곳: 지금은 cpu만"),
             ("resume", "체크포인트가 있으면 가장 새것에서 이어 갑니다"),
-            ("settings", "레시피의 설정을 바꿉니다. 여러 번 줄 수 있습니다"),
         ],
+    },
+    Page {
+        name: "bench",
+        about: "모델이 여기서 얼마나 빠른지 잽니다",
+        after: "\
+시계가 돌기 전에 가중치를 읽고 데워 둡니다. 재는 동안에는 파일을 읽거나 그림을 풀지 않습니다.
+
+예:
+  dari bench embed
+  dari bench embed --model ~/clip --precision int8 --batch 1 --texts
+  dari bench train recipes/scenes.toml --json",
+        options: &[],
+    },
+    Page {
+        name: "bench embed",
+        about: "그림이나 글을 벡터로",
+        after: "\
+JSON, 하나: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\", \"load_ms\", \"peak_memory_mb\",
+\"model\", \"input\", \"batch\", \"precision\", \"threads\", \"simd\"}",
+        options: &[
+            ("texts", "그림 대신, 모델이 읽는 만큼 긴 글"),
+            ("tokens", "저마다의 길이를 가진 글: 토큰 id 목록의 목록이 든 JSON 파일"),
+            ("runs", "재는 횟수"),
+        ],
+    },
+    Page {
+        name: "bench train",
+        about: "레시피대로 한 단계 학습",
+        after: "\
+레시피 옆에는 아무것도 쓰지 않습니다. JSON, 하나: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\",
+\"forward_ms\", \"backward_ms\", \"optimizer_ms\", \"peak_memory_mb\", \"batch\", \"threads\", \"simd\"}",
+        options: &[("runs", "재는 단계 수")],
     },
     Page {
         name: "completions",
@@ -197,7 +229,7 @@ const LAYOUT: &str = "{about-with-newline}\n사용법: {usage}\n\n{all-args}{aft
 /// The same command line, its texts in Korean.
 pub fn translate(command: Command) -> Command {
     let named = command.get_version().is_some();
-    let command = page(command);
+    let command = page(command, "");
     // The version flag is built in at the top alone.
     if named {
         command.disable_version_flag(true).arg(flag("version", 'V', "버전을 보여 줍니다", ArgAction::Version))
@@ -206,9 +238,11 @@ pub fn translate(command: Command) -> Command {
     }
 }
 
-fn page(command: Command) -> Command {
+fn page(command: Command, above: &str) -> Command {
     let name = command.get_name().to_owned();
-    let page = PAGES.iter().find(|page| page.name == name);
+    // A name that stands twice is told apart by the command above it.
+    let both = format!("{above} {name}");
+    let page = PAGES.iter().find(|page| page.name == both).or(PAGES.iter().find(|page| page.name == name));
     let mut command = command
         .help_template(LAYOUT)
         .subcommand_help_heading("명령")
@@ -236,7 +270,7 @@ fn page(command: Command) -> Command {
             None => argument,
         }
     });
-    command.mut_subcommands(self::page)
+    command.mut_subcommands(|below| self::page(below, &name))
 }
 
 fn flag(name: &'static str, short: char, text: &'static str, action: ArgAction) -> Arg {

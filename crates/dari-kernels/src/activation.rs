@@ -64,6 +64,18 @@ impl Activation {
         });
     }
 
+    /// `x = f(x)`, on one thread.
+    pub fn in_place(self, x: &mut [f32]) {
+        match self {
+            Activation::Gelu => gelu_in_place(x),
+            Activation::QuickGelu => quick_gelu_in_place(x),
+            Activation::GeluTanh => gelu_tanh_in_place(x),
+            Activation::Silu => silu_in_place(x),
+            Activation::Relu => relu_in_place(x),
+            Activation::Tanh => tanh_in_place(x),
+        }
+    }
+
     /// `dx = f'(x) dy`.
     pub fn backward(self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         assert!(x.len() == dx.len() && dy.len() == dx.len());
@@ -82,11 +94,18 @@ impl Activation {
 
 /// One activation's pair of loops from its value and its derivative at one element.
 macro_rules! pair {
-    ($forward:ident, $backward:ident, $value:expr, $slope:expr) => {
+    ($forward:ident, $in_place:ident, $backward:ident, $value:expr, $slope:expr) => {
         leveled! {
             fn $forward(x: &[f32], out: &mut [f32]) {
                 for (out, &x) in out.iter_mut().zip(x) {
                     *out = ($value)(x);
+                }
+            }
+        }
+        leveled! {
+            fn $in_place(x: &mut [f32]) {
+                for x in x {
+                    *x = ($value)(*x);
                 }
             }
         }
@@ -108,15 +127,22 @@ const TANH_SCALE: f32 = 0.797_884_6;
 const TANH_CUBE: f32 = 0.044_715;
 const QUICK: f32 = 1.702;
 
-pair!(gelu, gelu_backward, |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)), |x: f32| 0.5
+pair!(gelu, gelu_in_place, gelu_backward, |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)), |x: f32| 0.5
     * (1.0 + math::erf(x * SQRT_HALF))
     + x * NORMAL * math::exp(-0.5 * x * x));
-pair!(quick_gelu, quick_gelu_backward, |x: f32| x * math::sigmoid(QUICK * x), |x: f32| {
-    let s = math::sigmoid(QUICK * x);
-    s + QUICK * x * s * (1.0 - s)
-});
+pair!(
+    quick_gelu,
+    quick_gelu_in_place,
+    quick_gelu_backward,
+    |x: f32| x * math::sigmoid(QUICK * x),
+    |x: f32| {
+        let s = math::sigmoid(QUICK * x);
+        s + QUICK * x * s * (1.0 - s)
+    }
+);
 pair!(
     gelu_tanh,
+    gelu_tanh_in_place,
     gelu_tanh_backward,
     |x: f32| 0.5 * x * (1.0 + math::tanh(TANH_SCALE * (x + TANH_CUBE * x * x * x))),
     |x: f32| {
@@ -125,18 +151,19 @@ pair!(
         0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
     }
 );
-pair!(silu, silu_backward, |x: f32| x * math::sigmoid(x), |x: f32| {
+pair!(silu, silu_in_place, silu_backward, |x: f32| x * math::sigmoid(x), |x: f32| {
     let s = math::sigmoid(x);
     s + x * s * (1.0 - s)
 });
 pair!(
     relu,
+    relu_in_place,
     relu_backward,
     // Written so that a NaN stays a NaN.
     |x: f32| if x < 0.0 { 0.0 } else { x },
     |x: f32| if x > 0.0 { 1.0 } else { 0.0 }
 );
-pair!(tanh, tanh_backward, math::tanh, |x: f32| {
+pair!(tanh, tanh_in_place, tanh_backward, math::tanh, |x: f32| {
     let t = math::tanh(x);
     1.0 - t * t
 });

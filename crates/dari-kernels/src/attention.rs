@@ -1,14 +1,24 @@
 //! Scaled dot-product attention (Vaswani et al. 2017) on interleaved heads, with backward.
 //!
-//! Queries are `[batch, queries, heads * width]`, keys and values `[batch, keys, kv_heads * width]`:
-//! as the projections leave them, with no transposition. `heads` is a multiple of `kv_heads`; each
-//! group of query heads shares one head of keys and values.
+//! Queries are `[batch * queries, heads * width]`, keys and values `[batch * keys, kv_heads * width]`:
+//! as the projections leave them, with no transposition; rows may lie apart, so that one joined
+//! projection serves all three. `heads` is a multiple of `kv_heads`; each group of query heads shares
+//! one head of keys and values.
+//!
+//! The table of probabilities never exists as a whole: a few queries meet a few keys at a time, and
+//! the softmax is carried along (Milakov and Gimelshein 2018; Dao et al. 2022). The backward pass
+//! makes it anew from one number a query.
 
 use rayon::prelude::*;
 
-use crate::gemm::{Matrix, MatrixMut, Threads, product};
+use crate::gemm::{Epilogue, Matrix, MatrixMut, Threads, product};
 use crate::level::leveled;
 use crate::math;
+
+/// Queries of a tile.
+const QUERIES: usize = 64;
+/// Keys of a tile.
+const KEYS: usize = 512;
 
 /// The sizes of one attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +42,33 @@ impl Sizes {
         self.heads / self.kv_heads
     }
 
-    fn check(&self, q: &[f32], k: &[f32], v: &[f32], mask: &Mask) {
+    fn check(&self, q: &Matrix, k: &Matrix, v: &Matrix, mask: &Mask) {
         assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads));
-        assert_eq!(q.len(), self.batch * self.queries * self.heads * self.width);
-        assert_eq!(k.len(), self.batch * self.keys * self.kv_heads * self.width);
-        assert_eq!(v.len(), k.len());
+        assert_eq!(q.size(), [self.batch * self.queries, self.heads * self.width]);
+        assert_eq!(k.size(), [self.batch * self.keys, self.kv_heads * self.width]);
+        assert_eq!(v.size(), k.size());
         assert!(mask.keys.is_none_or(|keys| keys.len() == self.batch * self.keys));
     }
 
-    /// Values in the table of probabilities, `[batch, heads, queries, keys]`.
-    pub fn probabilities(&self) -> usize {
-        self.batch * self.heads * self.queries * self.keys
+    /// Numbers kept for the backward pass, `[batch, heads, queries]`.
+    pub fn statistics(&self) -> usize {
+        self.batch * self.heads * self.queries
+    }
+
+    /// A head's queries of one sequence.
+    fn queries_of<'a>(&self, x: Matrix<'a>, batch: usize, head: usize) -> Matrix<'a> {
+        x.rows(batch * self.queries, self.queries).columns(head * self.width, self.width)
+    }
+
+    /// A head's keys or values of one sequence.
+    fn keys_of<'a>(&self, x: Matrix<'a>, batch: usize, kv_head: usize) -> Matrix<'a> {
+        x.rows(batch * self.keys, self.keys).columns(kv_head * self.width, self.width)
+    }
+
+    /// How many of the first keys a query may see when nothing ahead is seen. With more queries than
+    /// keys the first ones stand before every key.
+    fn seen(&self, query: usize) -> usize {
+        (query + self.keys + 1).saturating_sub(self.queries).min(self.keys)
     }
 }
 
@@ -55,189 +81,321 @@ pub struct Mask<'a> {
     pub keys: Option<&'a [u8]>,
 }
 
-/// `out = softmax(scale q k^T, masked) v`, `[batch, queries, heads * width]`; the probabilities are
-/// kept in `probabilities`, where given, for the backward pass. A query that may see nothing gets
-/// zeros.
+/// A pointer that tasks share; each writes its own part.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: whoever dereferences it says why nobody else writes there.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// `out = softmax(scale q k^T, masked) v`, `[batch * queries, heads * width]`. The logarithm of each
+/// query's sum is kept in `statistics`, where given, for the backward pass. A query that may see
+/// nothing gets zeros.
 #[allow(clippy::too_many_arguments)]
 pub fn forward(
     sizes: Sizes,
     mask: Mask,
     scale: f32,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    q: Matrix,
+    k: Matrix,
+    v: Matrix,
     out: &mut [f32],
-    probabilities: Option<&mut [f32]>,
+    statistics: Option<&mut [f32]>,
 ) {
-    sizes.check(q, k, v, &mask);
-    assert_eq!(out.len(), q.len());
-    if out.is_empty() || sizes.keys == 0 {
+    sizes.check(&q, &k, &v, &mask);
+    let Sizes { batch, queries, keys, heads, width, .. } = sizes;
+    assert_eq!(out.len(), batch * queries * heads * width);
+    let mut unkept = Vec::new();
+    let statistics = match statistics {
+        Some(statistics) => statistics,
+        None => {
+            unkept.resize(sizes.statistics(), 0.0);
+            &mut unkept
+        }
+    };
+    assert_eq!(statistics.len(), sizes.statistics());
+    if out.is_empty() || keys == 0 {
         out.fill(0.0);
+        statistics.fill(f32::NEG_INFINITY);
         return;
     }
-    let Sizes { queries, keys, heads, width, .. } = sizes;
-    let (q_stride, kv_stride) = (heads * width, sizes.kv_heads * width);
-    let attend = |index: usize, out: &mut [f32], table: &mut [f32]| {
+    let stride = heads * width;
+    let shared = Shared(out.as_mut_ptr());
+    let attend = |scores: &mut Vec<f32>, (index, logs): (usize, &mut [f32])| {
         let (batch, head) = (index / heads, index % heads);
-        let (q_at, kv_at) = offsets(&sizes, batch, head);
-        let q = Matrix::strided(&q[q_at..], queries, width, q_stride);
-        let k = Matrix::strided(&k[kv_at..], keys, width, kv_stride).transposed();
-        let v = Matrix::strided(&v[kv_at..], keys, width, kv_stride);
-        let scores = MatrixMut::new(table, queries, keys);
-        product(scores, q, k, scale, false, Threads::One);
+        let kv_head = head / sizes.group();
+        let (k, v) = (sizes.keys_of(k, batch, kv_head), sizes.keys_of(v, batch, kv_head));
         let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
-        softmax(table, queries, keys, mask.causal, visible);
-        let table = Matrix::new(table, queries, keys);
-        let out = MatrixMut::new(out, queries, width);
-        product(out, table, v, 1.0, false, Threads::One);
+        for first in (0..queries).step_by(QUERIES) {
+            let count = QUERIES.min(queries - first);
+            let q = sizes.queries_of(q, batch, head).rows(first, count);
+            let at = (batch * queries + first) * stride + head * width;
+            let rows = |row: usize| {
+                // SAFETY: inside `out`, and this task's own: sequence, head and query are.
+                unsafe { std::slice::from_raw_parts_mut(shared.at(at + row * stride), width) }
+            };
+            let reach = if mask.causal { sizes.seen(first + count - 1) } else { keys };
+            let (mut most, mut sums) = ([f32::NEG_INFINITY; QUERIES], [0.0f32; QUERIES]);
+            if reach == 0 {
+                (0..count).for_each(|row| rows(row).fill(0.0));
+            }
+            for start in (0..reach).step_by(KEYS) {
+                let length = KEYS.min(reach - start);
+                scores.resize(QUERIES * KEYS, 0.0);
+                let scores = &mut scores[..count * length];
+                let part = MatrixMut::new(scores, count, length);
+                product(
+                    part,
+                    q,
+                    k.rows(start, length).transposed(),
+                    &Epilogue::scale(scale),
+                    false,
+                    Threads::One,
+                );
+                for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
+                    let seen = if mask.causal { sizes.seen(first + row) } else { keys };
+                    let seen = seen.saturating_sub(start).min(length);
+                    let visible = visible.map(|visible| &visible[start..start + length]);
+                    let shrink = powers(scores, seen, visible, &mut most[row], &mut sums[row]);
+                    if start > 0 && shrink != 1.0 {
+                        multiply(rows(row), shrink);
+                    }
+                }
+                // SAFETY: as in `rows`.
+                let out = unsafe { MatrixMut::raw(shared.at(at), count, width, stride) };
+                let scores = Matrix::new(scores, count, length);
+                product(out, scores, v.rows(start, length), &Epilogue::default(), start > 0, Threads::One);
+            }
+            for row in 0..count {
+                multiply(rows(row), if sums[row] == 0.0 { 0.0 } else { 1.0 / sums[row] });
+                logs[first + row] = most[row] + sums[row].ln();
+            }
+        }
     };
-    // Head by head into a buffer of its own, then interleaved: tasks write disjoint slices.
-    let mut by_head = vec![0.0f32; out.len()];
-    let parts = by_head.par_chunks_mut(queries * width).enumerate();
-    match probabilities {
-        Some(table) => {
-            assert_eq!(table.len(), sizes.probabilities());
-            let tables = table.par_chunks_mut(queries * keys);
-            parts.zip(tables).for_each(|((index, out), table)| attend(index, out, table));
-        }
-        None => {
-            parts.for_each_init(|| vec![0.0; queries * keys], |table, (index, out)| attend(index, out, table))
-        }
+    if batch * heads * queries * keys * width < 1 << 16 {
+        let mut scores = Vec::new();
+        statistics.chunks_mut(queries).enumerate().for_each(|task| attend(&mut scores, task));
+        return;
     }
-    interleave(&by_head, heads, queries, width, out);
+    statistics.par_chunks_mut(queries).enumerate().for_each_init(Vec::new, attend);
 }
 
-/// The gradients of [`forward`] with respect to `q`, `k` and `v`, all overwritten.
+/// The gradients of [`forward`] with respect to `q`, `k` and `v`, all overwritten; `out` and
+/// `statistics` are what it gave, `dout` and the gradients are contiguous.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     sizes: Sizes,
+    mask: Mask,
     scale: f32,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    probabilities: &[f32],
+    q: Matrix,
+    k: Matrix,
+    v: Matrix,
+    out: &[f32],
+    statistics: &[f32],
     dout: &[f32],
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
-    sizes.check(q, k, v, &Mask::default());
-    assert!(dout.len() == q.len() && dq.len() == q.len() && dk.len() == k.len() && dv.len() == v.len());
-    assert_eq!(probabilities.len(), sizes.probabilities());
-    if q.is_empty() || k.is_empty() {
-        dq.fill(0.0);
-        dk.fill(0.0);
-        dv.fill(0.0);
+    let nk = sizes.batch * sizes.keys * sizes.kv_heads * sizes.width;
+    assert!(dq.len() == out.len() && dk.len() == nk && dv.len() == nk);
+    let strides = [sizes.heads * sizes.width, sizes.kv_heads * sizes.width];
+    if out.is_empty() || nk == 0 {
+        for gradient in [dq, dk, dv] {
+            gradient.fill(0.0);
+        }
         return;
     }
+    let gradients = [dq, dk, dv].map(|gradient| Shared(gradient.as_mut_ptr()));
+    // SAFETY: each gradient is a slice of its own, and holds its rows.
+    unsafe { slopes(sizes, mask, scale, q, k, v, out, statistics, dout, gradients, strides) }
+}
+
+/// [`backward`] of self-attention into one buffer, `[batch * tokens, 3 * heads * width]`: a row's
+/// queries, keys and values side by side.
+#[allow(clippy::too_many_arguments)]
+pub fn backward_joined(
+    sizes: Sizes,
+    mask: Mask,
+    scale: f32,
+    q: Matrix,
+    k: Matrix,
+    v: Matrix,
+    out: &[f32],
+    statistics: &[f32],
+    dout: &[f32],
+    gradient: &mut [f32],
+) {
+    let width = sizes.heads * sizes.width;
+    assert!(sizes.heads == sizes.kv_heads && sizes.queries == sizes.keys);
+    assert_eq!(gradient.len(), 3 * out.len());
+    if out.is_empty() {
+        return;
+    }
+    let all = Shared(gradient.as_mut_ptr());
+    let gradients = [0, 1, 2].map(|part| Shared(all.at(part * width)));
+    // SAFETY: the three lie in one buffer's rows, side by side.
+    unsafe { slopes(sizes, mask, scale, q, k, v, out, statistics, dout, gradients, [3 * width; 2]) }
+}
+
+/// # Safety
+/// The gradients hold their rows, `strides` apart for queries and for keys and values, and do not
+/// overlap.
+#[allow(clippy::too_many_arguments)]
+unsafe fn slopes(
+    sizes: Sizes,
+    mask: Mask,
+    scale: f32,
+    q: Matrix,
+    k: Matrix,
+    v: Matrix,
+    out: &[f32],
+    statistics: &[f32],
+    dout: &[f32],
+    [dq, dk, dv]: [Shared; 3],
+    [q_stride, kv_stride]: [usize; 2],
+) {
+    sizes.check(&q, &k, &v, &mask);
     let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
-    let group = sizes.group();
-    let (q_stride, kv_stride) = (heads * width, kv_heads * width);
-    let mut dq_heads = vec![0.0f32; q.len()];
-    let mut dk_heads = vec![0.0f32; k.len()];
-    let mut dv_heads = vec![0.0f32; v.len()];
+    assert!(out.len() == batch * queries * heads * width && dout.len() == out.len());
+    assert_eq!(statistics.len(), sizes.statistics());
+    let (group, plain) = (sizes.group(), Epilogue::default());
+    let row = heads * width;
+    let (out, dout) = (Matrix::new(out, batch * queries, row), Matrix::new(dout, batch * queries, row));
     // A task takes one head of keys and values with its group of query heads, in order.
-    dq_heads
-        .par_chunks_mut(group * queries * width)
-        .zip(dk_heads.par_chunks_mut(keys * width).zip(dv_heads.par_chunks_mut(keys * width)))
-        .enumerate()
-        .for_each(|(index, (dq, (dk, dv)))| {
+    (0..batch * kv_heads).into_par_iter().for_each_init(
+        || (Vec::new(), Vec::new()),
+        |(table, slopes), index| {
             let (batch, kv_head) = (index / kv_heads, index % kv_heads);
-            let mut slopes = vec![0.0f32; queries * keys];
-            for member in 0..group {
-                let head = kv_head * group + member;
-                let (q_at, kv_at) = offsets(&sizes, batch, head);
-                let dout = Matrix::strided(&dout[q_at..], queries, width, q_stride);
-                let q = Matrix::strided(&q[q_at..], queries, width, q_stride);
-                let k = Matrix::strided(&k[kv_at..], keys, width, kv_stride);
-                let v = Matrix::strided(&v[kv_at..], keys, width, kv_stride);
-                let table = &probabilities[(batch * heads + head) * queries * keys..][..queries * keys];
-                let p = Matrix::new(table, queries, keys);
-                product(MatrixMut::new(dv, keys, width), p.transposed(), dout, 1.0, true, Threads::One);
-                product(
-                    MatrixMut::new(&mut slopes, queries, keys),
-                    dout,
-                    v.transposed(),
-                    1.0,
-                    false,
-                    Threads::One,
-                );
-                softmax_backward(table, &mut slopes, keys);
-                let slopes = Matrix::new(&slopes, queries, keys);
-                let dq = &mut dq[member * queries * width..][..queries * width];
-                product(MatrixMut::new(dq, queries, width), slopes, k, scale, false, Threads::One);
-                product(MatrixMut::new(dk, keys, width), slopes.transposed(), q, scale, true, Threads::One);
+            let (k, v) = (sizes.keys_of(k, batch, kv_head), sizes.keys_of(v, batch, kv_head));
+            let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
+            let kv_at = batch * keys * kv_stride + kv_head * width;
+            for start in (0..keys).step_by(KEYS) {
+                let length = KEYS.min(keys - start);
+                let (k, v) = (k.rows(start, length), v.rows(start, length));
+                let mut keep = false;
+                for head in kv_head * group..(kv_head + 1) * group {
+                    let logs = &statistics[(batch * heads + head) * queries..][..queries];
+                    for first in (0..queries).step_by(QUERIES) {
+                        let count = QUERIES.min(queries - first);
+                        let of_head = |x| sizes.queries_of(x, batch, head).rows(first, count);
+                        let (q, out, dout) = (of_head(q), of_head(out), of_head(dout));
+                        table.resize(QUERIES * KEYS, 0.0);
+                        slopes.resize(QUERIES * KEYS, 0.0);
+                        let (table, slopes) = (&mut table[..count * length], &mut slopes[..count * length]);
+                        let part = MatrixMut::new(table, count, length);
+                        product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
+                        let part = MatrixMut::new(slopes, count, length);
+                        product(part, dout, v.transposed(), &plain, false, Threads::One);
+                        for (row, (p, s)) in
+                            table.chunks_exact_mut(length).zip(slopes.chunks_exact_mut(length)).enumerate()
+                        {
+                            let seen = if mask.causal { sizes.seen(first + row) } else { keys };
+                            let seen = seen.saturating_sub(start).min(length);
+                            let visible = visible.map(|visible| &visible[start..start + length]);
+                            again(p, seen, visible, logs[first + row]);
+                            // The slope along all the row's probabilities: out and dout have it.
+                            row_backward(p, s, out.row(row), dout.row(row), scale);
+                        }
+                        let (table, slopes) =
+                            (Matrix::new(table, count, length), Matrix::new(slopes, count, length));
+                        let q_at = (batch * queries + first) * q_stride + head * width;
+                        let kv_at = kv_at + start * kv_stride;
+                        // SAFETY: as the caller promises; sequence and head are this task's own.
+                        let [dq, dk, dv] = unsafe {
+                            [
+                                MatrixMut::raw(dq.at(q_at), count, width, q_stride),
+                                MatrixMut::raw(dk.at(kv_at), length, width, kv_stride),
+                                MatrixMut::raw(dv.at(kv_at), length, width, kv_stride),
+                            ]
+                        };
+                        product(dv, table.transposed(), dout, &plain, keep, Threads::One);
+                        product(dk, slopes.transposed(), q, &plain, keep, Threads::One);
+                        product(dq, slopes, k, &plain, start > 0, Threads::One);
+                        keep = true;
+                    }
+                }
             }
-        });
-    interleave(&dq_heads, heads, queries, width, dq);
-    interleave(&dk_heads, kv_heads, keys, width, dk);
-    interleave(&dv_heads, kv_heads, keys, width, dv);
-    debug_assert_eq!(dq.len(), batch * queries * heads * width);
-}
-
-/// Where a head's first query and first key lie.
-fn offsets(sizes: &Sizes, batch: usize, head: usize) -> (usize, usize) {
-    let Sizes { queries, keys, heads, kv_heads, width, .. } = *sizes;
-    let q = (batch * queries * heads + head) * width;
-    let kv = (batch * keys * kv_heads + head / sizes.group()) * width;
-    (q, kv)
-}
-
-/// `[batch, heads, tokens, width]` to `[batch, tokens, heads * width]`.
-fn interleave(by_head: &[f32], heads: usize, tokens: usize, width: usize, out: &mut [f32]) {
-    let sequence = heads * tokens * width;
-    out.par_chunks_mut(sequence).zip(by_head.par_chunks(sequence)).for_each(|(out, by_head)| {
-        for (token, row) in out.chunks_exact_mut(heads * width).enumerate() {
-            for (head, part) in row.chunks_exact_mut(width).enumerate() {
-                part.copy_from_slice(&by_head[(head * tokens + token) * width..][..width]);
-            }
-        }
-    });
+        },
+    );
 }
 
 leveled! {
-    /// Softmax of each row of scores in place, over what its query may see.
-    fn softmax(scores: &mut [f32], queries: usize, keys: usize, causal: bool, visible: Option<&[u8]>) {
-        for (query, row) in scores.chunks_exact_mut(keys).enumerate() {
-            // With more queries than keys the first ones stand before every key.
-            let seen = if causal { (query + keys + 1).saturating_sub(queries).min(keys) } else { keys };
-            let (row, hidden) = row.split_at_mut(seen);
-            hidden.fill(0.0);
-            if let Some(visible) = visible {
-                for (score, &visible) in row.iter_mut().zip(visible) {
-                    *score = if visible == 0 { f32::NEG_INFINITY } else { *score };
-                }
-            }
-            let mut lanes = [f32::NEG_INFINITY; math::LANES];
-            for part in row.chunks(math::LANES) {
-                for (lane, &score) in lanes.iter_mut().zip(part) {
-                    *lane = if score > *lane { score } else { *lane };
-                }
-            }
-            let most = lanes.iter().fold(f32::NEG_INFINITY, |most, &lane| most.max(lane));
-            if most == f32::NEG_INFINITY && !row.iter().any(|score| score.is_nan()) {
-                row.fill(0.0);
-                continue;
-            }
-            for score in row.iter_mut() {
-                *score = math::exp(*score - most);
-            }
-            let reciprocal = 1.0 / math::sum(row.len(), |i| row[i]);
-            for score in row.iter_mut() {
-                *score *= reciprocal;
-            }
+    fn multiply(row: &mut [f32], by: f32) {
+        for value in row {
+            *value *= by;
+        }
+    }
+}
+
+/// Scores that may not be seen become minus infinity.
+#[inline(always)]
+fn hide(scores: &mut [f32], seen: usize, visible: Option<&[u8]>) {
+    scores[seen..].fill(f32::NEG_INFINITY);
+    if let Some(visible) = visible {
+        for (score, &visible) in scores.iter_mut().zip(visible) {
+            *score = if visible == 0 { f32::NEG_INFINITY } else { *score };
         }
     }
 }
 
 leveled! {
-    /// Slopes of the probabilities to slopes of the scores, in place.
-    fn softmax_backward(probabilities: &[f32], slopes: &mut [f32], keys: usize) {
-        for (p, s) in probabilities.chunks_exact(keys).zip(slopes.chunks_exact_mut(keys)) {
-            let along = math::sum(keys, |i| p[i] * s[i]);
-            for (s, &p) in s.iter_mut().zip(p) {
-                *s = p * (*s - along);
+    /// Scores to powers relative to the largest so far; gives by how much what came before shrinks.
+    fn powers(scores: &mut [f32], seen: usize, visible: Option<&[u8]>, most: &mut f32, sum: &mut f32) -> f32 {
+        hide(scores, seen, visible);
+        let mut lanes = [f32::NEG_INFINITY; math::LANES];
+        for part in scores.chunks(math::LANES) {
+            for (lane, &score) in lanes.iter_mut().zip(part) {
+                *lane = if score > *lane { score } else { *lane };
             }
+        }
+        let larger = lanes.iter().fold(*most, |most, &lane| most.max(lane));
+        if larger == f32::NEG_INFINITY {
+            // Nothing is seen so far; a score that is no number stays one.
+            for score in scores.iter_mut() {
+                *score = if score.is_nan() { f32::NAN } else { 0.0 };
+            }
+            *sum += math::sum(scores.len(), |i| scores[i]);
+            return 1.0;
+        }
+        let shrink = math::exp(*most - larger);
+        for score in scores.iter_mut() {
+            *score = math::exp(*score - larger);
+        }
+        *sum = *sum * shrink + math::sum(scores.len(), |i| scores[i]);
+        *most = larger;
+        shrink
+    }
+}
+
+leveled! {
+    /// Scores to the probabilities that the forward pass had, from the logarithm of their sum.
+    fn again(scores: &mut [f32], seen: usize, visible: Option<&[u8]>, log: f32) {
+        hide(scores, seen, visible);
+        if log == f32::NEG_INFINITY {
+            scores.fill(0.0);
+            return;
+        }
+        for score in scores.iter_mut() {
+            *score = math::exp(*score - log);
+        }
+    }
+}
+
+leveled! {
+    /// Slopes of a row's probabilities to slopes of its scores before their scale, in place.
+    fn row_backward(p: &[f32], s: &mut [f32], out: &[f32], dout: &[f32], scale: f32) {
+        let along = math::sum(out.len(), |i| out[i] * dout[i]);
+        for (s, &p) in s.iter_mut().zip(p) {
+            *s = scale * p * (*s - along);
         }
     }
 }
@@ -286,6 +444,8 @@ mod tests {
             (2, 5, 9, 4, 2, 8),
             (1, 17, 17, 2, 1, 16),
             (3, 33, 33, 2, 2, 5),
+            (1, 70, 9, 1, 1, 3),
+            (1, 67, 1030, 2, 1, 4),
         ];
         for (batch, queries, keys, heads, kv_heads, width) in shapes {
             let sizes = Sizes { batch, queries, keys, heads, kv_heads, width };
@@ -299,14 +459,18 @@ mod tests {
                 Mask { causal: true, keys: Some(&padding) },
             ] {
                 let mut out = vec![f32::NAN; nq];
-                let mut table = vec![f32::NAN; sizes.probabilities()];
-                forward(sizes, mask, 0.3, &q, &k, &v, &mut out, Some(&mut table));
+                let mut logs = vec![f32::NAN; sizes.statistics()];
+                let q_view = Matrix::new(&q, batch * queries, heads * width);
+                let [k_view, v_view] = [&k, &v].map(|x| Matrix::new(x, batch * keys, kv_heads * width));
+                forward(sizes, mask, 0.3, q_view, k_view, v_view, &mut out, Some(&mut logs));
                 let expected = reference(sizes, mask, 0.3, &wide(&q), &wide(&k), &wide(&v));
                 for (a, b) in out.iter().zip(&expected) {
                     assert!((*a as f64 - b).abs() < 1e-5, "{sizes:?} {mask:?}: {a} {b}");
                 }
                 let (mut dq, mut dk, mut dv) = (vec![f32::NAN; nq], vec![f32::NAN; nk], vec![f32::NAN; nk]);
-                backward(sizes, 0.3, &q, &k, &v, &table, &g, &mut dq, &mut dk, &mut dv);
+                backward(
+                    sizes, mask, 0.3, q_view, k_view, v_view, &out, &logs, &g, &mut dq, &mut dk, &mut dv,
+                );
                 let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
                     reference(sizes, mask, 0.3, q, k, v).iter().zip(&g).map(|(y, &g)| y * g as f64).sum()
                 };
@@ -331,11 +495,26 @@ mod tests {
     }
 
     #[test]
+    fn a_score_that_is_no_number_spoils_its_query_alone() {
+        let sizes = Sizes { batch: 1, queries: 2, keys: 3, heads: 1, kv_heads: 1, width: 2 };
+        let mut out = [0.0; 4];
+        let (q, k) = ([f32::NAN, 1.0, 1.0, 1.0], [1.0; 6]);
+        let (q, k) = (Matrix::new(&q, 2, 2), Matrix::new(&k, 3, 2));
+        forward(sizes, Mask::default(), 1.0, q, k, k, &mut out, None);
+        assert!(out[0].is_nan() && out[1].is_nan());
+        assert_eq!(out[2..], [1.0, 1.0]);
+    }
+
+    #[test]
     fn a_query_that_sees_nothing_gets_zeros() {
         let sizes = Sizes { batch: 1, queries: 2, keys: 3, heads: 1, kv_heads: 1, width: 2 };
-        let (mut out, mut table) = ([f32::NAN; 4], [f32::NAN; 6]);
+        let (mut out, mut logs) = ([f32::NAN; 4], [f32::NAN; 2]);
         let mask = Mask { causal: false, keys: Some(&[0, 0, 0]) };
-        forward(sizes, mask, 1.0, &[1.0; 4], &[1.0; 6], &[1.0; 6], &mut out, Some(&mut table));
+        let (q, k) = (Matrix::new(&[1.0; 4], 2, 2), Matrix::new(&[1.0; 6], 3, 2));
+        forward(sizes, mask, 1.0, q, k, k, &mut out, Some(&mut logs));
         assert_eq!(out, [0.0; 4]);
+        let (mut dq, mut dk, mut dv) = ([f32::NAN; 4], [f32::NAN; 6], [f32::NAN; 6]);
+        backward(sizes, mask, 1.0, q, k, k, &out, &logs, &[1.0; 4], &mut dq, &mut dk, &mut dv);
+        assert_eq!((dq, dk, dv), ([0.0; 4], [0.0; 6], [0.0; 6]));
     }
 }

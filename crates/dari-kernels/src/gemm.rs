@@ -1,9 +1,29 @@
-//! Matrix products on strided views, in f32 with f32 or bf16 weights.
+//! Matrix products: weights packed once, blocked for the caches, threads over tiles, and what
+//! follows a product (bias, activation, residual) done while the tile is still near.
 //!
-//! The inner product is the `gemm` crate's; what is ours is the safe view, the bias and the
-//! expansion of bf16 weights a block at a time.
+//! An element of a result sums its products in the order of `k`, in blocks of fixed length. So it
+//! depends neither on the other rows of the batch nor on the number of threads.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
 
 use half::bf16;
+use rayon::prelude::*;
+
+use crate::level::Level;
+
+mod drive;
+mod epilogue;
+mod int8;
+mod pack;
+mod tile;
+
+pub use epilogue::Epilogue;
+pub use pack::{Format, Lines, Packed, pack};
+
+use drive::{Left, Product};
+use int8::Values;
+use tile::{PANEL, Run, Shape};
 
 /// A read-only view of a matrix inside a slice.
 #[derive(Clone, Copy)]
@@ -42,14 +62,38 @@ impl<'a> Matrix<'a> {
             column_stride: self.row_stride,
         }
     }
+
+    /// Rows `start..start + count`.
+    pub fn rows(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.rows);
+        let at = start * self.row_stride;
+        Matrix { data: self.data.get(at..).unwrap_or_default(), rows: count, ..self }
+    }
+
+    /// Columns `start..start + count`.
+    pub fn columns(self, start: usize, count: usize) -> Self {
+        self.transposed().rows(start, count).transposed()
+    }
+
+    /// Rows and columns.
+    pub fn size(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    /// A row of a matrix that is not transposed.
+    pub(crate) fn row(&self, index: usize) -> &'a [f32] {
+        debug_assert_eq!(self.column_stride, 1);
+        if self.columns == 0 { &[] } else { &self.data[index * self.row_stride..][..self.columns] }
+    }
 }
 
 /// A matrix inside a slice to be written: rows lie `row_stride` apart.
 pub struct MatrixMut<'a> {
-    data: &'a mut [f32],
+    data: *mut f32,
     rows: usize,
     columns: usize,
     row_stride: usize,
+    slice: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> MatrixMut<'a> {
@@ -62,7 +106,15 @@ impl<'a> MatrixMut<'a> {
     pub fn strided(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         // Checks the bounds.
         Matrix::strided(data, rows, columns, row_stride);
-        MatrixMut { data, rows, columns, row_stride }
+        MatrixMut { data: data.as_mut_ptr(), rows, columns, row_stride, slice: PhantomData }
+    }
+
+    /// A matrix among others of one slice, as heads lie side by side in a row.
+    ///
+    /// # Safety
+    /// Its rows lie in memory that nobody else uses for `'a`.
+    pub(crate) unsafe fn raw(data: *mut f32, rows: usize, columns: usize, row_stride: usize) -> Self {
+        MatrixMut { data, rows, columns, row_stride, slice: PhantomData }
     }
 }
 
@@ -75,8 +127,90 @@ pub enum Threads {
     Pool,
 }
 
-/// `out = scale * a b + keep * out`, with `keep` 0 or 1.
-pub fn product(out: MatrixMut, a: Matrix, b: Matrix, scale: f32, keep: bool, threads: Threads) {
+/// A linear layer's weight as a checkpoint has it, `[outputs, inputs]`.
+#[derive(Clone, Copy)]
+pub enum WeightView<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Stored in bf16.
+    Bf16(&'a [bf16]),
+}
+
+impl WeightView<'_> {
+    fn len(&self) -> usize {
+        match self {
+            WeightView::F32(weight) => weight.len(),
+            WeightView::Bf16(weight) => weight.len(),
+        }
+    }
+
+    /// Values `start..` in f32.
+    fn read(&self, start: usize, out: &mut [f32]) {
+        match self {
+            WeightView::F32(weight) => out.copy_from_slice(&weight[start..start + out.len()]),
+            WeightView::Bf16(weight) => expand(&weight[start..start + out.len()], out),
+        }
+    }
+}
+
+/// Steps of a block along `k`: a panel's block and a few rows' stay in the first cache.
+fn block(format: Format) -> usize {
+    match format {
+        Format::F32 => 256,
+        Format::Bf16 => 256,
+        Format::Int8 => 256,
+    }
+}
+
+/// A vector of a thread that keeps its memory from product to product.
+trait Scratch: Sized {
+    fn take() -> Vec<Self>;
+    fn give(vector: Vec<Self>);
+}
+
+impl Scratch for f32 {
+    fn take() -> Vec<f32> {
+        LEFT.take()
+    }
+
+    fn give(vector: Vec<f32>) {
+        LEFT.set(vector);
+    }
+}
+
+macro_rules! never_strided {
+    ($($type:ty),*) => {
+        $(impl Scratch for $type {
+            fn take() -> Vec<$type> {
+                Vec::new()
+            }
+
+            fn give(_: Vec<$type>) {}
+        })*
+    };
+}
+never_strided!(u8, i8, i16, u16);
+
+thread_local! {
+    static LEFT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static RIGHT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// The f32 tile of a level: its shape, its loop over rows, and its loop over packed values.
+fn f32_run(level: Level) -> (Shape, Run<f32, f32>, Run<f32, f32>) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Bf16 => (tile::AVX512, tile::avx512::f32, tile::avx512::f32_packed),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => (tile::AVX2, tile::avx2::f32, tile::avx2::f32_packed),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => (tile::NEON, tile::neon::f32, tile::neon::f32_packed),
+        _ => (tile::PORTABLE, tile::portable::f32, tile::portable::f32_packed),
+    }
+}
+
+/// `out = epilogue(a b + keep * out)`: both sides packed on the way.
+pub fn product(out: MatrixMut, a: Matrix, b: Matrix, epilogue: &Epilogue, keep: bool, threads: Threads) {
     assert!(
         a.rows == out.rows && b.columns == out.columns && a.columns == b.rows,
         "{} x {} by {} x {} into {} x {}",
@@ -87,83 +221,239 @@ pub fn product(out: MatrixMut, a: Matrix, b: Matrix, scale: f32, keep: bool, thr
         out.rows,
         out.columns
     );
+    epilogue.check(out.rows, out.columns);
     if out.rows == 0 || out.columns == 0 {
         return;
     }
-    let operations = out.rows * out.columns * a.columns.max(1);
-    let parallelism = match threads {
-        Threads::Pool if operations > 1 << 16 => gemm::Parallelism::Rayon(0),
-        _ => gemm::Parallelism::None,
+    let (depth, columns) = (b.rows, b.columns);
+    let mut panels = RIGHT.take();
+    let size = columns.div_ceil(PANEL) * PANEL * depth;
+    if panels.len() < size {
+        panels.resize(size, 0.0);
+    }
+    let fill = |first: usize, panels: &mut [f32]| {
+        if b.column_stride == 1 {
+            pack::panels_of_rows(b.data, depth, columns, b.row_stride, first, panels);
+        } else {
+            pack::panels_of_columns(b.data, depth, columns, b.column_stride, first, panels);
+        }
+    };
+    if depth > 0 {
+        const CHUNK: usize = 4;
+        match threads {
+            Threads::Pool if size > 1 << 15 => panels[..size]
+                .par_chunks_mut(CHUNK * PANEL * depth)
+                .enumerate()
+                .for_each(|(index, panels)| fill(index * CHUNK, panels)),
+            _ => fill(0, &mut panels[..size]),
+        }
+    }
+    let (shape, rows, packed) = f32_run(Level::current());
+    let by_rows = a.column_stride == 1;
+    let left = if by_rows {
+        Left::Rows { first: a.data.as_ptr(), row: a.row_stride }
+    } else {
+        Left::Strided { first: a.data.as_ptr(), row: a.row_stride, column: a.column_stride }
+    };
+    let product = Product {
+        size: [out.rows, out.columns, depth],
+        block: block(Format::F32),
+        left,
+        a_step: 1,
+        panels: panels.as_ptr(),
+        b_step: PANEL,
+        out: out.data,
+        out_row: out.row_stride,
+        keep,
+        shape,
+        run: if by_rows { rows } else { packed },
     };
     // SAFETY: the views checked at construction that every row and column lies in its slice, the
-    // shapes agree, and `out` is borrowed mutably, so it overlaps neither operand.
+    // shapes agree, the panels were filled above, `out` is borrowed mutably, and the level is one
+    // that this machine has.
     unsafe {
-        gemm::gemm(
-            out.rows,
-            out.columns,
-            a.columns,
-            out.data.as_mut_ptr(),
-            1,
-            out.row_stride as isize,
-            keep,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0f32,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        if epilogue.is_empty() {
+            product.go(threads, &|_, _, _| {});
+        } else {
+            product.go(threads, &|row, first, part| epilogue.apply(row, first, part));
+        }
+    }
+    RIGHT.set(panels);
+}
+
+/// `out = epilogue(x weight^T)`: `[m, inputs]` by `[outputs, inputs]`.
+pub fn linear(out: MatrixMut, x: Matrix, weight: Packed, epilogue: &Epilogue, threads: Threads) {
+    assert!(
+        x.rows == out.rows && x.columns == weight.inputs && out.columns == weight.outputs,
+        "{} x {} by {} x {} into {} x {}",
+        x.rows,
+        x.columns,
+        weight.outputs,
+        weight.inputs,
+        out.rows,
+        out.columns
+    );
+    assert_eq!(x.column_stride, 1, "the left side of a linear layer lies in rows");
+    epilogue.check(out.rows, out.columns);
+    let level = Level::current();
+    let call = Call { out: out.data, out_row: out.row_stride, x, weight, epilogue, threads };
+    match weight.format {
+        Format::F32 => {
+            let (shape, run, _) = f32_run(level);
+            call.floats(x.data.as_ptr(), x.row_stride, 1, shape, run);
+        }
+        Format::Bf16 => call.bf16(level),
+        Format::Int8 => call.int8(level),
     }
 }
 
-/// A linear layer's weight, `[outputs, inputs]`.
-#[derive(Clone, Copy)]
-pub enum WeightView<'a> {
-    /// Single precision.
-    F32(&'a [f32]),
-    /// Stored in bf16, multiplied in f32.
-    Bf16(&'a [bf16]),
+/// A checked call of [`linear`]; `out` has the rows of `x` and the outputs of `weight`.
+struct Call<'a> {
+    out: *mut f32,
+    out_row: usize,
+    x: Matrix<'a>,
+    weight: Packed<'a>,
+    epilogue: &'a Epilogue<'a>,
+    threads: Threads,
 }
 
-/// `out[m, outputs] = x[m, inputs] weight^T + bias`; `bias` may be empty.
-pub fn linear(x: &[f32], weight: WeightView, bias: &[f32], inputs: usize, outputs: usize, out: &mut [f32]) {
-    if outputs == 0 || out.is_empty() {
-        return;
-    }
-    let m = out.len() / outputs;
-    assert!(out.len() == m * outputs && x.len() == m * inputs);
-    assert!(bias.is_empty() || bias.len() == outputs);
-    let keep = !bias.is_empty();
-    if keep {
-        for row in out.chunks_exact_mut(outputs) {
-            row.copy_from_slice(bias);
+impl Call<'_> {
+    fn product<A, B>(
+        &self,
+        first: *const A,
+        row: usize,
+        a_step: usize,
+        shape: Shape,
+        run: Run<A, B>,
+    ) -> Product<A, B> {
+        Product {
+            size: [self.x.rows, self.weight.outputs, self.weight.steps()],
+            block: block(self.weight.format),
+            left: Left::Rows { first, row },
+            a_step,
+            panels: self.weight.panels(),
+            b_step: PANEL * self.weight.format.step(),
+            out: self.out,
+            out_row: self.out_row,
+            keep: false,
+            shape,
+            run,
         }
     }
-    let x = Matrix::new(x, m, inputs);
-    match weight {
-        WeightView::F32(weight) => {
-            let weight = Matrix::new(weight, outputs, inputs).transposed();
-            product(MatrixMut::new(out, m, outputs), x, weight, 1.0, keep, Threads::Pool);
-        }
-        WeightView::Bf16(weight) => {
-            assert_eq!(weight.len(), outputs * inputs);
-            // A block of rows at a time, so that the expanded weights stay in the caches.
-            let block = ((1 << 17) / inputs.max(1)).clamp(16, 1024);
-            let mut expanded = vec![0.0; block.min(outputs) * inputs];
-            for first in (0..outputs).step_by(block) {
-                let count = block.min(outputs - first);
-                let part = &mut expanded[..count * inputs];
-                expand(&weight[first * inputs..(first + count) * inputs], part);
-                let part = Matrix::new(part, count, inputs).transposed();
-                let columns = MatrixMut::strided(&mut out[first..], m, count, outputs);
-                product(columns, x, part, 1.0, keep, Threads::Pool);
+
+    /// Rows of `a_step` values a step; they hold as many as the weight has steps.
+    fn floats<A: Scratch + Copy + Default + Send + 'static, B>(
+        self,
+        first: *const A,
+        row: usize,
+        a_step: usize,
+        shape: Shape,
+        run: Run<A, B>,
+    ) {
+        let product = self.product(first, row, a_step, shape, run);
+        // SAFETY: the views and the packed weight checked their sizes, the caller checked that they
+        // agree, `out` is borrowed mutably, and the level is one that this machine has.
+        unsafe {
+            if self.epilogue.is_empty() {
+                product.go(self.threads, &|_, _, _| {});
+            } else {
+                product.go(self.threads, &|row, first, part| self.epilogue.apply(row, first, part));
             }
+        }
+    }
+
+    fn bf16(self, level: Level) {
+        let x = self.x;
+        #[cfg(target_arch = "x86_64")]
+        if level.has_bf16_products() {
+            let stride = x.columns.next_multiple_of(2);
+            let mut values = vec![0u16; x.rows * stride];
+            let round = |index: usize, values: &mut [u16]| round(x.row(index), &mut values[..x.columns]);
+            if stride > 0 {
+                match self.threads {
+                    Threads::Pool => {
+                        values.par_chunks_mut(stride).enumerate().for_each(|(i, row)| round(i, row))
+                    }
+                    Threads::One => values.chunks_mut(stride).enumerate().for_each(|(i, row)| round(i, row)),
+                }
+            }
+            return self.floats(values.as_ptr(), stride, 2, tile::AVX512, tile::avx512::bf16_pairs);
+        }
+        let (shape, run): (Shape, Run<f32, u16>) = match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx512Bf16 => (tile::AVX512, tile::avx512::bf16),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => (tile::AVX2, tile::avx2::bf16),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => (tile::NEON, tile::neon::bf16),
+            _ => (tile::PORTABLE, tile::portable::bf16),
+        };
+        if x.columns.is_multiple_of(2) {
+            return self.floats(x.data.as_ptr(), x.row_stride, 2, shape, run);
+        }
+        // Steps take two values: rows of an odd length get a zero at their end.
+        let stride = x.columns + 1;
+        let mut even = vec![0.0f32; x.rows * stride];
+        for (index, row) in even.chunks_exact_mut(stride).enumerate() {
+            row[..x.columns].copy_from_slice(x.row(index));
+        }
+        self.floats(even.as_ptr(), stride, 2, shape, run);
+    }
+
+    fn int8(self, level: Level) {
+        let rows = int8::quantise(self.x, level, self.threads);
+        let stride = rows.stride;
+        match &rows.values {
+            Values::Bytes(values) => {
+                let (shape, run): (Shape, Run<u8, i8>) = match level {
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512Bf16 => (tile::AVX512, tile::avx512::int8_fours),
+                    _ => (tile::PORTABLE, tile::portable::int8),
+                };
+                self.integers(&rows, self.product(values.as_ptr(), stride, 4, shape, run));
+            }
+            Values::Pairs(values) => {
+                let (shape, run): (Shape, Run<i16, i8>) = match level {
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512 => (tile::AVX512, tile::avx512::int8),
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx2 => (tile::AVX2, tile::avx2::int8),
+                    _ => unreachable!("{level:?} does not multiply in pairs"),
+                };
+                self.integers(&rows, self.product(values.as_ptr(), stride, 4, shape, run));
+            }
+            #[cfg(target_arch = "aarch64")]
+            Values::Signed(values) => {
+                let product = self.product(values.as_ptr(), stride, 4, tile::NEON, tile::neon::int8);
+                self.integers(&rows, product);
+            }
+        }
+    }
+
+    fn integers<A: Scratch + Copy + Default + Send + 'static>(
+        &self,
+        rows: &int8::Rows,
+        product: Product<A, i8>,
+    ) {
+        let (scales, sums) = (self.weight.scales(), self.weight.sums());
+        let finish = |row: usize, first: usize, part: &mut [f32]| {
+            let columns = first..first + part.len();
+            int8::restore(part, rows.scales[row], rows.shift, &scales[columns.clone()], &sums[columns]);
+            self.epilogue.apply(row, first, part);
+        };
+        // SAFETY: as in `floats`; the quantised rows hold whole steps.
+        unsafe { product.go(self.threads, &finish) }
+    }
+}
+
+crate::level::leveled! {
+    /// f32 to bf16's bits, to nearest even; NaN stays NaN.
+    fn round(from: &[f32], to: &mut [u16]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            let bits = from.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            let quiet = bits >> 16 | 0x40;
+            *to = if from.is_nan() { quiet } else { rounded } as u16;
         }
     }
 }
@@ -178,74 +468,13 @@ crate::level::leveled! {
     }
 }
 
-crate::level::leveled! {
-    /// The sum of each column of a `[rows, columns]` matrix, rows in order.
-    pub fn column_sums(x: &[f32], columns: usize, out: &mut [f32]) {
-        assert_eq!(out.len(), columns);
-        out.fill(0.0);
-        for row in x.chunks_exact(columns) {
-            for (total, value) in out.iter_mut().zip(row) {
-                *total += value;
-            }
-        }
+/// Adds the sum of each column of a matrix in rows to `out`, rows in order.
+pub fn add_column_sums(x: Matrix, out: &mut [f32]) {
+    assert!(out.len() == x.columns && x.column_stride == 1);
+    for row in 0..x.rows {
+        epilogue::add(out, x.row(row));
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// Reproducible numbers in -1..1.
-    pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        (0..count)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
-
-    #[test]
-    fn linear_follows_float64_on_odd_shapes() {
-        for m in [0, 1, 7, 17, 33] {
-            for (inputs, outputs) in [(1, 1), (5, 3), (17, 33), (96, 130), (300, 1030)] {
-                let x = numbers(m * inputs, 1);
-                let weight = numbers(outputs * inputs, 2);
-                let bias = numbers(outputs, 3);
-                let rounded: Vec<bf16> = weight.iter().map(|&w| bf16::from_f32(w)).collect();
-                let widened: Vec<f32> = rounded.iter().map(|w| w.to_f32()).collect();
-                for (view, plain) in
-                    [(WeightView::F32(&weight), &weight), (WeightView::Bf16(&rounded), &widened)]
-                {
-                    for bias in [&bias[..], &[]] {
-                        let mut out = vec![f32::NAN; m * outputs];
-                        linear(&x, view, bias, inputs, outputs, &mut out);
-                        for r in 0..m {
-                            for c in 0..outputs {
-                                let expected: f64 = (0..inputs)
-                                    .map(|k| x[r * inputs + k] as f64 * plain[c * inputs + k] as f64)
-                                    .sum::<f64>()
-                                    + bias.get(c).copied().unwrap_or(0.0) as f64;
-                                let got = out[r * outputs + c] as f64;
-                                assert!(
-                                    (got - expected).abs() < 1e-4,
-                                    "{m} {inputs} {outputs}: {got} {expected}"
-                                );
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn sums_columns() {
-        let mut out = [f32::NAN; 3];
-        column_sums(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, &mut out);
-        assert_eq!(out, [5.0, 7.0, 9.0]);
-    }
-}
+pub(crate) mod tests;

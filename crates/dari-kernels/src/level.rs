@@ -1,44 +1,129 @@
 //! Which SIMD instructions this machine has, and the one place that picks a kernel by them.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-/// An instruction-set level; each includes the ones before it.
+/// An instruction-set level. Those of x86-64 include the ones before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Level {
     /// What the compilation target guarantees.
     Portable,
+    /// NEON with dot products of bytes (ARMv8.2).
+    Neon,
     /// AVX2 with FMA.
     Avx2,
-    /// AVX-512 F.
+    /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512 with VNNI and BF16 (Zen 4, Sapphire Rapids).
+    Avx512Bf16,
 }
 
+const ALL: [Level; 5] = [Level::Portable, Level::Neon, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+
+/// The level in use, or this where none was chosen yet.
+const UNSET: u8 = u8::MAX;
+static CURRENT: AtomicU8 = AtomicU8::new(UNSET);
+
 impl Level {
-    /// The best level of this machine, detected once.
-    pub fn detected() -> Level {
-        static LEVEL: OnceLock<Level> = OnceLock::new();
-        *LEVEL.get_or_init(|| {
-            #[cfg(target_arch = "x86_64")]
-            {
-                let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-                if avx2 && is_x86_feature_detected!("avx512f") {
-                    return Level::Avx512;
-                }
-                if avx2 {
-                    return Level::Avx2;
+    /// The level that kernels use: the machine's best, or a lower one named by the environment's
+    /// `DARI_LEVEL` (`portable`, `avx2`, ...).
+    #[inline]
+    pub fn current() -> Level {
+        match ALL.get(CURRENT.load(Ordering::Relaxed) as usize) {
+            Some(&level) => level,
+            None => {
+                let asked = std::env::var("DARI_LEVEL").ok();
+                let asked = asked.and_then(|name| ALL.into_iter().find(|level| level.key() == name));
+                let level = asked.filter(|level| level.is_available()).unwrap_or_else(Level::best);
+                CURRENT.store(level as u8, Ordering::Relaxed);
+                level
+            }
+        }
+    }
+
+    /// Makes kernels use this level from now on; `false`, and nothing changed, where the machine
+    /// lacks it. Meant for tests and comparisons.
+    pub fn choose(self) -> bool {
+        let available = self.is_available();
+        if available {
+            CURRENT.store(self as u8, Ordering::Relaxed);
+        }
+        available
+    }
+
+    /// The best level of this machine.
+    pub fn best() -> Level {
+        ALL.into_iter().rev().find(|level| level.is_available()).unwrap_or(Level::Portable)
+    }
+
+    /// Every level that this machine has.
+    pub fn available() -> impl Iterator<Item = Level> {
+        ALL.into_iter().filter(|level| level.is_available())
+    }
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = || {
+                avx2()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            };
+            match self {
+                Level::Portable => true,
+                Level::Neon => false,
+                Level::Avx2 => avx2(),
+                Level::Avx512 => avx512(),
+                Level::Avx512Bf16 => {
+                    avx512()
+                        && is_x86_feature_detected!("avx512vnni")
+                        && is_x86_feature_detected!("avx512bf16")
                 }
             }
-            Level::Portable
-        })
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            match self {
+                Level::Portable => true,
+                Level::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+                _ => false,
+            }
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            self == Level::Portable
+        }
     }
 
     /// The level's name as `dari doctor` prints it.
     pub fn name(self) -> &'static str {
         match self {
             Level::Portable => "portable",
+            Level::Neon => "NEON with dot products",
             Level::Avx2 => "AVX2 + FMA",
             Level::Avx512 => "AVX-512",
+            Level::Avx512Bf16 => "AVX-512 with VNNI and BF16",
         }
+    }
+
+    /// The level's name as `DARI_LEVEL` spells it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Neon => "neon",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512bf16",
+        }
+    }
+
+    /// Whether products of bf16 numbers are an instruction of their own.
+    pub fn has_bf16_products(self) -> bool {
+        self == Level::Avx512Bf16
     }
 }
 
@@ -54,14 +139,16 @@ macro_rules! leveled {
             {
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($argument: $kind),*) $(-> $result)? { body($($argument),*) }
-                #[target_feature(enable = "avx512f,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($argument: $kind),*) $(-> $result)? { body($($argument),*) }
-                match $crate::level::Level::detected() {
-                    // SAFETY: the level was detected on this very machine.
-                    $crate::level::Level::Avx512 => return unsafe { avx512($($argument),*) },
+                match $crate::level::Level::current() {
+                    $crate::level::Level::Avx512 | $crate::level::Level::Avx512Bf16 => {
+                        // SAFETY: a current level is available on this very machine.
+                        return unsafe { avx512($($argument),*) };
+                    }
                     // SAFETY: as above.
                     $crate::level::Level::Avx2 => return unsafe { avx2($($argument),*) },
-                    $crate::level::Level::Portable => {}
+                    $crate::level::Level::Portable | $crate::level::Level::Neon => {}
                 }
             }
             body($($argument),*)

@@ -16,6 +16,7 @@ pub mod level;
 pub mod memory;
 pub mod norm;
 pub mod patch;
+pub mod scan;
 
 mod math;
 

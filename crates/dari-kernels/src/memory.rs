@@ -14,3 +14,32 @@ pub fn keep() {
         }
     }
 }
+
+/// The most memory that this process has held so far, in bytes; `None` where the system does not say.
+pub fn peak() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        // SAFETY: the structure is plain numbers, and the call fills it or fails.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            (libc::getrusage(libc::RUSAGE_SELF, &mut usage) == 0).then_some(usage)
+        }?;
+        // macOS counts bytes, the others kilobytes.
+        let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+        Some(u64::try_from(usage.ru_maxrss).ok()? * unit)
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    #[test]
+    fn the_peak_holds_what_was_held() {
+        let held = vec![1u8; 32 << 20];
+        assert!(super::peak().is_some_and(|peak| peak > held.len() as u64));
+    }
+}

@@ -48,7 +48,7 @@ impl Model {
     }
 
     /// The side of the pictures that it takes, in pixels.
-    fn picture_size(&self) -> Option<usize> {
+    pub fn picture_size(&self) -> Option<usize> {
         match self {
             Model::Clip(model) => Some(model.vision().size()),
             Model::Siglip(model) => Some(model.vision().size()),
@@ -104,6 +104,8 @@ pub struct Loaded {
     pub weights: Weights,
     /// The model's config file, as read.
     pub config: Value,
+    /// Most tokens of a text.
+    pub context: Option<usize>,
     /// Tensors in the checkpoint that the model has no place for.
     pub unused: Vec<String>,
 }
@@ -112,7 +114,7 @@ pub struct Loaded {
 pub fn load(folder: &Folder, device: &Device, precision: Precision) -> Result<Loaded> {
     let layout = Layout::read(folder)?;
     let source = layout.source(folder)?;
-    build(folder, layout, Weights::read(source, device, precision))
+    build(folder, layout, Weights::read(source, device, precision, None))
 }
 
 /// Loads a folder to go on training it; `frozen` decides by name what stays as it is.
@@ -235,6 +237,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         model,
         weights,
         config: layout.config,
+        context,
         unused,
     })
 }

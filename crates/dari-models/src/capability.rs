@@ -29,6 +29,14 @@ impl Tokens {
         Tokens { ids: cut(&self.ids, length), mask: cut(&self.mask, length) }
     }
 
+    /// These texts, in this order.
+    pub fn pick(&self, texts: &[usize]) -> Tokens {
+        fn pick<T: Clone>(rows: &[T], texts: &[usize]) -> Vec<T> {
+            texts.iter().filter_map(|&text| rows.get(text).cloned()).collect()
+        }
+        Tokens { ids: pick(&self.ids, texts), mask: pick(&self.mask, texts) }
+    }
+
     /// The ids as a tensor `[batch, tokens]` in u32.
     pub fn tensor(&self, device: &candle_core::Device) -> Result<Tensor> {
         let tokens = self.ids.first().map_or(0, Vec::len);

@@ -2,13 +2,17 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Result as CandleResult, Shape, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp3, D, Device, Layout, Result as CandleResult, Shape, Tensor,
+};
+use dari_kernels::Matrix;
 use dari_kernels::attention::{self as kernel, Sizes};
 
 use crate::linear::Linear;
-use crate::ops::{self, view};
+use crate::ops::{self, rows};
+use crate::weight::Part;
 use crate::weights::{Init, Weights};
-use crate::{Error, Result};
+use crate::{Error, Result, pool};
 
 /// What a query may see.
 #[derive(Clone, Debug, Default)]
@@ -55,13 +59,20 @@ pub const PROJ: Names = Names { query: "q_proj", key: "k_proj", value: "v_proj",
 /// Multi-head attention.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    inputs: Inputs,
     output: Linear,
     heads: usize,
     kv_heads: usize,
     width: usize,
+}
+
+/// The projections of queries, keys and values.
+#[derive(Clone, Debug)]
+enum Inputs {
+    /// Each by itself.
+    Separate { query: Linear, key: Linear, value: Linear },
+    /// Side by side in one product: self-attention.
+    Joined(Linear),
 }
 
 impl Attention {
@@ -73,26 +84,21 @@ impl Attention {
         heads: usize,
         qkv_bias: bool,
     ) -> Result<Attention> {
-        let part = |name, bias| Linear::load(&weights.pp(name), width, width, bias);
-        Self::new(
-            part(names.query, qkv_bias)?,
-            part(names.key, qkv_bias)?,
-            part(names.value, qkv_bias)?,
-            part(names.output, true)?,
-            width,
-            heads,
-            heads,
-        )
+        check(width, heads, heads)?;
+        let projections = [names.query, names.key, names.value];
+        let inputs = Inputs::Joined(Linear::load_joined(weights, &projections, width, width, qkv_bias)?);
+        let output = Linear::load(&weights.pp(names.output), width, width, true)?;
+        Ok(Attention { inputs, output, heads, kv_heads: heads, width })
     }
 
     /// PyTorch's `nn.MultiheadAttention`: one `in_proj_weight` `[3 * width, width]` and
     /// `in_proj_bias`, and `out_proj`.
     pub fn load_fused(weights: &Weights, width: usize, heads: usize) -> Result<Attention> {
-        let all = weights.weight("in_proj_weight", &[3 * width, width], Init::fan_in(width))?;
         let bias = weights.tensor("in_proj_bias", &[3 * width], Init::ZEROS)?;
         let part = |index: usize| -> Result<Linear> {
-            let bias = bias.narrow(0, index * width, width)?;
-            Ok(Linear::new(all.rows(index * width, width)?, Some(bias)))
+            let (name, stored) = ("in_proj_weight", [3 * width, width]);
+            let weight = weights.part(name, &stored, Init::fan_in(width), index * width, width)?;
+            Linear::new(weight, Some(Part::of(bias.clone(), index * width, width)))
         };
         let output = Linear::load(&weights.pp("out_proj"), width, width, true)?;
         Self::new(part(0)?, part(1)?, part(2)?, output, width, heads, heads)
@@ -108,26 +114,100 @@ impl Attention {
         heads: usize,
         kv_heads: usize,
     ) -> Result<Attention> {
-        if heads == 0 || kv_heads == 0 || !width.is_multiple_of(heads) || !heads.is_multiple_of(kv_heads) {
-            return Err(Error::Config(format!(
-                "attention of width {width} cannot have {heads} heads over {kv_heads} key heads: the width must divide by the heads, the heads by the key heads"
-            )));
-        }
-        Ok(Attention { query, key, value, output, heads, kv_heads, width })
+        check(width, heads, kv_heads)?;
+        Ok(Attention { inputs: Inputs::Separate { query, key, value }, output, heads, kv_heads, width })
     }
 
     /// Self-attention: `[batch, tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, mask: &Mask) -> Result<Tensor> {
-        self.cross(x, x, mask)
+        self.output.forward(&self.mix(x, x, mask)?)
+    }
+
+    /// `residual + forward(x)`.
+    pub fn added(&self, x: &Tensor, mask: &Mask, residual: &Tensor) -> Result<Tensor> {
+        self.output.added(&self.mix(x, x, mask)?, residual)
+    }
+
+    /// `residual + forward(x)` at each sequence's one place: `[batch, 1, width]`. Only the keys and
+    /// values of the other tokens are computed.
+    pub fn added_at(&self, x: &Tensor, mask: &Mask, residual: &Tensor, places: &Places) -> Result<Tensor> {
+        let mixed = match mask.causal {
+            false => self.mix(&places.pick(x)?, x, mask)?,
+            // What each place sees differs: as padding behind it.
+            true => self.mix(&places.pick(x)?, x, &places.up_to(x, mask)?)?,
+        };
+        self.output.added(&mixed, &places.pick(residual)?)
     }
 
     /// Queries from `x` `[batch, queries, width]`, keys and values from `context`
     /// `[batch, keys, width]`; gives `[batch, queries, width]`.
     pub fn cross(&self, x: &Tensor, context: &Tensor, mask: &Mask) -> Result<Tensor> {
-        let (q, k, v) = (self.query.forward(x)?, self.key.forward(context)?, self.value.forward(context)?);
-        let scale = ((self.width / self.heads) as f64).powf(-0.5);
-        let mixed = attend(&q, &k, &v, self.heads, self.kv_heads, scale, mask)?;
-        self.output.forward(&mixed)
+        self.output.forward(&self.mix(x, context, mask)?)
+    }
+
+    fn mix(&self, x: &Tensor, context: &Tensor, mask: &Mask) -> Result<Tensor> {
+        let (q, k, v) = match &self.inputs {
+            Inputs::Separate { query, key, value } => {
+                (query.forward(x)?, key.forward(context)?, value.forward(context)?)
+            }
+            Inputs::Joined(all) => {
+                let scale = self.scale();
+                let joined = all.forward(context)?;
+                if x.id() == context.id() && ops::by_kernel(x) {
+                    return attend_joined(joined, self.heads, scale, mask);
+                }
+                let part = |of: &Tensor, index: usize| of.narrow(2, index * self.width, self.width);
+                let q = if x.id() == context.id() { part(&joined, 0)? } else { part(&all.forward(x)?, 0)? };
+                (q, part(&joined, 1)?, part(&joined, 2)?)
+            }
+        };
+        attend(&q, &k, &v, self.heads, self.kv_heads, self.scale(), mask)
+    }
+
+    fn scale(&self) -> f64 {
+        ((self.width / self.heads) as f64).powf(-0.5)
+    }
+}
+
+fn check(width: usize, heads: usize, kv_heads: usize) -> Result<()> {
+    if heads == 0 || kv_heads == 0 || !width.is_multiple_of(heads) || !heads.is_multiple_of(kv_heads) {
+        return Err(Error::Config(format!(
+            "attention of width {width} cannot have {heads} heads over {kv_heads} key heads: the width must divide by the heads, the heads by the key heads"
+        )));
+    }
+    Ok(())
+}
+
+/// One place in each sequence.
+#[derive(Clone, Debug)]
+pub struct Places(Vec<usize>);
+
+impl Places {
+    /// The same place in each of `batch` sequences.
+    pub fn all_at(place: usize, batch: usize) -> Places {
+        Places(vec![place; batch])
+    }
+
+    /// A place a sequence.
+    pub fn each(places: Vec<usize>) -> Places {
+        Places(places)
+    }
+
+    /// `[batch, tokens, width]` to `[batch, 1, width]`.
+    pub fn pick(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(pool::places(x, &self.0)?.unsqueeze(1)?)
+    }
+
+    /// A mask under which each place sees what a causal mask shows it.
+    fn up_to(&self, x: &Tensor, mask: &Mask) -> Result<Mask> {
+        let tokens = x.dim(1)?;
+        let seen = self.0.iter().flat_map(|&place| (0..tokens).map(move |token| (token <= place) as u8));
+        let seen = Tensor::from_vec(seen.collect(), (self.0.len(), tokens), x.device())?;
+        let keys = match &mask.keys {
+            Some(keys) => (keys * seen)?,
+            None => seen,
+        };
+        Ok(Mask::keys(keys))
     }
 }
 
@@ -153,28 +233,13 @@ pub fn attend(
             v.dims()
         )));
     }
-    if mask.keys.as_ref().is_some_and(|m| m.dims() != [batch, keys]) {
-        return Err(Error::Config(format!(
-            "an attention mask must be [{batch}, {keys}], found {:?}",
-            mask.keys
-        )));
-    }
     if !ops::by_kernel(q) {
         return composed(q, k, v, heads, kv_heads, scale, mask);
     }
-    let visible = match &mask.keys {
-        Some(keys) => Some(keys.flatten_all()?.to_vec1::<u8>()?),
-        None => None,
-    };
-    let op = Heads {
-        sizes: Sizes { batch, queries, keys, heads, kv_heads, width },
-        scale: scale as f32,
-        causal: mask.causal,
-        visible,
-        keep: q.track_op() || k.track_op() || v.track_op(),
-        probabilities: OnceLock::new(),
-    };
-    Ok(q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)?)
+    let sizes = Sizes { batch, queries, keys, heads, kv_heads, width };
+    let op = Heads::new(sizes, scale, mask, q.track_op() || k.track_op() || v.track_op())?;
+    let rows = |x: &Tensor| if ops::in_rows(x) { Ok(x.clone()) } else { x.contiguous() };
+    Ok(rows(q)?.apply_op3(&rows(k)?, &rows(v)?, op)?)
 }
 
 /// The same of candle's own operations: other devices, and what the kernel is checked against.
@@ -228,7 +293,30 @@ struct Heads {
     visible: Option<Vec<u8>>,
     /// Whether a backward pass may come.
     keep: bool,
-    probabilities: OnceLock<Vec<f32>>,
+    /// Saved by the forward pass for the backward pass.
+    logs: OnceLock<Vec<f32>>,
+}
+
+impl Heads {
+    fn new(sizes: Sizes, scale: f64, mask: &Mask, keep: bool) -> Result<Heads> {
+        let [batch, keys] = [sizes.batch, sizes.keys];
+        if mask.keys.as_ref().is_some_and(|m| m.dims() != [batch, keys]) {
+            return Err(Error::Config(format!(
+                "an attention mask must be [{batch}, {keys}], found {:?}",
+                mask.keys
+            )));
+        }
+        let visible = match &mask.keys {
+            Some(keys) => Some(keys.flatten_all()?.to_vec1::<u8>()?),
+            None => None,
+        };
+        let logs = OnceLock::new();
+        Ok(Heads { sizes, scale: scale as f32, causal: mask.causal, visible, keep, logs })
+    }
+
+    fn mask(&self) -> kernel::Mask<'_> {
+        kernel::Mask { causal: self.causal, keys: self.visible.as_deref() }
+    }
 }
 
 impl CustomOp3 for Heads {
@@ -245,13 +333,12 @@ impl CustomOp3 for Heads {
         v: &CpuStorage,
         vl: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let (q, k, v) = (view::<f32>(q, ql)?, view::<f32>(k, kl)?, view::<f32>(v, vl)?);
-        let mask = kernel::Mask { causal: self.causal, keys: self.visible.as_deref() };
-        let mut out = vec![0.0; q.len()];
-        let mut table = self.keep.then(|| vec![0.0; self.sizes.probabilities()]);
-        kernel::forward(self.sizes, mask, self.scale, q, k, v, &mut out, table.as_deref_mut());
-        if let Some(table) = table {
-            self.probabilities.get_or_init(|| table);
+        let (q, k, v) = (rows(q, ql)?, rows(k, kl)?, rows(v, vl)?);
+        let mut out = vec![0.0; ql.shape().elem_count()];
+        let mut logs = self.keep.then(|| vec![0.0; self.sizes.statistics()]);
+        kernel::forward(self.sizes, self.mask(), self.scale, q, k, v, &mut out, logs.as_deref_mut());
+        if let Some(logs) = logs {
+            self.logs.get_or_init(|| logs);
         }
         Ok((CpuStorage::F32(out), ql.shape().clone()))
     }
@@ -261,19 +348,32 @@ impl CustomOp3 for Heads {
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        _: &Tensor,
+        y: &Tensor,
         dy: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some(table) = self.probabilities.get() else {
+        let Some(logs) = self.logs.get() else {
             candle_core::bail!("an attention's backward pass ran before its forward pass");
         };
         let dy = dy.contiguous()?;
         let (mut dq, mut dk, mut dv) =
             (vec![0.0; q.elem_count()], vec![0.0; k.elem_count()], vec![0.0; v.elem_count()]);
         {
-            let (q, k, v) = (ops::hold::<f32>(q)?, ops::hold::<f32>(k)?, ops::hold::<f32>(v)?);
-            let dy = ops::hold::<f32>(&dy)?;
-            kernel::backward(self.sizes, self.scale, &q, &k, &v, table, &dy, &mut dq, &mut dk, &mut dv);
+            let (q, k, v) = (ops::hold_rows(q)?, ops::hold_rows(k)?, ops::hold_rows(v)?);
+            let (y, dy) = (ops::hold::<f32>(y)?, ops::hold::<f32>(&dy)?);
+            kernel::backward(
+                self.sizes,
+                self.mask(),
+                self.scale,
+                q.matrix()?,
+                k.matrix()?,
+                v.matrix()?,
+                &y,
+                logs,
+                &dy,
+                &mut dq,
+                &mut dk,
+                &mut dv,
+            );
         }
         let wanted = |of: &Tensor, values: Vec<f32>| -> CandleResult<Option<Tensor>> {
             if !of.track_op() {
@@ -282,6 +382,61 @@ impl CustomOp3 for Heads {
             Ok(Some(Tensor::from_vec(values, of.shape(), &Device::Cpu)?))
         };
         Ok((wanted(q, dq)?, wanted(k, dk)?, wanted(v, dv)?))
+    }
+}
+
+/// Self-attention over queries, keys and values that stand side by side, `[batch, tokens, 3 * heads *
+/// width]`, as one joined projection leaves them.
+fn attend_joined(joined: Tensor, heads: usize, scale: f64, mask: &Mask) -> Result<Tensor> {
+    let (batch, tokens, total) = joined.dims3()?;
+    let sizes =
+        Sizes { batch, queries: tokens, keys: tokens, heads, kv_heads: heads, width: total / 3 / heads };
+    let op = Joined(Heads::new(sizes, scale, mask, joined.track_op())?);
+    Ok(joined.apply_op1(op)?)
+}
+
+struct Joined(Heads);
+
+impl Joined {
+    fn parts<'a>(&self, all: &'a [f32]) -> [Matrix<'a>; 3] {
+        let Sizes { batch, queries, heads, width, .. } = self.0.sizes;
+        let width = heads * width;
+        let all = Matrix::new(all, batch * queries, 3 * width);
+        [0, 1, 2].map(|part| all.columns(part * width, width))
+    }
+}
+
+impl CustomOp1 for Joined {
+    fn name(&self) -> &'static str {
+        "self-attention"
+    }
+
+    fn cpu_fwd(&self, joined: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let Heads { sizes, scale, keep, logs: kept, .. } = &self.0;
+        let [q, k, v] = self.parts(ops::view(joined, layout)?);
+        let shape = Shape::from((sizes.batch, sizes.queries, sizes.heads * sizes.width));
+        let mut out = vec![0.0; shape.elem_count()];
+        let mut logs = keep.then(|| vec![0.0; sizes.statistics()]);
+        kernel::forward(*sizes, self.0.mask(), *scale, q, k, v, &mut out, logs.as_deref_mut());
+        if let Some(logs) = logs {
+            kept.get_or_init(|| logs);
+        }
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(&self, joined: &Tensor, y: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let Heads { sizes, scale, logs, .. } = &self.0;
+        let Some(logs) = logs.get() else {
+            candle_core::bail!("an attention's backward pass ran before its forward pass");
+        };
+        let dy = dy.contiguous()?;
+        let mut slopes = vec![0.0; joined.elem_count()];
+        {
+            let (held, y, dy) = (ops::hold::<f32>(joined)?, ops::hold::<f32>(y)?, ops::hold::<f32>(&dy)?);
+            let [q, k, v] = self.parts(&held);
+            kernel::backward_joined(*sizes, self.0.mask(), *scale, q, k, v, &y, logs, &dy, &mut slopes);
+        }
+        Ok(Some(ops::tensor(slopes, joined)?))
     }
 }
 

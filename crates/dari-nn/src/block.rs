@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use dari_kernels::Activation;
 
 use crate::Result;
-use crate::attention::{self, Attention, Mask};
+use crate::attention::{self, Attention, Mask, Places};
 use crate::mlp::{self, Mlp};
 use crate::norm::Norm;
 use crate::weights::Weights;
@@ -132,12 +132,27 @@ impl Block {
     pub fn forward(&self, x: &Tensor, mask: &Mask) -> Result<Tensor> {
         match self.order {
             Order::Pre => {
-                let x = (x + self.attention.forward(&self.norm1.forward(x)?, mask)?)?;
-                Ok((&x + self.mlp.forward(&self.norm2.forward(&x)?)?)?)
+                let x = self.attention.added(&self.norm1.forward(x)?, mask, x)?;
+                self.mlp.added(&self.norm2.forward(&x)?, &x)
             }
             Order::Post => {
-                let x = self.norm1.forward(&(x + self.attention.forward(x, mask)?)?)?;
-                self.norm2.forward(&(&x + self.mlp.forward(&x)?)?)
+                let x = self.norm1.forward(&self.attention.added(x, mask, x)?)?;
+                self.norm2.forward(&self.mlp.added(&x, &x)?)
+            }
+        }
+    }
+
+    /// [`Block::forward`] at each sequence's one place, `[batch, 1, width]`; of the other tokens only
+    /// what the places look at is computed.
+    pub fn forward_at(&self, x: &Tensor, mask: &Mask, places: &Places) -> Result<Tensor> {
+        match self.order {
+            Order::Pre => {
+                let x = self.attention.added_at(&self.norm1.forward(x)?, mask, x, places)?;
+                self.mlp.added(&self.norm2.forward(&x)?, &x)
+            }
+            Order::Post => {
+                let x = self.norm1.forward(&self.attention.added_at(x, mask, x, places)?)?;
+                self.norm2.forward(&self.mlp.added(&x, &x)?)
             }
         }
     }
@@ -146,4 +161,14 @@ impl Block {
 /// Runs a stack of blocks in order.
 pub fn forward_stack(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor> {
     blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, mask))
+}
+
+/// Runs a stack of blocks for the sake of one place in each sequence: `[batch, tokens, width]` to
+/// `[batch, width]`. The last block is computed there alone.
+pub fn forward_stack_at(blocks: &[Block], x: &Tensor, mask: &Mask, places: &Places) -> Result<Tensor> {
+    let picked = match blocks.split_last() {
+        Some((last, others)) => last.forward_at(&forward_stack(others, x, mask)?, mask, places)?,
+        None => places.pick(x)?,
+    };
+    Ok(picked.squeeze(1)?)
 }

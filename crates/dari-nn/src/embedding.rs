@@ -2,21 +2,20 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::weight::Weight;
 use crate::weights::{Init, Weights};
 use crate::{Error, Result};
 
 /// A table `[entries, width]`.
 #[derive(Clone, Debug)]
 pub struct Embedding {
-    table: Weight,
+    table: Tensor,
     entries: usize,
 }
 
 impl Embedding {
     /// Reads `weight`, `[entries, width]`.
     pub fn load(weights: &Weights, entries: usize, width: usize) -> Result<Embedding> {
-        let table = weights.weight("weight", &[entries, width], Init::Normal(0.02))?;
+        let table = weights.table("weight", &[entries, width], Init::Normal(0.02))?;
         Ok(Embedding { table, entries })
     }
 
@@ -30,12 +29,7 @@ impl Embedding {
                 self.entries
             )));
         }
-        let rows = self.table.tensor().index_select(&flat, 0)?.to_dtype(DType::F32)?;
+        let rows = self.table.index_select(&flat, 0)?.to_dtype(DType::F32)?;
         Ok(rows.reshape((batch, tokens, ()))?)
-    }
-
-    /// The table as a weight, for a head tied to it.
-    pub fn weight(&self) -> &Weight {
-        &self.table
     }
 }

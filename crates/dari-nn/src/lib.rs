@@ -9,6 +9,7 @@ pub mod activation;
 pub mod attention;
 pub mod block;
 pub mod embedding;
+pub mod gradients;
 pub mod linear;
 pub mod loss;
 pub mod mlp;
@@ -26,7 +27,13 @@ pub use attention::{Attention, Mask};
 pub use block::Block;
 pub use dari_kernels::Activation;
 pub use error::{Error, Result};
+pub use gradients::Gradients;
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::Norm;
 pub use weights::{Init, Precision, Weights};
+
+/// Whether this processor has instructions for products of bf16 numbers.
+pub fn has_bf16_products() -> bool {
+    dari_kernels::level::Level::current().has_bf16_products()
+}

@@ -1,38 +1,413 @@
 //! The linear layer: the one product that every layer goes through.
 
-use candle_core::{
-    CpuStorage, CustomOp2, CustomOp3, Device, Layout, Result as CandleResult, Shape, Tensor, bail,
-};
-use dari_kernels::gemm::{self, Matrix, MatrixMut, Threads, WeightView};
+use std::sync::{Arc, OnceLock};
 
-use crate::Result;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Device, Layout, Result as CandleResult, Shape,
+    Tensor, bail,
+};
+use dari_kernels::Activation;
+use dari_kernels::gemm::{self, Epilogue, Matrix, MatrixMut, Threads};
+
 use crate::ops::{self, view};
-use crate::weight::{HeldWeight, Weight};
+use crate::weight::{PackedWeight, Part, Weight};
 use crate::weights::{Init, Weights};
+use crate::{Error, Result, activation, gradients};
 
 /// `y = x W^T + b` on the last dimension.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Weight,
-    bias: Option<Tensor>,
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Frozen {
+        weight: Arc<PackedWeight>,
+        bias: Option<Tensor>,
+    },
+    /// Layers of one input whose outputs stand side by side.
+    Trained(Vec<Layer>),
+}
+
+/// One weight with its bias, as trained.
+#[derive(Clone, Debug)]
+struct Layer {
+    weight: Part,
+    size: [usize; 2],
+    bias: Option<Part>,
 }
 
 impl Linear {
     /// Reads `weight` `[outputs, inputs]` and, with `bias`, `bias` `[outputs]`.
     pub fn load(weights: &Weights, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
         let weight = weights.weight("weight", &[outputs, inputs], Init::fan_in(inputs))?;
-        let bias = if bias { Some(weights.tensor("bias", &[outputs], Init::ZEROS)?) } else { None };
-        Ok(Linear { weight, bias })
+        let bias = match bias {
+            true => Some(Part::whole(weights.tensor("bias", &[outputs], Init::ZEROS)?)),
+            false => None,
+        };
+        Linear::new(weight, bias)
+    }
+
+    /// Reads several layers of one input as one whose outputs stand side by side.
+    pub fn load_joined(
+        weights: &Weights,
+        names: &[&str],
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let each: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
+        if let Some(Weight::Packed(weight)) = weights.joined(&each, outputs, inputs)? {
+            let mut biases = Vec::new();
+            for name in names.iter().filter(|_| bias) {
+                biases.push(weights.pp(name).tensor("bias", &[outputs], Init::ZEROS)?);
+            }
+            let bias = if bias { Some(Tensor::cat(&biases, 0)?) } else { None };
+            return Ok(Linear { form: Form::Frozen { weight, bias } });
+        }
+        let mut layers = Vec::with_capacity(names.len());
+        for name in names {
+            match Linear::load(&weights.pp(name), inputs, outputs, bias)?.form {
+                Form::Trained(layer) => layers.extend(layer),
+                Form::Frozen { .. } => {
+                    return Err(Error::Config(format!(
+                        "`{name}` is packed and the layers beside it are not"
+                    )));
+                }
+            }
+        }
+        Ok(Linear { form: Form::Trained(layers) })
     }
 
     /// Puts a layer together from its parts.
-    pub fn new(weight: Weight, bias: Option<Tensor>) -> Linear {
-        Linear { weight, bias }
+    pub fn new(weight: Weight, bias: Option<Part>) -> Result<Linear> {
+        let form = match weight {
+            Weight::Packed(weight) => {
+                let outputs = weight.size()[0];
+                let bias = bias.map(|bias| bias.view(outputs)).transpose()?;
+                Form::Frozen { weight, bias }
+            }
+            Weight::Dense(weight, size) => Form::Trained(vec![Layer { weight, size, bias }]),
+        };
+        Ok(Linear { form })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(product(x, self.weight.tensor(), self.bias.as_ref())?)
+        self.apply(x, None, None)
+    }
+
+    /// `activation(forward(x))`.
+    pub fn activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.apply(x, Some(activation), None)
+    }
+
+    /// `residual + forward(x)`.
+    pub fn added(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.apply(x, None, Some(residual))
+    }
+
+    fn inputs(&self) -> usize {
+        match &self.form {
+            Form::Frozen { weight, .. } => weight.size()[1],
+            Form::Trained(layers) => layers.first().map_or(0, |layer| layer.size[1]),
+        }
+    }
+
+    fn apply(&self, x: &Tensor, then: Option<Activation>, residual: Option<&Tensor>) -> Result<Tensor> {
+        let inputs = self.inputs();
+        if x.dims().last() != Some(&inputs) {
+            return Err(Error::Config(format!("a linear layer of {inputs} inputs got {:?}", x.dims())));
+        }
+        match &self.form {
+            Form::Frozen { weight, bias } => {
+                // The slope of an activation asks for what it was given.
+                let fused = then.filter(|_| !x.track_op());
+                let op = Frozen { weight: weight.clone(), bias: bias.clone(), activation: fused };
+                let y = run(op, x, residual)?;
+                Ok(match then {
+                    Some(then) if fused.is_none() => activation::apply(then, &y)?,
+                    _ => y,
+                })
+            }
+            // An operation without a tracked argument is no part of the graph.
+            Form::Trained(layers) if ops::by_kernel(x) && x.track_op() => {
+                let op = Trained { layers: layers.clone(), activation: then, before: OnceLock::new() };
+                Ok(run(op, x, residual)?)
+            }
+            Form::Trained(layers) => {
+                let each = layers.iter().map(|layer| {
+                    let bias = layer.bias.as_ref().map(|bias| bias.view(layer.size[0])).transpose()?;
+                    product(x, &layer.weight.view((layer.size[0], layer.size[1]))?, bias.as_ref())
+                });
+                let each = each.collect::<CandleResult<Vec<Tensor>>>()?;
+                let y = match &each[..] {
+                    [only] => only.clone(),
+                    several => Tensor::cat(several, D::Minus1)?,
+                };
+                let y = then.map_or(Ok(y.clone()), |then| activation::apply(then, &y))?;
+                Ok(match residual {
+                    Some(residual) => (residual + y)?,
+                    None => y,
+                })
+            }
+        }
+    }
+}
+
+fn run<T>(op: T, x: &Tensor, residual: Option<&Tensor>) -> CandleResult<Tensor>
+where
+    T: CustomOp1 + CustomOp2 + Send + Sync + 'static,
+{
+    match residual {
+        Some(residual) => x.contiguous()?.apply_op2(&residual.contiguous()?, op),
+        None => x.contiguous()?.apply_op1(op),
+    }
+}
+
+/// The shape of a product, and how many rows it has.
+fn outcome(layout: &Layout, outputs: usize) -> (Vec<usize>, usize) {
+    let mut shape = layout.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = outputs;
+    }
+    let rows = shape.iter().rev().skip(1).product();
+    (shape, rows)
+}
+
+/// Products with trained weights and what follows them. The weights' gradients are added up in
+/// [`crate::Gradients`].
+struct Trained {
+    layers: Vec<Layer>,
+    activation: Option<Activation>,
+    /// What the activation was given, saved for the backward pass.
+    before: OnceLock<Vec<f32>>,
+}
+
+impl Trained {
+    fn outputs(&self) -> usize {
+        self.layers.iter().map(|layer| layer.size[0]).sum()
+    }
+
+    fn forward(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        residual: Option<&[f32]>,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let outputs = self.outputs();
+        let (shape, rows) = outcome(layout, outputs);
+        let x = view::<f32>(x, layout)?;
+        let mut out = vec![0.0; rows * outputs];
+        if residual.is_some_and(|residual| residual.len() != out.len()) {
+            bail!("a residual of another shape than {shape:?}");
+        }
+        let mut first = 0;
+        for Layer { weight, size: [count, inputs], bias } in &self.layers {
+            let values = ops::hold::<f32>(weight.tensor())?;
+            let biases = bias.as_ref().map(|bias| ops::hold::<f32>(bias.tensor())).transpose()?;
+            let biases = match (&biases, bias) {
+                (Some(values), Some(bias)) => &values[bias.range()],
+                _ => &[],
+            };
+            let residual = residual.map(|all| Matrix::new(all, rows, outputs).columns(first, *count));
+            let epilogue = Epilogue { bias: biases, residual, ..Epilogue::default() };
+            let weight = Matrix::new(&values[weight.range()], *count, *inputs);
+            let x = Matrix::new(x, rows, *inputs);
+            let to = MatrixMut::strided(out.get_mut(first..).unwrap_or_default(), rows, *count, outputs);
+            gemm::product(to, x, weight.transposed(), &epilogue, false, Threads::Pool);
+            first += count;
+        }
+        if let Some(activation) = self.activation {
+            let mut activated = vec![0.0; out.len()];
+            activation.forward(&out, &mut activated);
+            let before = std::mem::replace(&mut out, activated);
+            self.before.get_or_init(|| before);
+        }
+        Ok((CpuStorage::F32(out), Shape::from(shape)))
+    }
+
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let dy = dy.contiguous()?;
+        let dy = ops::hold::<f32>(&dy)?;
+        let mut before = Vec::new();
+        let dy: &[f32] = match (self.activation, self.before.get()) {
+            (Some(activation), Some(given)) => {
+                before.resize(given.len(), 0.0);
+                activation.backward(given, &dy, &mut before);
+                &before
+            }
+            (Some(_), None) => bail!("a linear layer's backward pass ran before its forward pass"),
+            (None, _) => &dy,
+        };
+        let outputs = self.outputs();
+        let rows = dy.len() / outputs.max(1);
+        let slopes = Matrix::new(dy, rows, outputs);
+        let mut dx = if x.track_op() { Some(vec![0.0; x.elem_count()]) } else { None };
+        let x_values = ops::hold::<f32>(x)?;
+        let plain = Epilogue::default();
+        let mut first = 0;
+        for Layer { weight, size: [count, inputs], bias } in &self.layers {
+            let slopes = slopes.columns(first, *count);
+            if let Some(dx) = &mut dx {
+                let values = ops::hold::<f32>(weight.tensor())?;
+                let weight = Matrix::new(&values[weight.range()], *count, *inputs);
+                let to = MatrixMut::new(dx, rows, *inputs);
+                gemm::product(to, slopes, weight, &plain, first > 0, Threads::Pool);
+            }
+            if weight.tracked() {
+                let x = Matrix::new(&x_values, rows, *inputs);
+                gradients::accumulate(weight, |total, keep| {
+                    let to = MatrixMut::new(total, *count, *inputs);
+                    gemm::product(to, slopes.transposed(), x, &plain, keep, Threads::Pool);
+                })?;
+            }
+            if let Some(bias) = bias.as_ref().filter(|bias| bias.tracked()) {
+                gradients::accumulate(bias, |total, _| gemm::add_column_sums(slopes, total))?;
+            }
+            first += count;
+        }
+        dx.map(|dx| ops::tensor(dx, x)).transpose()
+    }
+}
+
+impl CustomOp1 for Trained {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.forward(x, layout, None)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        self.backward(x, dy)
+    }
+}
+
+impl CustomOp2 for Trained {
+    fn name(&self) -> &'static str {
+        "linear, added"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        residual: &CpuStorage,
+        rl: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        self.forward(x, xl, Some(view(residual, rl)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        Ok((self.backward(x, dy)?, residual.track_op().then(|| dy.clone())))
+    }
+}
+
+/// A product with a packed weight and what follows it.
+#[derive(Clone)]
+struct Frozen {
+    weight: Arc<PackedWeight>,
+    bias: Option<Tensor>,
+    activation: Option<Activation>,
+}
+
+impl Frozen {
+    fn forward(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        residual: Option<&[f32]>,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let [outputs, inputs] = self.weight.size();
+        let (shape, rows) = outcome(layout, outputs);
+        let x = view::<f32>(x, layout)?;
+        let mut out = vec![0.0; rows * outputs];
+        if residual.is_some_and(|residual| residual.len() != out.len()) {
+            bail!("a residual of another shape than {shape:?}");
+        }
+        let bias = self.bias.as_ref().map(ops::hold::<f32>).transpose()?;
+        let epilogue = Epilogue {
+            bias: bias.as_deref().unwrap_or_default(),
+            activation: self.activation,
+            residual: residual.map(|residual| Matrix::new(residual, rows, outputs)),
+            ..Epilogue::default()
+        };
+        let done = self.weight.with(|weight| {
+            let to = MatrixMut::new(&mut out, rows, outputs);
+            gemm::linear(to, Matrix::new(x, rows, inputs), weight, &epilogue, Threads::Pool);
+        });
+        if done.is_none() {
+            bail!("a packed weight is no longer in its file");
+        }
+        Ok((CpuStorage::F32(out), Shape::from(shape)))
+    }
+
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        if !x.track_op() {
+            return Ok(None);
+        }
+        let [outputs, inputs] = self.weight.size();
+        let dy = dy.contiguous()?;
+        let dy = ops::hold::<f32>(&dy)?;
+        let rows = dy.len() / outputs.max(1);
+        let mut dx = vec![0.0; rows * inputs];
+        let Some(dense) = self.weight.with(|weight| weight.unpack()) else {
+            bail!("a packed weight is no longer in its file");
+        };
+        let weight = Matrix::new(&dense, outputs, inputs);
+        let slopes = Matrix::new(&dy, rows, outputs);
+        let (to, plain) = (MatrixMut::new(&mut dx, rows, inputs), Epilogue::default());
+        gemm::product(to, slopes, weight, &plain, false, Threads::Pool);
+        Ok(Some(ops::tensor(dx, x)?))
+    }
+}
+
+impl CustomOp1 for Frozen {
+    fn name(&self) -> &'static str {
+        "product with a packed weight"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.forward(x, layout, None)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        self.backward(x, dy)
+    }
+}
+
+impl CustomOp2 for Frozen {
+    fn name(&self) -> &'static str {
+        "product with a packed weight, added"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        residual: &CpuStorage,
+        rl: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        self.forward(x, xl, Some(view(residual, rl)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        Ok((self.backward(x, dy)?, residual.track_op().then(|| dy.clone())))
     }
 }
 
@@ -45,7 +420,7 @@ pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> CandleResu
     if !ops::by_kernel(x) {
         return composed(x, weight, bias);
     }
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let (x, weight) = (x.contiguous()?, weight.to_dtype(DType::F32)?.contiguous()?);
     let needs =
         Needs { x: x.track_op(), weight: weight.track_op(), bias: bias.is_some_and(Tensor::track_op) };
     match bias {
@@ -89,17 +464,12 @@ impl Product {
         bias: &[f32],
     ) -> CandleResult<(CpuStorage, Shape)> {
         let (outputs, inputs) = weight_layout.shape().dims2()?;
-        let mut shape = x_layout.dims().to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = outputs;
-        }
-        let x = view::<f32>(x, x_layout)?;
-        let weight = match weight {
-            CpuStorage::BF16(_) => WeightView::Bf16(view(weight, weight_layout)?),
-            _ => WeightView::F32(view(weight, weight_layout)?),
-        };
-        let mut out = vec![0.0; shape.iter().product()];
-        gemm::linear(x, weight, bias, inputs, outputs, &mut out);
+        let (shape, rows) = outcome(x_layout, outputs);
+        let (x, weight) = (view::<f32>(x, x_layout)?, view::<f32>(weight, weight_layout)?);
+        let mut out = vec![0.0; rows * outputs];
+        let (x, weight) = (Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs));
+        let to = MatrixMut::new(&mut out, rows, outputs);
+        gemm::product(to, x, weight.transposed(), &Epilogue::bias(bias), false, Threads::Pool);
         Ok((CpuStorage::F32(out), Shape::from(shape)))
     }
 
@@ -109,21 +479,19 @@ impl Product {
         let dy = ops::hold::<f32>(&dy)?;
         let rows = dy.len() / outputs.max(1);
         let slopes = Matrix::new(&dy, rows, outputs);
+        let plain = Epilogue::default();
         let dx = if self.needs.x {
             let mut dx = vec![0.0; rows * inputs];
-            let expanded;
-            let held = HeldWeight::hold(weight)?;
-            let values: &[f32] = match &held {
-                HeldWeight::F32(values) => values,
-                HeldWeight::Bf16(values) => {
-                    let mut wide = vec![0.0; values.len()];
-                    gemm::expand(values, &mut wide);
-                    expanded = wide;
-                    &expanded
-                }
-            };
-            let weight = Matrix::new(values, outputs, inputs);
-            gemm::product(MatrixMut::new(&mut dx, rows, inputs), slopes, weight, 1.0, false, Threads::Pool);
+            let held = ops::hold::<f32>(weight)?;
+            let weight = Matrix::new(&held, outputs, inputs);
+            gemm::product(
+                MatrixMut::new(&mut dx, rows, inputs),
+                slopes,
+                weight,
+                &plain,
+                false,
+                Threads::Pool,
+            );
             Some(ops::tensor(dx, x)?)
         } else {
             None
@@ -133,14 +501,14 @@ impl Product {
             let x = ops::hold::<f32>(x)?;
             let x = Matrix::new(&x, rows, inputs);
             let out = MatrixMut::new(&mut dweight, outputs, inputs);
-            gemm::product(out, slopes.transposed(), x, 1.0, false, Threads::Pool);
+            gemm::product(out, slopes.transposed(), x, &plain, false, Threads::Pool);
             Some(ops::tensor(dweight, weight)?)
         } else {
             None
         };
         let dbias = if self.needs.bias {
             let mut dbias = vec![0.0; outputs];
-            gemm::column_sums(&dy, outputs, &mut dbias);
+            gemm::add_column_sums(slopes, &mut dbias);
             Some(Tensor::from_vec(dbias, outputs, &Device::Cpu)?)
         } else {
             None

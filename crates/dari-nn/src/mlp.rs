@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 use dari_kernels::Activation;
 
+use crate::Result;
 use crate::linear::Linear;
 use crate::weights::Weights;
-use crate::{Result, activation};
 
 /// What the two layers are called.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,11 @@ impl Mlp {
 
     /// `[.., width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let inner = activation::apply(self.activation, &self.up.forward(x)?)?;
-        self.down.forward(&inner)
+        self.down.forward(&self.up.activated(x, self.activation)?)
+    }
+
+    /// `residual + forward(x)`.
+    pub fn added(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.down.added(&self.up.activated(x, self.activation)?, residual)
     }
 }

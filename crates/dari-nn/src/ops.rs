@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use dari_kernels::Matrix;
 use parking_lot::RwLockReadGuard;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, WithDType, bail};
@@ -48,6 +49,50 @@ impl<T: WithDType> Deref for Held<'_, T> {
                 Err(_) => &[],
             },
             _ => &[],
+        }
+    }
+}
+
+/// The rows of a `[batch, tokens, width]` argument inside `cpu_fwd`, which may lie apart.
+pub fn rows<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Matrix<'a>> {
+    let (start, rows, columns, stride) = lie(layout)?;
+    let values = storage.as_slice::<f32>()?.get(start..).unwrap_or_default();
+    Ok(Matrix::strided(values, rows, columns, stride))
+}
+
+/// Whether a `[batch, tokens, width]` tensor's rows all lie equally far apart.
+pub fn in_rows(x: &Tensor) -> bool {
+    lie(x.layout()).is_ok()
+}
+
+fn lie(layout: &Layout) -> Result<(usize, usize, usize, usize)> {
+    let (&[batch, tokens, width], &[far, stride, 1]) = (layout.dims(), layout.stride()) else {
+        bail!("expected rows of values side by side, found {layout:?}");
+    };
+    if stride < width || (batch > 1 && far != tokens * stride) {
+        bail!("expected rows equally far apart, found {layout:?}");
+    }
+    Ok((layout.start_offset(), batch * tokens, width, stride))
+}
+
+/// The rows of a tensor, held while this lives.
+pub struct HeldRows<'a> {
+    guard: RwLockReadGuard<'a, Storage>,
+    layout: &'a Layout,
+}
+
+/// Holds the rows of a `[batch, tokens, width]` CPU tensor.
+pub fn hold_rows(tensor: &Tensor) -> Result<HeldRows<'_>> {
+    let (guard, layout) = tensor.storage_and_layout();
+    Ok(HeldRows { guard, layout })
+}
+
+impl HeldRows<'_> {
+    /// As a matrix of all tokens.
+    pub fn matrix(&self) -> Result<Matrix<'_>> {
+        match &*self.guard {
+            Storage::Cpu(storage) => rows(storage, self.layout),
+            _ => bail!("a CPU operation of dari-nn got a tensor of another device"),
         }
     }
 }

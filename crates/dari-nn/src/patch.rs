@@ -5,6 +5,7 @@ use dari_kernels::patch::{self as kernel, Grid};
 
 use crate::linear::Linear;
 use crate::ops::{self, view};
+use crate::weight::Part;
 use crate::weights::{Init, Weights};
 use crate::{Error, Result};
 
@@ -27,8 +28,11 @@ impl PatchEmbedding {
     ) -> Result<PatchEmbedding> {
         let init = Init::fan_in(channels * patch * patch);
         let weight = weights.weight("weight", &[width, channels, patch, patch], init)?;
-        let bias = if bias { Some(weights.tensor("bias", &[width], Init::ZEROS)?) } else { None };
-        Ok(PatchEmbedding { linear: Linear::new(weight, bias), channels, patch })
+        let bias = match bias {
+            true => Some(Part::whole(weights.tensor("bias", &[width], Init::ZEROS)?)),
+            false => None,
+        };
+        Ok(PatchEmbedding { linear: Linear::new(weight, bias)?, channels, patch })
     }
 
     /// `[batch, channels, height, width]` to `[batch, patches, width]`, row by row of patches.

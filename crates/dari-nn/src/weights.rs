@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use dari_files::{Checkpoint, Dtype, TensorView};
+use dari_kernels::gemm::Format;
 use half::{bf16, f16};
 
 use crate::random::Key;
-use crate::weight::Weight;
+use crate::weight::{PackedWeight, Part, Weight, table_dtype};
 use crate::{Error, Result};
 
 /// Something that holds tensors by name: a checkpoint, or one seen under other names.
@@ -54,8 +55,10 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// bfloat16 weights, f32 arithmetic.
+    /// bfloat16 weights; products of bf16 where the machine has them, else of f32; sums in f32.
     Bf16,
+    /// Eight-bit weights and products, each row's values quantised on the way; the rest in f32.
+    Int8,
 }
 
 impl Precision {
@@ -64,6 +67,15 @@ impl Precision {
         match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    fn format(self) -> Format {
+        match self {
+            Precision::F32 => Format::F32,
+            Precision::Bf16 => Format::Bf16,
+            Precision::Int8 => Format::Int8,
         }
     }
 }
@@ -104,29 +116,41 @@ struct Shared {
     device: Device,
     precision: Precision,
     training: Option<Training>,
+    /// Weights packed before, mapped.
+    ready: Option<Arc<Checkpoint>>,
     taken: Mutex<BTreeMap<String, Taken>>,
+    packed: Mutex<BTreeMap<String, Arc<PackedWeight>>>,
 }
+
+/// Reads the values of a weight that is to be packed.
+type Values<'a> = &'a dyn Fn(&dyn Source, &mut Vec<f32>) -> Result<()>;
 
 struct Training {
     seed: u64,
     frozen: Frozen,
 }
 
-#[derive(Clone)]
 struct Taken {
-    tensor: Tensor,
+    /// None where the tensor was only packed.
+    tensor: Option<Tensor>,
     variable: Option<Var>,
+    elements: usize,
 }
 
 impl Weights {
-    /// Weights for inference.
-    pub fn read(source: Box<dyn Source>, device: &Device, precision: Precision) -> Weights {
-        Self::root(Some(source), device, precision, None)
+    /// Weights for inference. What `ready` holds packed is taken from there.
+    pub fn read(
+        source: Box<dyn Source>,
+        device: &Device,
+        precision: Precision,
+        ready: Option<Arc<Checkpoint>>,
+    ) -> Weights {
+        Self::root(Some(source), device, precision, None, ready)
     }
 
     /// Weights to be trained in f32, from a checkpoint, or drawn from `seed` where there is none.
     pub fn train(source: Option<Box<dyn Source>>, device: &Device, seed: u64, frozen: Frozen) -> Weights {
-        Self::root(source, device, Precision::F32, Some(Training { seed, frozen }))
+        Self::root(source, device, Precision::F32, Some(Training { seed, frozen }), None)
     }
 
     fn root(
@@ -134,8 +158,10 @@ impl Weights {
         device: &Device,
         precision: Precision,
         training: Option<Training>,
+        ready: Option<Arc<Checkpoint>>,
     ) -> Weights {
-        let shared = Shared { source, device: device.clone(), precision, training, taken: Mutex::default() };
+        let (taken, packed) = Default::default();
+        let shared = Shared { source, device: device.clone(), precision, training, ready, taken, packed };
         Weights { shared: Arc::new(shared), prefix: String::new() }
     }
 
@@ -168,26 +194,114 @@ impl Weights {
         self.take(name, shape, init, DType::F32)
     }
 
+    /// A table of vectors that are looked up, in f32, or in bf16 beside weights of fewer bits.
+    pub fn table(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.take(name, shape, init, table_dtype(self.shared.precision.format()))
+    }
+
     /// A product's weight, in the precision asked for. It may be stored in more dimensions (a
     /// patch embedding's `[width, channels, patch, patch]`); it is used as `[outputs, the rest]`.
     pub fn weight(&self, name: &str, stored: &[usize], init: Init) -> Result<Weight> {
-        let dtype = match self.shared.precision {
-            Precision::F32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
-        };
-        let tensor = self.take(name, stored, init, dtype)?;
-        if stored.len() == 2 {
-            return Ok(Weight::new(tensor));
-        }
         let outputs = stored.first().copied().unwrap_or(1);
-        Ok(Weight::new(tensor.reshape((outputs, ()))?))
+        self.part(name, stored, init, 0, outputs)
+    }
+
+    /// Outputs `start..start + count` of a weight.
+    pub fn part(
+        &self,
+        name: &str,
+        stored: &[usize],
+        init: Init,
+        start: usize,
+        count: usize,
+    ) -> Result<Weight> {
+        if !self.packs() {
+            let dtype = table_dtype(self.shared.precision.format());
+            let tensor = self.take(name, stored, init, dtype)?;
+            let inputs: usize = stored.iter().skip(1).product();
+            return Ok(Weight::Dense(Part::of(tensor, start * inputs, count * inputs), [count, inputs]));
+        }
+        let (full, inputs) = (self.full(name), stored.iter().skip(1).product());
+        let key = match (start, count) == (0, stored.first().copied().unwrap_or(1)) {
+            true => full.clone(),
+            false => format!("{full}[{start}..{}]", start + count),
+        };
+        self.pack(&key, count, inputs, &[full.as_str()], &|source, values| {
+            let all = dense(source, &full, stored)?;
+            values.extend_from_slice(&all[start * inputs..(start + count) * inputs]);
+            Ok(())
+        })
+    }
+
+    /// Several weights `[outputs, inputs]` of one input as one, one below the other; `None` where
+    /// weights are not packed, since each is a variable of its own there.
+    pub fn joined(&self, names: &[String], outputs: usize, inputs: usize) -> Result<Option<Weight>> {
+        if !self.packs() {
+            return Ok(None);
+        }
+        let full: Vec<String> = names.iter().map(|name| self.full(name)).collect();
+        let parts: Vec<&str> = full.iter().map(String::as_str).collect();
+        let packed =
+            self.pack(&full.join("+"), names.len() * outputs, inputs, &parts, &|source, values| {
+                for name in &full {
+                    values.extend(dense(source, name, &[outputs, inputs])?);
+                }
+                Ok(())
+            })?;
+        Ok(Some(packed))
+    }
+
+    /// Whether weights are packed: for inference on a CPU.
+    fn packs(&self) -> bool {
+        self.shared.training.is_none() && self.shared.source.is_some() && self.shared.device.is_cpu()
+    }
+
+    fn pack(&self, key: &str, outputs: usize, inputs: usize, names: &[&str], read: Values) -> Result<Weight> {
+        let locked = || self.shared.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = locked().get(key) {
+            return Ok(Weight::Packed(there.clone())); // tied weights
+        }
+        let Some(source) = self.shared.source.as_deref() else {
+            return Err(Error::Config("weights that are drawn anew are not packed".into()));
+        };
+        let format = self.shared.precision.format();
+        let ready = self.shared.ready.as_ref();
+        let packed = match ready.and_then(|ready| PackedWeight::mapped(ready, key, format, outputs, inputs)) {
+            Some(ready) => ready,
+            None => {
+                let mut values = Vec::new();
+                read(source, &mut values)?;
+                PackedWeight::pack(format, &values, outputs, inputs)
+            }
+        };
+        let packed = Arc::new(packed);
+        locked().insert(key.to_owned(), packed.clone());
+        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            let elements = source.shape(name).unwrap_or_default().iter().product();
+            let seen = Taken { tensor: None, variable: None, elements };
+            taken.entry((*name).to_owned()).or_insert(seen);
+        }
+        Ok(Weight::Packed(packed))
+    }
+
+    /// The packed weights, by key.
+    pub fn packed(&self) -> Vec<(String, Arc<PackedWeight>)> {
+        let packed = self.shared.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        packed.iter().map(|(key, weight)| (key.clone(), weight.clone())).collect()
+    }
+
+    /// How many numbers the model took from its checkpoint or drew.
+    pub fn count(&self) -> usize {
+        let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.values().map(|entry| entry.elements).sum()
     }
 
     fn take(&self, name: &str, shape: &[usize], init: Init, dtype: DType) -> Result<Tensor> {
         let name = self.full(name);
         let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(there) = taken.get(&name) {
-            return Ok(there.tensor.clone()); // tied weights
+        if let Some(there) = taken.get(&name).and_then(|there| there.tensor.as_ref()) {
+            return Ok(there.clone()); // tied weights
         }
         let shared = &*self.shared;
         let dtype = if shared.training.is_some() { DType::F32 } else { dtype };
@@ -199,14 +313,15 @@ impl Weights {
             }
         };
         let trained = shared.training.as_ref().is_some_and(|training| !(training.frozen)(&name));
-        let entry = if trained {
+        let elements = tensor.elem_count();
+        let (tensor, variable) = if trained {
             let variable = Var::from_tensor(&tensor)?;
-            Taken { tensor: variable.as_tensor().clone(), variable: Some(variable) }
+            (variable.as_tensor().clone(), Some(variable))
         } else {
-            Taken { tensor, variable: None }
+            (tensor, None)
         };
-        taken.insert(name, entry.clone());
-        Ok(entry.tensor)
+        taken.insert(name, Taken { tensor: Some(tensor.clone()), variable, elements });
+        Ok(tensor)
     }
 
     /// The tensors that training changes, by full name, in the names' order.
@@ -215,10 +330,10 @@ impl Weights {
         taken.iter().filter_map(|(name, entry)| Some((name.clone(), entry.variable.clone()?))).collect()
     }
 
-    /// Every tensor that the model took, by full name, as stored.
+    /// Every tensor that the model took and did not pack, by full name, as stored.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.iter().map(|(name, entry)| (name.clone(), entry.tensor.clone())).collect()
+        taken.iter().filter_map(|(name, entry)| Some((name.clone(), entry.tensor.clone()?))).collect()
     }
 
     /// Names in the checkpoint that no layer took.
@@ -257,6 +372,31 @@ fn read(
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor> {
+    let view = find(source, name, expected)?;
+    if view.dtype == Dtype::BF16 && dtype == DType::BF16 {
+        let values: Vec<bf16> =
+            view.data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect();
+        return Ok(Tensor::from_vec(values, expected, device)?);
+    }
+    let tensor = Tensor::from_vec(numbers(source, name, &view)?, expected, device)?;
+    Ok(if dtype == DType::F32 { tensor } else { tensor.to_dtype(dtype)? })
+}
+
+/// A tensor's values in f32.
+fn dense(source: &dyn Source, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+    numbers(source, name, &find(source, name, expected)?)
+}
+
+fn numbers(source: &dyn Source, name: &str, view: &TensorView) -> Result<Vec<f32>> {
+    floats(view).ok_or_else(|| Error::Dtype {
+        origin: source.origin(name),
+        name: name.to_owned(),
+        found: format!("{:?}", view.dtype),
+    })
+}
+
+/// A tensor of the expected shape.
+fn find<'a>(source: &'a dyn Source, name: &str, expected: &[usize]) -> Result<TensorView<'a>> {
     let Some(found) = source.shape(name) else {
         return Err(Error::Missing {
             origin: source.origin(name),
@@ -273,19 +413,7 @@ fn read(
             expected: expected.to_vec(),
         });
     }
-    let view = source.tensor(name)?;
-    if view.dtype == Dtype::BF16 && dtype == DType::BF16 {
-        let values: Vec<bf16> =
-            view.data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect();
-        return Ok(Tensor::from_vec(values, expected, device)?);
-    }
-    let values = floats(&view).ok_or_else(|| Error::Dtype {
-        origin: source.origin(name),
-        name: name.to_owned(),
-        found: format!("{:?}", view.dtype),
-    })?;
-    let tensor = Tensor::from_vec(values, expected, device)?;
-    Ok(if dtype == DType::F32 { tensor } else { tensor.to_dtype(dtype)? })
+    Ok(source.tensor(name)?)
 }
 
 /// A tensor's values in f32; `None` for a type that is not floating.

@@ -7,7 +7,7 @@ use dari_nn::embedding::Embedding;
 use dari_nn::patch::PatchEmbedding;
 use dari_nn::pool::{self, AttentionPool};
 use dari_nn::random::Key;
-use dari_nn::{Activation, Linear, Mlp, Norm, Result, Weights, activation, loss, mlp};
+use dari_nn::{Activation, Gradients, Linear, Mlp, Norm, Result, Weights, activation, loss, mlp};
 
 fn fresh() -> Weights {
     Weights::train(None, &Device::Cpu, 11, Box::new(|_| false))
@@ -44,9 +44,9 @@ fn check(
         variables.push((name, variable));
     }
     assert!(!variables.is_empty());
-    let gradients = scalar(&forward()?)?.backward()?;
+    let gradients = Gradients::of(&scalar(&forward()?)?)?;
     for (which, variable) in variables {
-        let gradient = gradients.get(variable.as_tensor());
+        let gradient = gradients.get(variable.as_tensor())?;
         let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
         let gradient = match gradient {
             Some(gradient) => gradient.flatten_all()?.to_vec1::<f32>()?,
@@ -216,14 +216,14 @@ fn frozen_weights_get_no_gradient() -> Result<()> {
     let trained = Linear::load(&weights.pp("trained"), 4, 4, true)?;
     let x = Tensor::ones((2, 4), DType::F32, &Device::Cpu)?;
     let y = frozen.forward(&trained.forward(&x)?)?;
-    let gradients = y.sqr()?.sum_all()?.backward()?;
+    let gradients = Gradients::of(&y.sqr()?.sum_all()?)?;
     let names: Vec<String> = weights.variables().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["trained.bias", "trained.weight"]);
     for (name, tensor) in weights.tensors() {
-        assert_eq!(gradients.get(&tensor).is_some(), name.starts_with("trained"), "{name}");
+        assert_eq!(gradients.get(&tensor)?.is_some(), name.starts_with("trained"), "{name}");
     }
     // The input is no variable: the first layer keeps no gradient for it either.
-    assert!(gradients.get(&x).is_none());
+    assert!(gradients.get(&x)?.is_none());
     // A frozen layer on a plain input builds no graph at all.
     assert!(!frozen.forward(&x)?.track_op());
     Ok(())

@@ -5,7 +5,6 @@
 
 pub mod batches;
 pub mod checkpoint;
-
 pub mod optimizer;
 pub mod recipe;
 pub mod retrieval;
@@ -16,4 +15,4 @@ mod error;
 
 pub use error::{Error, Result};
 pub use recipe::Recipe;
-pub use trainer::{Observer, Outcome, StepReport, train};
+pub use trainer::{Observer, Outcome, Parts, StepReport, time_steps, train};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result as CandleResult, Tensor, Var};
 use dari_kernels::adamw::{self, Step};
+use dari_nn::Gradients;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -107,10 +107,10 @@ impl AdamW {
     }
 
     /// The common norm of all gradients; the name of the first that is not finite as an error.
-    pub fn gradient_norm(&self, gradients: &GradStore) -> Result<Result<f64, String>> {
+    pub fn gradient_norm(&self, gradients: &Gradients) -> Result<Result<f64, String>> {
         let mut total = 0.0f64;
         for (name, variable) in &self.variables {
-            let Some(gradient) = gradients.get(variable.as_tensor()) else {
+            let Some(gradient) = gradients.get(variable.as_tensor())? else {
                 continue;
             };
             let square = gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()? as f64;
@@ -124,12 +124,12 @@ impl AdamW {
 
     /// One update of all variables; `count` is the step from 1, `norm` what
     /// [`AdamW::gradient_norm`] found.
-    pub fn update(&self, gradients: &GradStore, rate: f64, count: u64, norm: f64) -> Result<()> {
+    pub fn update(&self, gradients: &Gradients, rate: f64, count: u64, norm: f64) -> Result<()> {
         let clip = self.config.clip as f64;
         // As PyTorch's clip_grad_norm_, its 1e-6 included.
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
         for ((_, variable), moments) in self.variables.iter().zip(&self.moments) {
-            let Some(gradient) = gradients.get(variable.as_tensor()) else {
+            let Some(gradient) = gradients.get(variable.as_tensor())? else {
                 continue;
             };
             let step = Step {

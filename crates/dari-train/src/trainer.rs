@@ -11,7 +11,7 @@ use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
 use dari_models::capability::{Contrastive, Matching};
 use dari_models::{Loaded, auto};
-use dari_nn::loss;
+use dari_nn::{Gradients, loss};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -78,6 +78,57 @@ pub fn train(
     open: &dyn Fn(&str) -> Result<Folder>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    let (run, state, mixture) = prepare(recipe, resume, device, open)?;
+    run.go(state, mixture, observer)
+}
+
+/// How long the parts of one step took, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Parts {
+    /// From pixels and tokens to the loss.
+    pub forward: f64,
+    /// From the loss to every gradient.
+    pub backward: f64,
+    /// From the gradients to the new weights.
+    pub optimizer: f64,
+}
+
+impl Parts {
+    /// The whole step.
+    pub fn total(&self) -> f64 {
+        self.forward + self.backward + self.optimizer
+    }
+}
+
+/// Times `runs` steps of a recipe after `warm` others, on batches that are ready before the clock
+/// starts. Whatever it writes goes below the recipe's output.
+pub fn time_steps(
+    recipe: &Recipe,
+    device: &Device,
+    open: &dyn Fn(&str) -> Result<Folder>,
+    warm: usize,
+    runs: usize,
+) -> Result<Vec<Parts>> {
+    let (run, _, mixture) = prepare(recipe, false, device, open)?;
+    let steps = (warm + runs) as u64;
+    let mut ahead = Ahead::start(mixture, run.loaded.processor.clone(), 1, steps, recipe.train.workers);
+    let mut batches = Vec::new();
+    for step in 1..=steps {
+        batches.push(ahead.next().ok_or(Error::Lost { step })??);
+    }
+    let mut all = Vec::new();
+    for batch in batches {
+        all.push(run.step(batch, 0)?.1);
+    }
+    Ok(all.split_off(warm))
+}
+
+fn prepare<'a>(
+    recipe: &'a Recipe,
+    resume: bool,
+    device: &'a Device,
+    open: &dyn Fn(&str) -> Result<Folder>,
+) -> Result<(Run<'a>, State, Arc<Mixture>)> {
     if !device.is_cpu() {
         let problem = "training runs on the CPU only, for now: leave the device out".to_owned();
         return Err(Error::Recipe { origin: "the device".into(), problem });
@@ -148,7 +199,7 @@ pub fn train(
     }
     let carried = checkpoint::carried(&folder)?;
     let run = Run { recipe, device, carried, checkpoints, optimizer, loaded };
-    run.go(state, mixture, observer)
+    Ok((run, state, mixture))
 }
 
 /// The model's loss; only contrastive models have one yet.
@@ -226,7 +277,7 @@ impl Run<'_> {
             }
             state.skipped += batch.skipped.len() as u64;
             let step = batch.step;
-            let mut report = self.step(batch, state.skipped)?;
+            let (mut report, _) = self.step(batch, state.skipped)?;
             report.pairs_per_second = train.batch as f64 / began.elapsed().as_secs_f64().max(1e-9);
             state.step = step;
             metrics.write(&report)?;
@@ -267,8 +318,9 @@ impl Run<'_> {
         self.checkpoints.write(state, &self.loaded, &self.carried, self.optimizer.moments())
     }
 
-    fn step(&self, batch: Batch, skipped: u64) -> Result<StepReport> {
+    fn step(&self, batch: Batch, skipped: u64) -> Result<(StepReport, Parts)> {
         let train = &self.recipe.train;
+        let mut clock = Clock::start();
         let model = contrastive(&self.loaded)?;
         let pixels = self.loaded.processor.stack(batch.pixels, self.device)?;
         let pictures = loss::normalise(&model.embed_pictures(&pixels)?)?;
@@ -280,7 +332,9 @@ impl Run<'_> {
             let what = self.spoilt()?.unwrap_or_else(|| "the loss".into());
             return Err(self.not_finite(batch.step, what));
         }
-        let gradients = loss.backward()?;
+        let forward = clock.lap();
+        let gradients = Gradients::of(&loss)?;
+        let backward = clock.lap();
         let norm = match self.optimizer.gradient_norm(&gradients)? {
             Ok(norm) => norm,
             Err(what) => return Err(self.not_finite(batch.step, what)),
@@ -293,7 +347,8 @@ impl Run<'_> {
                 clamp(variable.as_tensor(), LARGEST_LOG_SCALE)?;
             }
         }
-        Ok(StepReport {
+        let parts = Parts { forward, backward, optimizer: clock.lap() };
+        let report = StepReport {
             step: batch.step,
             steps: train.steps,
             loss: value,
@@ -302,7 +357,8 @@ impl Run<'_> {
             logit_scale: model.log_scale()?.exp(),
             pairs_per_second: 0.0,
             skipped,
-        })
+        };
+        Ok((report, parts))
     }
 
     /// The first weight that holds a number that is none.
@@ -321,6 +377,21 @@ impl Run<'_> {
             Err(error) => error.to_string(),
         };
         Error::NotFinite { step, what, kept }
+    }
+}
+
+/// Seconds since it was last asked.
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    fn lap(&mut self) -> f64 {
+        let seconds = self.0.elapsed().as_secs_f64();
+        self.0 = Instant::now();
+        seconds
     }
 }
 

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use dari_files::{Checkpoint, Folder};
 use dari_models::capability::Tokens;
 use dari_models::{Loaded, auto};
-use dari_nn::{loss, weights::floats};
+use dari_nn::{Gradients, loss, weights::floats};
 use dari_train::optimizer::{AdamW, AdamWConfig};
 use serde_json::Value;
 
@@ -49,13 +49,15 @@ fn check(case: &str, source: &str) {
     let tokens = Tokens { ids, mask };
 
     let variables: BTreeMap<_, _> = loaded.weights.variables().into_iter().collect();
-    let found = total_loss(&loaded, &pixels, &tokens).backward().expect("gradients");
+    let found = Gradients::of(&total_loss(&loaded, &pixels, &tokens)).expect("gradients");
     let rows = integers(&gradients, "token_rows");
     let mut worst: f64 = 0.0;
     for name in gradients.names().filter(|name| *name != "token_rows") {
         let variable = variables.get(name).unwrap_or_else(|| panic!("{case}: `{name}` is not trained"));
-        let gradient =
-            found.get(variable.as_tensor()).unwrap_or_else(|| panic!("{case}: `{name}` has no gradient"));
+        let gradient = found
+            .get(variable.as_tensor())
+            .expect("gradients")
+            .unwrap_or_else(|| panic!("{case}: `{name}` has no gradient"));
         let all = gradient.flatten_all().and_then(|g| g.to_vec1::<f32>()).expect("values");
         let ours = match name.ends_with("token_embedding.weight") {
             true => {
@@ -94,7 +96,7 @@ fn check(case: &str, source: &str) {
         furthest = furthest.max((ours - theirs).abs());
         assert!((ours - theirs).abs() < 1e-3, "{case}, step {step}: loss {ours}, expected {theirs}");
         if step + 1 < losses.len() {
-            let gradients = loss.backward().expect("gradients");
+            let gradients = Gradients::of(&loss).expect("gradients");
             optimizer.update(&gradients, 1e-3, step as u64 + 1, 1.0).expect("a step");
         }
     }

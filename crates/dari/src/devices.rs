@@ -36,3 +36,11 @@ pub fn devices() -> Vec<String> {
     }
     found
 }
+
+/// bf16 where the processor multiplies it by itself, else f32.
+pub fn automatic_precision() -> dari_nn::Precision {
+    match dari_nn::has_bf16_products() {
+        true => dari_nn::Precision::Bf16,
+        false => dari_nn::Precision::F32,
+    }
+}

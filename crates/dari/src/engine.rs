@@ -97,6 +97,16 @@ impl Engine {
         &self.loaded
     }
 
+    /// The precision of its weights and products.
+    pub fn precision(&self) -> Precision {
+        self.options.precision
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// A fingerprint of all its files and its precision: equal fingerprints give equal vectors.
     pub fn fingerprint(&self) -> Result<String> {
         Ok(format!("{}-{}", self.folder.fingerprint()?, self.options.precision.name()))
@@ -126,7 +136,7 @@ impl Engine {
         }
     }
 
-    fn unable(&self, what: &'static str, instead: &'static str) -> Error {
+    pub(crate) fn unable(&self, what: &'static str, instead: &'static str) -> Error {
         Error::Unable { model: self.name.clone(), what, instead }
     }
 
@@ -167,7 +177,7 @@ impl Engine {
         self.finite(vectors)
     }
 
-    fn failed(&self, problem: &dyn std::fmt::Display) -> Error {
+    pub(crate) fn failed(&self, problem: &dyn std::fmt::Display) -> Error {
         Error::Forward { model: self.name.clone(), problem: problem.to_string() }
     }
 

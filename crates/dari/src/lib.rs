@@ -16,6 +16,7 @@
 mod devices;
 mod engine;
 mod error;
+mod measure;
 mod names;
 
 pub use dari_data as data;
@@ -25,7 +26,7 @@ pub use dari_models as models;
 pub use dari_models::capability::Matching;
 pub use dari_nn as nn;
 pub use dari_nn::Precision;
-pub use devices::{device, devices};
+pub use devices::{automatic_precision, device, devices};
 pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, rank};
 pub use error::{Error, Result};
 pub use names::{Named, SHORT_NAMES, open_folder};

@@ -15,7 +15,7 @@ use crate::screen;
 /// Runs the command.
 pub fn run(arguments: &Doctor) -> anyhow::Result<Outcome> {
     let version = env!("CARGO_PKG_VERSION");
-    let level = Level::detected().name();
+    let level = Level::current().name();
     let threads = rayon::current_num_threads();
     let devices = dari::devices();
     let data =

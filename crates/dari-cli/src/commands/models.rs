@@ -65,7 +65,7 @@ fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
     let place = folder.label();
     let engine = Engine::from_folder(model, folder, &Options::default())?;
     let loaded = engine.loaded();
-    let weights: usize = loaded.weights.tensors().iter().map(|(_, tensor)| tensor.elem_count()).sum();
+    let weights = loaded.weights.count();
     let picture = loaded.processor.image().ok().map(|image| image.size());
     let tokens = loaded.processor.text().ok().map(|text| text.context());
     let abilities = serde_json::to_value(engine.abilities())?;

@@ -142,8 +142,8 @@ impl Store {
     }
 }
 
-/// A number that no earlier file of vectors had.
-fn new_nonce(path: &Path) -> [u8; 16] {
+/// A number that no earlier file had.
+pub(super) fn new_nonce(path: &Path) -> [u8; 16] {
     let text = format!("{} {} {}", walk::now(), std::process::id(), path.display());
     let mut nonce = [0; 16];
     for (to, from) in nonce.iter_mut().zip(blake3::hash(text.as_bytes()).as_bytes()) {

@@ -53,6 +53,29 @@ CREATE TABLE pictures (
 CREATE INDEX pictures_by_slot ON pictures (model, slot) WHERE slot IS NOT NULL;
 ";
 
+/// What an index gets on top once it is so large that codes are worth it. The triggers see to it
+/// that codes do not outlive their vector, also where a version writes that knows of no codes.
+pub(super) const CODES: &str = "
+-- The file of codes: what its header must say, and how many slots it covers.
+CREATE TABLE IF NOT EXISTS codes (
+    model INTEGER PRIMARY KEY,
+    nonce BLOB NOT NULL,
+    slots INTEGER NOT NULL
+) STRICT;
+-- Slots covered whose vector is another one now.
+CREATE TABLE IF NOT EXISTS stale (
+    model INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    PRIMARY KEY (model, slot)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS vectors_entered AFTER INSERT ON vectors
+WHEN NEW.slot < (SELECT slots FROM codes WHERE model = NEW.model)
+BEGIN INSERT OR IGNORE INTO stale (model, slot) VALUES (NEW.model, NEW.slot); END;
+CREATE TRIGGER IF NOT EXISTS vectors_changed AFTER UPDATE OF sum ON vectors
+WHEN NEW.slot < (SELECT slots FROM codes WHERE model = NEW.model)
+BEGIN INSERT OR IGNORE INTO stale (model, slot) VALUES (NEW.model, NEW.slot); END;
+";
+
 /// An open database.
 #[derive(Debug)]
 pub(super) struct Database {

@@ -3,11 +3,14 @@
 //! It lives in the user's data folder, never among the pictures: `index.sqlite`, and beside it one
 //! file of vectors for each model. A vector is written and flushed before the row that names it is
 //! committed, so an end at any moment costs at most the batch in flight. What a picture is goes by
-//! its content's hash: a picture that was moved or copied is not embedded again.
+//! its content's hash: a picture that was moved or copied is not embedded again. A large index has
+//! int8 codes beside its vectors, which make a search quicker and never another one.
 
+mod codes;
 mod commit;
 mod database;
 mod error;
+mod nearest;
 mod report;
 mod scan;
 #[cfg(test)]
@@ -32,6 +35,8 @@ use walk::KeyRange;
 const DATABASE: &str = "index.sqlite";
 /// Vectors without a picture that are kept for its return.
 const SPARE: usize = 1024;
+/// Slots from which on an index gets codes.
+const CODES_FROM: usize = 32_768;
 
 /// The pictures of a folder, in the order of their paths, and what could not be looked at.
 #[derive(Debug, Default)]
@@ -67,6 +72,7 @@ pub struct Store {
     /// The file of vectors, once this store has written to it.
     vectors: Option<VectorFile>,
     spare: usize,
+    codes_from: usize,
     fault: Fault,
 }
 
@@ -78,6 +84,7 @@ enum Step {
     VectorsFlushed,
     RowsWritten,
     Committed,
+    CodesSealed,
 }
 
 /// Lets a commit fail at a given step, in tests only.
@@ -137,6 +144,7 @@ impl Store {
             dim: width,
             vectors: None,
             spare: SPARE,
+            codes_from: CODES_FROM,
             fault: Fault::default(),
         })
     }
@@ -173,25 +181,24 @@ impl Store {
         let Some(model) = view.model(&self.fingerprint, self.dim)? else {
             return Ok(Vec::new());
         };
-        let listing = view.list(model, range(folder)?.as_ref())?;
-        let Some(&last) = listing.slots.iter().max() else {
-            return Ok(Vec::new());
+        let range = range(folder)?;
+        let near = match &range {
+            Some(_) => None,
+            None => self.nearest(&view, model, &query, k)?,
+        };
+        let near = match near {
+            Some(near) => near,
+            None => self.listed(&view, model, range.as_ref(), &query, k)?,
         };
         let path = self.vectors_path();
-        let vectors = VectorFile::open(&path, &self.identity(model), false)?.map()?;
-        if last >= vectors.slots() {
-            let found = format!("it has {} vectors, the database names vector {last}", vectors.slots());
-            return Err(Error::Vectors { path, found });
-        }
         let mut hits = Vec::new();
-        for found in scan::best(vectors.bytes(), &listing.slots, &query, k) {
-            let slot = listing.slots.get(found.row).copied().unwrap_or(usize::MAX);
-            let bytes = vectors.slot(slot).unwrap_or_default();
-            if view.sum(model, slot)? != Some(vectors::sum(bytes)) {
+        for near in near {
+            let slot = near.slot;
+            if view.sum(model, slot)? != Some(near.sum) {
                 let found = format!("the check sum of vector {slot} is wrong");
                 return Err(Error::Vectors { path, found });
             }
-            hits.push(Hit { path: walk::path_of(listing.key(found.row)), score: found.score });
+            hits.push(Hit { path: walk::path_of(&near.key), score: near.score });
         }
         Ok(hits)
     }

@@ -1,15 +1,13 @@
-//! Exact vector search: every dot product is computed, the best are kept.
+//! Exact vector search of a list of slots: every dot product is computed, the best are kept.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use dari_kernels::scan::dot;
 use rayon::prelude::*;
 
 /// Rows that one task scans: at 256 numbers a row, 4 MiB of vectors.
 const CHUNK: usize = 4096;
-/// Sums that run side by side. Their order is fixed, so a score depends neither on the number of
-/// threads nor on the other rows.
-const LANES: usize = 16;
 /// Bytes of one number.
 const NUMBER: usize = size_of::<f32>();
 
@@ -35,35 +33,6 @@ impl PartialOrd for Found {
     fn partial_cmp(&self, other: &Found) -> Option<Ordering> {
         Some(self.cmp(other))
     }
-}
-
-/// The dot product of `query` and a vector that lies as little-endian f32 in `bytes`.
-///
-/// Both have the same number of elements; a surplus on either side is ignored.
-pub(super) fn dot(bytes: &[u8], query: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let (rows, rest) = bytes.as_chunks::<{ LANES * NUMBER }>();
-    let (queries, query_rest) = query.as_chunks::<LANES>();
-    for (row, query) in rows.iter().zip(queries) {
-        let (numbers, _) = row.as_chunks::<NUMBER>();
-        for ((sum, number), factor) in sums.iter_mut().zip(numbers).zip(query) {
-            *sum += f32::from_le_bytes(*number) * factor;
-        }
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        let (low, high) = sums.split_at_mut(width);
-        for (low, high) in low.iter_mut().zip(high) {
-            *low += *high;
-        }
-        width /= 2;
-    }
-    let [mut total, ..] = sums;
-    let (numbers, _) = rest.as_chunks::<NUMBER>();
-    for (number, factor) in numbers.iter().zip(query_rest) {
-        total += f32::from_le_bytes(*number) * factor;
-    }
-    total
 }
 
 /// The `k` slots nearest to `query`, best first; ties go to the row that stands earlier in `slots`.

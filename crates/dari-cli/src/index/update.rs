@@ -92,7 +92,7 @@ impl Store {
         update.forget(&walk)?;
         let work = update.sort(walk.pictures)?;
         update.work(work, embed, batch.max(1), progress, stop)?;
-        update.finish()
+        update.finish(stop)
     }
 }
 
@@ -408,14 +408,16 @@ impl Update<'_> {
         }
     }
 
-    /// Frees slots that have long been of no use, and hands over the report.
-    fn finish(mut self) -> Result<Report, Error> {
+    /// Frees slots that have long been of no use, brings the codes up to date, and hands over the
+    /// report.
+    fn finish(mut self, stop: &AtomicBool) -> Result<Report, Error> {
         // A folder found empty may be a disk that is not mounted: its vectors are kept.
         if !self.report.stopped && self.report.seen > 0 {
             let view = self.store.database.write()?;
             view.free_spare(self.model, self.store.spare)?;
             view.commit()?;
         }
+        self.store.code(self.model, self.report.seen, stop);
         self.report.failed.sort();
         Ok(self.report)
     }

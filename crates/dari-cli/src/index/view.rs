@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::Error;
+use super::codes;
 use super::walk::{KeyRange, Stamp};
 
 /// The program that tried a picture which could not be embedded: a later one tries again.
@@ -376,6 +377,108 @@ impl<'a> View<'a> {
                                  WHERE p.model = ?1 AND p.slot = vectors.slot)",
                 [model.id],
             )?;
+        }
+        Ok(())
+    }
+
+    /// The paths of the pictures whose vector lies in a slot, in their order.
+    ///
+    /// # Errors
+    /// What SQLite answers.
+    pub fn keys(&self, model: Model, slot: usize) -> Result<Vec<Vec<u8>>, Error> {
+        let query = || -> rusqlite::Result<Vec<Vec<u8>>> {
+            self.transaction
+                .prepare_cached("SELECT path FROM pictures WHERE model = ?1 AND slot = ?2 ORDER BY path")?
+                .query_map(params![model.id, slot as i64], |row| row.get(0))?
+                .collect()
+        };
+        query().map_err(|source| self.fail(&source))
+    }
+
+    /// The last slot that any picture has.
+    ///
+    /// # Errors
+    /// What SQLite answers, and a slot below zero.
+    pub fn last_slot(&self, model: Model) -> Result<Option<usize>, Error> {
+        let ends: Option<(Option<i64>, Option<i64>)> = self.one(
+            "SELECT (SELECT slot FROM pictures WHERE model = ?1 AND slot IS NOT NULL ORDER BY slot LIMIT 1),
+                    (SELECT slot FROM pictures WHERE model = ?1 AND slot IS NOT NULL
+                     ORDER BY slot DESC LIMIT 1)",
+            [model.id],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let Some((Some(first), Some(last))) = ends else {
+            return Ok(None);
+        };
+        match (usize::try_from(first), usize::try_from(last)) {
+            (Ok(_), Ok(last)) => Ok(Some(last)),
+            _ => Err(self.damaged("a slot below zero")),
+        }
+    }
+
+    /// The number of slots, free ones among them, and which are free.
+    ///
+    /// # Errors
+    /// What SQLite answers.
+    pub fn slots(&self, model: Model) -> Result<(usize, Vec<usize>), Error> {
+        let last: Option<i64> = self.one(
+            "SELECT slot FROM vectors WHERE model = ?1 ORDER BY slot DESC LIMIT 1",
+            [model.id],
+            |row| row.get(0),
+        )?;
+        let free = self.column(
+            "SELECT slot FROM vectors INDEXED BY vectors_free
+             WHERE model = ?1 AND hash IS NULL ORDER BY slot",
+            model,
+        )?;
+        let slots = last.map_or(Some(0), |last| usize::try_from(last).ok()?.checked_add(1));
+        Ok((slots.ok_or_else(|| self.damaged("a slot out of range"))?, free))
+    }
+
+    /// A statement's column of slots.
+    fn column(&self, sql: &str, model: Model) -> Result<Vec<usize>, Error> {
+        let query = || -> rusqlite::Result<Vec<i64>> {
+            self.transaction.prepare_cached(sql)?.query_map([model.id], |row| row.get(0))?.collect()
+        };
+        let slots = query().map_err(|source| self.fail(&source))?;
+        let slots: Option<Vec<usize>> = slots.into_iter().map(|slot| usize::try_from(slot).ok()).collect();
+        slots.ok_or_else(|| self.damaged("a slot below zero"))
+    }
+
+    /// What is known of a model's codes; nothing where it never had any.
+    ///
+    /// # Errors
+    /// What SQLite answers.
+    pub fn codes(&self, model: Model) -> Result<Option<codes::State>, Error> {
+        let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'codes'";
+        if self.one(table, [], |_| Ok(()))?.is_none() {
+            return Ok(None);
+        }
+        let row: Option<([u8; 16], i64)> =
+            self.one("SELECT nonce, slots FROM codes WHERE model = ?1", [model.id], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let Some((nonce, slots)) = row else {
+            return Ok(None);
+        };
+        let slots = usize::try_from(slots).map_err(|_| self.damaged("a number of slots below zero"))?;
+        let stale = self.column("SELECT slot FROM stale WHERE model = ?1 ORDER BY slot", model)?;
+        Ok(Some(codes::State { nonce, slots, stale }))
+    }
+
+    /// Enters what holds of a model's codes from now on; the first call makes the tables for it.
+    ///
+    /// # Errors
+    /// What SQLite answers.
+    pub fn put_codes(&self, model: Model, state: &codes::State) -> Result<(), Error> {
+        self.batch(super::database::CODES)?;
+        self.run(
+            "INSERT OR REPLACE INTO codes (model, nonce, slots) VALUES (?1, ?2, ?3)",
+            params![model.id, state.nonce, state.slots as i64],
+        )?;
+        self.run("DELETE FROM stale WHERE model = ?1", [model.id])?;
+        for &slot in &state.stale {
+            self.run("INSERT INTO stale (model, slot) VALUES (?1, ?2)", params![model.id, slot as i64])?;
         }
         Ok(())
     }

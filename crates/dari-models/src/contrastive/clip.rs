@@ -112,7 +112,7 @@ impl EmbedPictures for Clip {
     }
 
     fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
-        Ok(self.visual_projection.forward(&self.vision.forward(pixels)?.pooled)?)
+        Ok(self.visual_projection.forward(&self.vision.pooled(pixels)?)?)
     }
 }
 

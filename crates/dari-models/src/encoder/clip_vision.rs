@@ -1,8 +1,8 @@
 //! CLIP's vision tower (Radford et al. 2021; `CLIPVisionModel` of transformers).
 
 use candle_core::Tensor;
-use dari_nn::attention::Mask;
-use dari_nn::block::{self, Block, Order, forward_stack};
+use dari_nn::attention::{Mask, Places};
+use dari_nn::block::{self, Block, Order, forward_stack, forward_stack_at};
 use dari_nn::patch::{self, PatchEmbedding};
 use dari_nn::{Init, Norm, Weights, pool};
 use serde::Deserialize;
@@ -96,11 +96,20 @@ impl ClipVision {
 
     /// `[batch, channels, size, size]` to features; the pooled vector is the normed class token.
     pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
-        let x = patch::prepend_class(&self.class, &self.patches.forward(pixels)?)?;
-        let x = x.broadcast_add(&self.positions)?;
-        let x = self.pre_norm.forward(&x)?;
-        let tokens = forward_stack(&self.blocks, &x, &Mask::none())?;
+        let tokens = forward_stack(&self.blocks, &self.embed(pixels)?, &Mask::none())?;
         let pooled = self.post_norm.forward(&pool::token(&tokens, 0)?)?;
         Ok(Features { tokens, pooled })
+    }
+
+    /// The pooled vector alone, `[batch, width]`: the last block is computed for the class token.
+    pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
+        let x = self.embed(pixels)?;
+        let class = Places::all_at(0, x.dim(0)?);
+        Ok(self.post_norm.forward(&forward_stack_at(&self.blocks, &x, &Mask::none(), &class)?)?)
+    }
+
+    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
+        let x = patch::prepend_class(&self.class, &self.patches.forward(pixels)?)?;
+        Ok(self.pre_norm.forward(&x.broadcast_add(&self.positions)?)?)
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use dari_nn::attention::Mask;
-use dari_nn::block::{self, Block, Order, forward_stack};
+use dari_nn::attention::{Mask, Places};
+use dari_nn::block::{self, Block, Order, forward_stack, forward_stack_at};
 use dari_nn::patch::{self, PatchEmbedding};
 use dari_nn::{Init, Linear, Norm, Weights, activation, pool};
 use serde::Deserialize;
@@ -120,15 +120,26 @@ impl Vit {
     /// `[batch, channels, size, size]` to features; pooled by the pooler where there is one, else
     /// the class token.
     pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
-        let x = patch::prepend_class(&self.class, &self.patches.forward(pixels)?)?;
-        let x = x.broadcast_add(&self.positions)?;
-        let tokens = self.norm.forward(&forward_stack(&self.blocks, &x, &Mask::none())?)?;
+        let x = forward_stack(&self.blocks, &self.embed(pixels)?, &Mask::none())?;
+        let tokens = self.norm.forward(&x)?;
         let class = pool::token(&tokens, 0)?;
         let pooled = match &self.pooler {
             Some((dense, act)) => activation::apply(*act, &dense.forward(&class)?)?,
             None => class,
         };
         Ok(Features { tokens, pooled })
+    }
+
+    /// The class token behind the norm, `[batch, width]`: the last block is computed for it alone.
+    pub fn class(&self, pixels: &Tensor) -> Result<Tensor> {
+        let x = self.embed(pixels)?;
+        let class = Places::all_at(0, x.dim(0)?);
+        Ok(self.norm.forward(&forward_stack_at(&self.blocks, &x, &Mask::none(), &class)?)?)
+    }
+
+    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
+        let x = patch::prepend_class(&self.class, &self.patches.forward(pixels)?)?;
+        Ok(x.broadcast_add(&self.positions)?)
     }
 
     /// The same model's classifier, where the checkpoint has one.
@@ -144,7 +155,7 @@ impl EmbedPictures for Vit {
 
     fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
         // The class token, whether or not a pooler stands behind it: it is what features are read from.
-        Ok(pool::token(&self.forward(pixels)?.tokens, 0)?)
+        self.class(pixels)
     }
 }
 
@@ -154,7 +165,7 @@ impl ClassifyPictures for Vit {
     }
 
     fn classify(&self, pixels: &Tensor) -> Result<Tensor> {
-        let class = pool::token(&self.forward(pixels)?.tokens, 0)?;
+        let class = self.class(pixels)?;
         match &self.classifier {
             Some(classifier) => Ok(classifier.forward(&class)?),
             None => {

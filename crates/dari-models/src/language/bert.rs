@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use dari_nn::attention::{Mask, mask_tensor};
 use dari_nn::block::{self, Block, Order, forward_stack};
 use dari_nn::embedding::Embedding;
+use dari_nn::weight::Part;
 use dari_nn::{Activation, Init, Linear, Norm, Weights, activation, pool};
 use serde::Deserialize;
 
@@ -94,12 +95,14 @@ impl Bert {
         };
         let cls = root.pp("cls.predictions");
         let head = if cls.has("transform.dense.weight") {
+            let stored = [c.vocab_size, width];
+            let tied = embeddings.pp("word_embeddings").weight("weight", &stored, Init::Normal(0.02))?;
             let bias = cls.tensor("bias", &[c.vocab_size], Init::ZEROS)?;
             Some(WordHead {
                 dense: Linear::load(&cls.pp("transform.dense"), width, width, true)?,
                 activation: block.activation,
                 norm: Norm::layer(&cls.pp("transform.LayerNorm"), width, epsilon)?,
-                decoder: Linear::new(words.weight().clone(), Some(bias)),
+                decoder: Linear::new(tied, Some(Part::whole(bias)))?,
             })
         } else {
             None

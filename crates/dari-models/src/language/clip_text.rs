@@ -1,7 +1,7 @@
 //! CLIP's text tower (Radford et al. 2021; `CLIPTextModel` of transformers).
 
 use candle_core::Tensor;
-use dari_nn::attention::Mask;
+use dari_nn::attention::{Mask, Places};
 use dari_nn::{Weights, pool};
 use serde::Deserialize;
 
@@ -68,8 +68,56 @@ impl ClipText {
     /// One vector a text, `[batch, width]`: the token at its end.
     pub fn pooled(&self, tokens: &Tokens) -> Result<Tensor> {
         let places = pool::end_of_text(&tokens.ids, self.end);
-        // What stands behind every text's end is never looked at: it need not be computed.
-        let longest = places.iter().max().map_or(0, |place| place + 1);
-        Ok(pool::places(&self.forward(&tokens.cut(longest))?, &places)?)
+        // What stands behind a text's end is never looked at: texts of like length go together.
+        let groups = groups(&places);
+        let mut parts = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let places: Vec<usize> = group.iter().map(|&text| places[text]).collect();
+            let longest = places.iter().max().map_or(0, |place| place + 1);
+            let texts = tokens.pick(group).cut(longest);
+            parts.push(self.tower.forward_at(&texts, &Mask::causal(), &Places::each(places))?);
+        }
+        if let [all] = &parts[..] {
+            return Ok(all.clone());
+        }
+        let mut back = vec![0u32; places.len()];
+        for (row, &text) in groups.iter().flatten().enumerate() {
+            back[text] = row as u32;
+        }
+        let all = Tensor::cat(&parts, 0)?;
+        Ok(all.index_select(&Tensor::new(back, all.device())?, 0)?)
+    }
+}
+
+/// Texts in groups whose ends lie not far apart. A text of like length more costs less than
+/// another run of the tower.
+fn groups(places: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_by_key(|&text| places[text]);
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for text in order {
+        match groups.last_mut() {
+            Some(group) if group.len() < 4 || places[text] <= places[group[0]] * 5 / 4 + 1 => {
+                group.push(text)
+            }
+            _ => groups.push(vec![text]),
+        }
+    }
+    match &groups[..] {
+        // In the order given, where one group holds all.
+        [_] | [] => vec![(0..places.len()).collect()],
+        _ => groups,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_like_length_go_together() {
+        assert_eq!(groups(&[]), [Vec::<usize>::new()]);
+        assert_eq!(groups(&[9, 3, 9]), [[0, 1, 2]]);
+        assert_eq!(groups(&[30, 5, 5, 6, 30, 5]), [vec![1, 2, 5, 3], vec![0, 4]]);
     }
 }

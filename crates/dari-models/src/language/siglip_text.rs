@@ -1,8 +1,8 @@
 //! SigLIP's text tower (Zhai et al. 2023; `SiglipTextModel` of transformers).
 
 use candle_core::Tensor;
-use dari_nn::attention::Mask;
-use dari_nn::{Linear, Weights, pool};
+use dari_nn::attention::{Mask, Places};
+use dari_nn::{Linear, Weights};
 use serde::Deserialize;
 
 use super::text_tower::TextTower;
@@ -67,6 +67,8 @@ impl SiglipText {
 
     /// One vector a text, `[batch, projection]`.
     pub fn pooled(&self, tokens: &Tokens) -> Result<Tensor> {
-        Ok(self.head.forward(&pool::last(&self.forward(tokens)?)?)?)
+        let last = tokens.ids.first().map_or(0, Vec::len).saturating_sub(1);
+        let last = Places::all_at(last, tokens.ids.len());
+        Ok(self.head.forward(&self.tower.forward_at(tokens, &Mask::none(), &last)?)?)
     }
 }

@@ -1,8 +1,8 @@
 //! What the text towers of the contrastive road share: tokens and positions, blocks, a norm.
 
 use candle_core::Tensor;
-use dari_nn::attention::Mask;
-use dari_nn::block::{self, Block, forward_stack};
+use dari_nn::attention::{Mask, Places};
+use dari_nn::block::{self, Block, forward_stack, forward_stack_at};
 use dari_nn::embedding::Embedding;
 use dari_nn::{Init, Norm, Weights};
 
@@ -41,8 +41,17 @@ impl TextTower {
 
     /// Every token behind the norm, `[batch, tokens, width]`.
     pub fn forward(&self, tokens: &Tokens, mask: &Mask) -> Result<Tensor> {
+        Ok(self.norm.forward(&forward_stack(&self.blocks, &self.embed(tokens)?, mask)?)?)
+    }
+
+    /// The token at each text's one place behind the norm, `[batch, width]`.
+    pub fn forward_at(&self, tokens: &Tokens, mask: &Mask, places: &Places) -> Result<Tensor> {
+        let x = self.embed(tokens)?;
+        Ok(self.norm.forward(&forward_stack_at(&self.blocks, &x, mask, places)?)?)
+    }
+
+    fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
         let x = self.tokens.forward(&tokens.tensor(self.positions.device())?)?;
-        let x = x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?;
-        Ok(self.norm.forward(&forward_stack(&self.blocks, &x, mask)?)?)
+        Ok(x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?)
     }
 }

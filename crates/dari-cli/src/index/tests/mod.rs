@@ -1,9 +1,11 @@
 //! Tests of the index as a whole, with a model that is a hash.
 
+mod codes;
 mod crash;
 mod damage;
 mod update;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -11,6 +13,16 @@ use super::view::State;
 use super::*;
 
 const DIM: usize = 24;
+
+/// Codes, scale and error of one vector.
+type Code = (Vec<i8>, f32, f32);
+
+/// The code of a vector's bytes.
+fn code(bytes: &[u8]) -> Code {
+    let (mut codes, mut scales, mut errors) = (vec![0; DIM], [0.0], [0.0]);
+    dari_kernels::scan::quantise(bytes, DIM, &mut codes, &mut scales, &mut errors);
+    (codes, scales[0], errors[0])
+}
 
 /// The vector of a content.
 fn vector(content: &[u8]) -> Vec<f32> {
@@ -117,6 +129,7 @@ impl Room {
     /// Every row's vector must be the one of its content, bit for bit, and every row that claims
     /// to hold for the file as it is now must do so; returns the number of rows with a vector.
     fn check(&self, store: &Store) -> usize {
+        let coded = self.codes(store);
         let view = store.database.read().unwrap();
         let Some(model) = view.model(&store.fingerprint, store.dim).unwrap() else {
             return 0;
@@ -143,9 +156,32 @@ impl Room {
             let bytes = map.slot(slot).expect("the slot is in the file");
             assert_eq!(bytes, expected, "{}", path.display());
             assert_eq!(sum, vectors::sum(bytes), "{}", path.display());
+            if let Some(codes) = coded.get(&slot) {
+                assert_eq!(codes, &code(bytes), "{}", path.display());
+            }
             count += 1;
         }
         count
+    }
+
+    /// The codes that a search would trust, by slot.
+    fn codes(&self, store: &Store) -> HashMap<usize, Code> {
+        let view = store.database.read().unwrap();
+        let Some(model) = view.model(&store.fingerprint, store.dim).unwrap() else {
+            return HashMap::new();
+        };
+        let Some(map) = store.codes(&view, model).unwrap() else {
+            return HashMap::new();
+        };
+        let mut all = HashMap::new();
+        for piece in map.pieces() {
+            for row in 0..piece.codes.rows() {
+                let part = piece.codes.part(row, 1);
+                let code = (part.codes.to_vec(), part.scales[0], part.errors[0]);
+                assert!(all.insert(piece.first + row, code).is_none());
+            }
+        }
+        all
     }
 }
 

@@ -1,0 +1,191 @@
+//! Blocks for the caches and tasks for the threads, around the tiles.
+
+use rayon::prelude::*;
+
+use super::tile::{PANEL, Run, Shape, Tile};
+use super::{Scratch, Threads};
+
+/// Most rows of a task: their block along `k` stays in the second cache.
+const ROWS: usize = 96;
+/// Most panels of a task: its part of the result stays there too.
+const PANELS: usize = 16;
+
+/// The left side of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Left<A> {
+    /// Rows `row` apart whose values lie side by side.
+    Rows { first: *const A, row: usize },
+    /// Values at `row * i + column * k`, packed block by block on the way.
+    Strided { first: *const A, row: usize, column: usize },
+}
+
+/// One product, its operands prepared.
+pub(super) struct Product<A, B> {
+    /// Rows, columns, steps along `k`.
+    pub size: [usize; 3],
+    /// Steps of a block along `k`.
+    pub block: usize,
+    pub left: Left<A>,
+    /// Values of the left side in a step.
+    pub a_step: usize,
+    pub panels: *const B,
+    /// Elements of a panel's step.
+    pub b_step: usize,
+    pub out: *mut f32,
+    pub out_row: usize,
+    /// Whether the product is added to what is there.
+    pub keep: bool,
+    pub shape: Shape,
+    /// The tile's loop.
+    pub run: Run<A, B>,
+}
+
+// SAFETY: the pointers are only followed as `go` says: inputs are read, and tasks write disjoint
+// parts of the result.
+unsafe impl<A, B> Sync for Product<A, B> {}
+
+impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
+    /// Multiplies; `finish(row, first column, part of the row)` follows for every part of the result.
+    ///
+    /// # Safety
+    /// `left`, `panels` and `out` hold what `size` says, `out` is borrowed by nobody else, and `run`
+    /// may run here with the sizes that `shape` allows.
+    pub unsafe fn go(&self, threads: Threads, finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync))
+    where
+        A: Scratch,
+    {
+        let [rows, columns, steps] = self.size;
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        let panels = columns.div_ceil(PANEL);
+        let row_blocks = rows.div_ceil(ROWS);
+        let tallest = rows.div_ceil(row_blocks).div_ceil(rows.div_ceil(row_blocks).div_ceil(self.shape.rows));
+        let side_by_side = (self.shape.panels)(tallest);
+        let work = rows * columns * (steps * self.a_step).max(1);
+        let workers = match threads {
+            Threads::Pool if work > 1 << 19 => rayon::current_num_threads(),
+            _ => 1,
+        };
+        // Enough tasks that no thread waits long for the last one.
+        let wanted = if workers == 1 { 1 } else { 4 * workers };
+        let chunks = panels.div_ceil(PANELS).max(wanted.div_ceil(row_blocks));
+        let chunk = panels.div_ceil(chunks).next_multiple_of(side_by_side);
+        let chunks = panels.div_ceil(chunk);
+        let task = |index: usize| {
+            let (block, part) = (index % row_blocks, index / row_blocks);
+            let row_range = [rows * block / row_blocks, rows * (block + 1) / row_blocks];
+            let panel_range = [part * chunk, panels.min((part + 1) * chunk)];
+            // SAFETY: as the caller promises; tasks differ in rows or panels.
+            unsafe { self.task(row_range, panel_range, side_by_side, finish) }
+        };
+        let count = row_blocks * chunks;
+        if workers == 1 || count == 1 {
+            (0..count).for_each(task);
+        } else {
+            (0..count).into_par_iter().with_max_len(1).for_each(task);
+        }
+    }
+
+    /// # Safety
+    /// As [`Product::go`]; nobody else writes these rows of these panels.
+    unsafe fn task(
+        &self,
+        rows: [usize; 2],
+        panels: [usize; 2],
+        side_by_side: usize,
+        finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+    ) where
+        A: Scratch,
+    {
+        let [_, columns, steps] = self.size;
+        let count = rows[1] - rows[0];
+        let groups = count.div_ceil(self.shape.rows);
+        let tallest = count.div_ceil(groups);
+        let group = |index: usize| [count * index / groups, count * (index + 1) / groups];
+        let b_panel = steps * self.b_step;
+        let mut packed = A::take();
+        for block in 0..steps.div_ceil(self.block).max(1) {
+            let start = block * self.block;
+            let length = self.block.min(steps - start);
+            if let Left::Strided { first, row, column } = self.left {
+                packed.clear();
+                packed.resize(groups * length * tallest, A::default());
+                for (index, part) in packed.chunks_exact_mut((length * tallest).max(1)).enumerate() {
+                    let [from, to] = group(index);
+                    // SAFETY: rows and steps of the left side; where whole tiles are copied, as many
+                    // rows follow.
+                    unsafe {
+                        let at = first.add((rows[0] + from) * row + start * column);
+                        let whole = row == 1 && rows[0] + from + tallest <= self.size[0];
+                        match tallest {
+                            6 if whole => copy::<A, 6>(at, column, part),
+                            12 if whole => copy::<A, 12>(at, column, part),
+                            _ => {
+                                for (k, values) in part.chunks_exact_mut(tallest).enumerate() {
+                                    for (i, value) in values.iter_mut().enumerate().take(to - from) {
+                                        *value = *at.add(i * row + k * column);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            let mut panel = panels[0];
+            while panel < panels[1] {
+                let width = if panel + side_by_side <= panels[1] { side_by_side } else { 1 };
+                for index in 0..groups {
+                    let [from, to] = group(index);
+                    // SAFETY: offsets inside the operands, as the caller promises.
+                    unsafe {
+                        let (a, a_row, a_step) = match self.left {
+                            Left::Rows { first, row } => {
+                                (first.add((rows[0] + from) * row + start * self.a_step), row, self.a_step)
+                            }
+                            Left::Strided { .. } => {
+                                (packed.as_ptr().add(index * length * tallest), 1, tallest)
+                            }
+                        };
+                        let tile = Tile {
+                            steps: length,
+                            a,
+                            a_row,
+                            a_step,
+                            b: self.panels.add(panel * b_panel + start * self.b_step),
+                            b_panel,
+                            c: self.out.add((rows[0] + from) * self.out_row + panel * PANEL),
+                            c_row: self.out_row,
+                            columns: (width * PANEL).min(columns - panel * PANEL),
+                            add: self.keep || block > 0,
+                        };
+                        (self.run)(to - from, width, &tile);
+                    }
+                }
+                panel += width;
+            }
+        }
+        A::give(packed);
+        let first = panels[0] * PANEL;
+        let width = (panels[1] * PANEL).min(columns) - first;
+        for row in rows[0]..rows[1] {
+            // SAFETY: this task's own part of the result, written above.
+            let part =
+                unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_row + first), width) };
+            finish(row, first, part);
+        }
+    }
+}
+
+/// `R` values side by side, step after step.
+///
+/// # Safety
+/// `from` is followed by them for every step of `to`.
+#[inline(always)]
+unsafe fn copy<A: Copy, const R: usize>(from: *const A, step: usize, to: &mut [A]) {
+    let (tiles, _) = to.as_chunks_mut::<R>();
+    for (k, tile) in tiles.iter_mut().enumerate() {
+        // SAFETY: as the caller promises.
+        *tile = unsafe { from.add(k * step).cast::<[A; R]>().read_unaligned() };
+    }
+}

@@ -1,0 +1,282 @@
+//! Weights in the order in which the tiles read them.
+//!
+//! A packed weight `[outputs, inputs]` lies in panels of [`PANEL`] outputs; a panel holds step after
+//! step along the inputs, a step [`Format::step`] inputs of each of its outputs. Missing outputs and
+//! inputs are zeros. The layout is the same at every level, so a packed file serves every machine.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::WeightView;
+use super::tile::PANEL;
+use crate::level::leveled;
+
+/// How a packed weight keeps its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Single precision.
+    F32,
+    /// bf16, two inputs side by side.
+    Bf16,
+    /// Eight bits with one scale an output, four inputs side by side.
+    Int8,
+}
+
+impl Format {
+    /// Inputs of a step.
+    pub fn step(self) -> usize {
+        match self {
+            Format::F32 => 1,
+            Format::Bf16 => 2,
+            Format::Int8 => 4,
+        }
+    }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Format::F32 => 4,
+            Format::Bf16 => 2,
+            Format::Int8 => 1,
+        }
+    }
+
+    /// Bytes of a packed weight; `None` where no machine could hold it.
+    pub fn packed_len(self, outputs: usize, inputs: usize) -> Option<usize> {
+        let columns = outputs.div_ceil(PANEL).checked_mul(PANEL)?;
+        let depth = inputs.div_ceil(self.step()).checked_mul(self.step())?;
+        let panels = columns.checked_mul(depth)?.checked_mul(self.bytes())?;
+        let tail = if self == Format::Int8 { columns.checked_mul(8)? } else { 0 };
+        panels.checked_add(tail).filter(|&len| len <= isize::MAX as usize)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Bytes that start at a cache line.
+#[derive(Clone)]
+pub struct Lines {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Lines {
+    /// Zeros.
+    pub fn new(len: usize) -> Lines {
+        Lines { lines: vec![Line([0; 64]); len.div_ceil(64)], len }
+    }
+}
+
+impl std::ops::Deref for Lines {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the lines are plain bytes, and there are at least `len` of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// A packed weight that lies somewhere: in memory or in a mapped file.
+#[derive(Clone, Copy)]
+pub struct Packed<'a> {
+    pub(super) format: Format,
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Packed<'a> {
+    /// Sees packed bytes as a weight; `None` where their number is wrong or they do not start at a
+    /// multiple of four.
+    pub fn new(format: Format, outputs: usize, inputs: usize, bytes: &'a [u8]) -> Option<Packed<'a>> {
+        let fits = format.packed_len(outputs, inputs) == Some(bytes.len());
+        (fits && bytes.as_ptr().addr().is_multiple_of(4)).then_some(Packed { format, outputs, inputs, bytes })
+    }
+
+    /// The weight as stored, `[outputs, inputs]`, as near as its format keeps it.
+    pub fn unpack(&self) -> Vec<f32> {
+        let step = self.format.step();
+        let depth = self.steps() * step;
+        let mut weight = vec![0.0; self.outputs * self.inputs];
+        let width = self.format.bytes();
+        let each = |(output, row): (usize, &mut [f32])| {
+            for (k, value) in row.iter_mut().enumerate() {
+                let place = (k / step * PANEL + output % PANEL) * step + k % step;
+                let at = (output / PANEL * PANEL * depth + place) * width;
+                let bytes = &self.bytes[at..at + width];
+                *value = match self.format {
+                    Format::F32 => f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+                    Format::Bf16 => bf16::from_ne_bytes([bytes[0], bytes[1]]).to_f32(),
+                    Format::Int8 => bytes[0] as i8 as f32 * self.scales()[output],
+                };
+            }
+        };
+        if self.inputs > 0 {
+            weight.par_chunks_mut(self.inputs).enumerate().for_each(each);
+        }
+        weight
+    }
+
+    /// Steps along the inputs.
+    pub(super) fn steps(&self) -> usize {
+        self.inputs.div_ceil(self.format.step())
+    }
+
+    /// The panels' first element.
+    pub(super) fn panels<T>(&self) -> *const T {
+        self.bytes.as_ptr().cast()
+    }
+
+    /// int8's scale of each output, padded to whole panels.
+    pub(super) fn scales(&self) -> &'a [f32] {
+        let columns = self.outputs.div_ceil(PANEL) * PANEL;
+        let start = self.bytes.len() - 8 * columns;
+        let part = &self.bytes[start..start + 4 * columns];
+        // SAFETY: the length is that many numbers, every pattern of bits is one, and the start is a
+        // multiple of four: the bytes' own start is, and panels are.
+        unsafe { std::slice::from_raw_parts(part.as_ptr().cast(), columns) }
+    }
+
+    /// int8's sum of each output's whole numbers, padded to whole panels.
+    pub(super) fn sums(&self) -> &'a [i32] {
+        let columns = self.outputs.div_ceil(PANEL) * PANEL;
+        let part = &self.bytes[self.bytes.len() - 4 * columns..];
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(part.as_ptr().cast(), columns) }
+    }
+}
+
+/// Packs a weight `[outputs, inputs]`, all threads at work.
+pub fn pack(format: Format, weight: WeightView, outputs: usize, inputs: usize) -> Lines {
+    assert_eq!(weight.len(), outputs * inputs);
+    let mut lines = Lines::new(format.packed_len(outputs, inputs).unwrap_or(0));
+    if outputs == 0 {
+        return lines;
+    }
+    let depth = inputs.div_ceil(format.step()) * format.step();
+    let panel = PANEL * depth * format.bytes();
+    let panels = outputs.div_ceil(PANEL);
+    let (body, tail) = lines.split_at_mut(panels * panel);
+    let rows = |first: usize| -> Vec<f32> {
+        // A panel's outputs in f32, missing ones and the depth's rest as zeros.
+        let mut rows = vec![0.0f32; PANEL * depth];
+        for (row, output) in rows.chunks_exact_mut(depth.max(1)).zip(first..outputs) {
+            weight.read(output * inputs, &mut row[..inputs]);
+        }
+        rows
+    };
+    match format {
+        Format::Int8 => {
+            let (scales, sums) = tail.split_at_mut(4 * PANEL * panels);
+            let tails = scales.par_chunks_mut(4 * PANEL).zip(sums.par_chunks_mut(4 * PANEL));
+            let each = |index: usize, panel: Option<&mut [u8]>, scales: &mut [u8], sums: &mut [u8]| {
+                let rows = rows(index * PANEL);
+                let panel = panel.unwrap_or_default();
+                for output in 0..PANEL {
+                    let row = &rows[output * depth..][..depth];
+                    let scale = row.iter().fold(0.0f32, |most, value| most.max(value.abs())) / 127.0;
+                    let reciprocal = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                    let mut sum = 0i32;
+                    for (k, value) in row.iter().enumerate() {
+                        // A weight that is no number makes its output none, whatever is written here.
+                        let whole = (value * reciprocal).round_ties_even() as i8;
+                        sum += whole as i32;
+                        panel[(k / 4 * PANEL + output) * 4 + k % 4] = whole as u8;
+                    }
+                    let scale = if row.iter().all(|value| value.is_finite()) { scale } else { f32::NAN };
+                    scales[4 * output..][..4].copy_from_slice(&scale.to_ne_bytes());
+                    sums[4 * output..][..4].copy_from_slice(&sum.to_ne_bytes());
+                }
+            };
+            if panel == 0 {
+                tails.enumerate().for_each(|(index, (scales, sums))| each(index, None, scales, sums));
+            } else {
+                body.par_chunks_mut(panel)
+                    .zip(tails)
+                    .enumerate()
+                    .for_each(|(index, (panel, (scales, sums)))| each(index, Some(panel), scales, sums));
+            }
+        }
+        _ if panel == 0 => {}
+        Format::F32 => body.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
+            let rows = rows(index * PANEL);
+            for (k, step) in panel.chunks_exact_mut(4 * PANEL).enumerate() {
+                for (output, to) in step.chunks_exact_mut(4).enumerate() {
+                    to.copy_from_slice(&rows[output * depth + k].to_ne_bytes());
+                }
+            }
+        }),
+        Format::Bf16 => body.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
+            let rows = rows(index * PANEL);
+            for (step, part) in panel.chunks_exact_mut(4 * PANEL).enumerate() {
+                for (output, pair) in part.chunks_exact_mut(4).enumerate() {
+                    for (to, value) in pair.chunks_exact_mut(2).zip(&rows[output * depth + 2 * step..]) {
+                        to.copy_from_slice(&bf16::from_f32(*value).to_bits().to_ne_bytes());
+                    }
+                }
+            }
+        }),
+    }
+    lines
+}
+
+leveled! {
+    /// Panels of a row-major `[depth, columns]` matrix whose rows lie `stride` apart.
+    pub(super) fn panels_of_rows(b: &[f32], depth: usize, columns: usize, stride: usize, first: usize, panels: &mut [f32]) {
+        for (index, panel) in panels.chunks_exact_mut(PANEL * depth).enumerate() {
+            let column = (first + index) * PANEL;
+            let width = PANEL.min(columns - column);
+            if width == PANEL {
+                for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
+                    to.copy_from_slice(&b[k * stride + column..][..PANEL]);
+                }
+            } else {
+                for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
+                    let from = &b[k * stride + column..][..width];
+                    to[..width].copy_from_slice(from);
+                    to[width..].fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+leveled! {
+    /// Panels of the transpose of a row-major `[columns, depth]` matrix whose rows lie `stride` apart.
+    pub(super) fn panels_of_columns(b: &[f32], depth: usize, columns: usize, stride: usize, first: usize, panels: &mut [f32]) {
+        for (index, panel) in panels.chunks_exact_mut(PANEL * depth).enumerate() {
+            let column = (first + index) * PANEL;
+            let width = PANEL.min(columns - column);
+            // Eight steps at a time: both sides then move by whole cache lines.
+            for (block, part) in panel.chunks_mut(8 * PANEL).enumerate() {
+                let k = 8 * block;
+                if part.len() == 8 * PANEL {
+                    let mut square = [[0.0f32; 8]; PANEL];
+                    for (i, row) in square.iter_mut().enumerate().take(width) {
+                        row.copy_from_slice(&b[(column + i) * stride + k..][..8]);
+                    }
+                    for (j, to) in part.chunks_exact_mut(PANEL).enumerate() {
+                        for (to, row) in to.iter_mut().zip(&square) {
+                            *to = row[j];
+                        }
+                    }
+                } else {
+                    for (j, to) in part.chunks_exact_mut(PANEL).enumerate() {
+                        for (i, to) in to.iter_mut().enumerate() {
+                            *to = if i < width { b[(column + i) * stride + k + j] } else { 0.0 };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
