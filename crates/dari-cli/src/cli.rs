@@ -243,7 +243,8 @@ pub struct Search {
 Examples:
   dari models list
   dari models show mini
-  dari models pull siglip2-b16")]
+  dari models pull siglip2-b16
+  dari models pack ~/clip --precision int8")]
 pub struct Models {
     #[command(subcommand)]
     pub action: ModelsAction,
@@ -262,6 +263,22 @@ pub enum ModelsAction {
     Show {
         /// The model: a folder, a hub id, or a short name
         model: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pack a model's weights into a file beside them, mapped at once the next time
+    #[command(after_help = "\
+The file is packed-PRECISION.safetensors in the model's folder. A dari of another layout, or weights
+that changed, pass it over.
+
+JSON, one object: {\"model\", \"precision\", \"file\", \"bytes\"}")]
+    Pack {
+        /// The model: a folder, a hub id, or a short name
+        model: String,
+        /// Precision of weights and products
+        #[arg(long, value_enum, default_value_t = Precision::F32)]
+        precision: Precision,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -11,15 +11,20 @@ use crate::index;
 use crate::language::say;
 use crate::screen;
 
+/// The precision that an option means on this machine.
+pub fn precision(option: cli::Precision) -> Precision {
+    match option {
+        cli::Precision::F32 => Precision::F32,
+        cli::Precision::Bf16 => Precision::Bf16,
+        cli::Precision::Int8 => Precision::Int8,
+        cli::Precision::Auto => dari::automatic_precision(),
+    }
+}
+
 /// Loads the model that the options name, with progress where it has to be fetched.
 pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
     let settings = Options {
-        precision: match options.precision {
-            cli::Precision::F32 => Precision::F32,
-            cli::Precision::Bf16 => Precision::Bf16,
-            cli::Precision::Int8 => Precision::Int8,
-            cli::Precision::Auto => dari::automatic_precision(),
-        },
+        precision: precision(options.precision),
         device: options.device.clone(),
         batch: options.batch.into(),
         ..Options::default()
@@ -39,6 +44,13 @@ pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
         screen::warn(&say!(
             "the checkpoint holds {count} tensors that this model has no place for, `{first}` among them",
             "체크포인트에 이 모델이 쓰지 않는 텐서가 {count}개 있습니다 (예: `{first}`)"
+        ));
+    }
+    if let Some(path) = &engine.loaded().stale {
+        let (path, model, precision) = (path.display(), &options.model, settings.precision.name());
+        screen::warn(&say!(
+            "{path} was made by another version or of other weights, and is passed over: dari models pack {model} --precision {precision} makes it anew",
+            "{path}은(는) 다른 버전이 만들었거나 다른 가중치의 것이어서 쓰지 않습니다: dari models pack {model} --precision {precision}으로 다시 만드세요"
         ));
     }
     Ok(engine)

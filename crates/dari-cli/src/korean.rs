@@ -133,7 +133,8 @@ JSON, 한 줄에 하나: {\"rank\", \"score\", \"path\"}
 예:
   dari models list
   dari models show mini
-  dari models pull siglip2-b16",
+  dari models pull siglip2-b16
+  dari models pack ~/clip --precision int8",
         options: &[],
     },
     Page {
@@ -146,6 +147,16 @@ JSON, 한 줄에 하나: {\"rank\", \"score\", \"path\"}
         name: "show",
         about: "모델이 무엇이고 무엇을 할 수 있는지 말합니다",
         after: "",
+        options: &[("model", "모델: 폴더, 허브 id, 또는 짧은 이름")],
+    },
+    Page {
+        name: "pack",
+        about: "모델의 가중치를 곁의 파일에 포장해, 다음에는 바로 읽습니다",
+        after: "\
+파일은 모델 폴더의 packed-PRECISION.safetensors입니다. 배치가 다른 dari나 바뀐 가중치는 이 파일을
+쓰지 않습니다.
+
+JSON, 하나: {\"model\", \"precision\", \"file\", \"bytes\"}",
         options: &[("model", "모델: 폴더, 허브 id, 또는 짧은 이름")],
     },
     Page {

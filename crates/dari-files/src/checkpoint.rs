@@ -158,6 +158,23 @@ impl Checkpoint {
         }
     }
 
+    /// Lets the system take back the memory in which the tensor was read; reading it again brings it
+    /// back from its file.
+    pub fn release(&self, name: &str) {
+        let Some((source, entry)) = self.entries.get(name) else {
+            return;
+        };
+        #[cfg(unix)]
+        if let Some(Source { bytes: Bytes::Mapped(map), .. }) = self.sources.get(*source) {
+            use memmap2::UncheckedAdvice::DontNeed;
+            // Only a hint: a refusal changes nothing.
+            // SAFETY: the map is read only and of a file, so pages dropped come back as they were.
+            let _ = unsafe { map.unchecked_advise_range(DontNeed, entry.start, entry.bytes) };
+        }
+        #[cfg(not(unix))]
+        let _ = (source, entry);
+    }
+
     fn no_tensor(&self, name: &str) -> Error {
         let held = match self.entries.keys().next() {
             Some(first) => format!("{} tensors, such as `{}`", self.len(), shown(first)),

@@ -186,6 +186,31 @@ impl Folder {
         Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
+    /// What tells these weights from others that were here before: name, size and time of change of
+    /// each file. `None` for what is part of the binary.
+    ///
+    /// # Errors
+    /// As [`Folder::weights`].
+    pub fn weights_stamp(&self) -> Result<Option<String>, Error> {
+        let Some(folder) = self.path() else {
+            return Ok(None);
+        };
+        let name = self.weights_name()?;
+        let mut files = BTreeSet::from([name.to_owned()]);
+        if name.ends_with(".index.json") {
+            files.extend(read_index(&folder.join(name))?.into_iter().map(|(_, shard)| shard));
+        }
+        let mut stamp = String::new();
+        for file in files {
+            let path = folder.join(&file);
+            let about = std::fs::metadata(&path).map_err(Error::io(&path, "open"))?;
+            let changed = about.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            let changed = changed.map_or(0, |since| since.as_nanos());
+            stamp.push_str(&format!("{file} {} {changed};", about.len()));
+        }
+        Ok(Some(stamp))
+    }
+
     fn weights_name(&self) -> Result<&'static str, Error> {
         let embedded = self.path().is_none();
         WEIGHTS

@@ -14,6 +14,8 @@ use std::path::Path;
 use crate::checkpoint::{Entry, MAX_RANK};
 
 const LENGTH: usize = 8;
+/// A cache line.
+const LINE: usize = 64;
 const METADATA: &str = "__metadata__";
 
 /// Writes a safetensors file: through a temporary file in the same folder, fsync and rename, so a
@@ -36,10 +38,14 @@ where
 {
     let file = path.display().to_string();
     let mut order: Vec<&(N, Dtype, S, B)> = tensors.iter().collect();
-    // Widest elements first keeps every tensor aligned to its element.
+    // Whole cache lines first, so that each of them starts at one; then the widest elements, so that
+    // every tensor is aligned to its element.
     order.sort_by(|a, b| {
+        let ragged = |t: &(N, Dtype, S, B)| !t.3.as_ref().len().is_multiple_of(LINE);
         let width = |t: &(N, Dtype, S, B)| t.1.size();
-        width(b).cmp(&width(a)).then_with(|| a.0.as_ref().cmp(b.0.as_ref()))
+        (ragged(a).cmp(&ragged(b)))
+            .then_with(|| width(b).cmp(&width(a)))
+            .then_with(|| a.0.as_ref().cmp(b.0.as_ref()))
     });
 
     let mut header = serde_json::Map::new();
@@ -70,7 +76,7 @@ where
         }
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(LENGTH), b' ');
+    header.resize((LENGTH + header.len()).next_multiple_of(LINE) - LENGTH, b' ');
 
     crate::atomic::write_with(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;

@@ -1,5 +1,6 @@
 //! From a model folder to a model: the only place that lists them all.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -16,6 +17,7 @@ use crate::contrastive::open_clip::{self, OpenClip};
 use crate::contrastive::siglip::{Siglip, SiglipConfig};
 use crate::encoder::vit::{Vit, VitConfig};
 use crate::language::bert::{Bert, BertConfig, Pooling};
+use crate::packed::{self, Ready};
 use crate::{Error, Processor, Result, config};
 
 /// Any model that Dari knows.
@@ -108,10 +110,26 @@ pub struct Loaded {
     pub context: Option<usize>,
     /// Tensors in the checkpoint that the model has no place for.
     pub unused: Vec<String>,
+    /// Packed weights that were passed over: of another version, or of weights that were replaced.
+    pub stale: Option<PathBuf>,
 }
 
-/// Loads a folder for inference.
+/// Loads a folder for inference, its weights packed before where they lie so.
 pub fn load(folder: &Folder, device: &Device, precision: Precision) -> Result<Loaded> {
+    let ready = if device.is_cpu() { packed::find(folder, precision) } else { Ready::Absent };
+    let (ready, stale) = match ready {
+        Ready::Usable(file) => (Some(file), None),
+        Ready::Stale(path) => (None, Some(path)),
+        Ready::Absent => (None, None),
+    };
+    let layout = Layout::read(folder)?;
+    let source = layout.source(folder)?;
+    let loaded = build(folder, layout, Weights::read(source, device, precision, ready))?;
+    Ok(Loaded { stale, ..loaded })
+}
+
+/// Loads a folder for inference from its own weights.
+pub fn load_plain(folder: &Folder, device: &Device, precision: Precision) -> Result<Loaded> {
     let layout = Layout::read(folder)?;
     let source = layout.source(folder)?;
     build(folder, layout, Weights::read(source, device, precision, None))
@@ -239,6 +257,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         config: layout.config,
         context,
         unused,
+        stale: None,
     })
 }
 
@@ -364,5 +383,9 @@ impl Source for OldNorms {
 
     fn origin(&self, name: &str) -> String {
         Source::origin(&self.0, &self.old(name))
+    }
+
+    fn release(&self, name: &str) {
+        self.0.release(&self.old(name));
     }
 }

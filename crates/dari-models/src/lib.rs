@@ -9,6 +9,7 @@ pub mod capability;
 pub mod contrastive;
 pub mod encoder;
 pub mod language;
+pub mod packed;
 pub mod processor;
 
 mod config;

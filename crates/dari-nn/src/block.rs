@@ -1,13 +1,15 @@
 //! The transformer block, pre-norm or post-norm, and a stack of them.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use dari_kernels::Activation;
 
-use crate::Result;
 use crate::attention::{self, Attention, Mask, Places};
 use crate::mlp::{self, Mlp};
 use crate::norm::Norm;
 use crate::weights::Weights;
+use crate::{Result, segment};
 
 /// Where the norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,9 +160,15 @@ impl Block {
     }
 }
 
-/// Runs a stack of blocks in order.
+/// Runs a stack of blocks in order; each is a segment where [`crate::segment::checkpointed`] says so.
 pub fn forward_stack(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor> {
-    blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, mask))
+    blocks.iter().try_fold(x.clone(), |x, block| {
+        if !segment::is_checkpointed() {
+            return block.forward(&x, mask);
+        }
+        let (block, mask) = (block.clone(), mask.clone());
+        segment::segment(&x, Arc::new(move |x| block.forward(x, &mask)))
+    })
 }
 
 /// Runs a stack of blocks for the sake of one place in each sequence: `[batch, tokens, width]` to

@@ -4,7 +4,7 @@
 //! for each gradient, add to them, and keep both. What an operation finds for its weights is added
 //! where it is kept.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
@@ -16,6 +16,41 @@ use crate::weight::Part;
 thread_local! {
     /// What the backward pass now running on this thread has found for weights.
     static FOUND: RefCell<Option<HashMap<TensorId, Vec<f32>>>> = const { RefCell::new(None) };
+    /// Whether operations on plain inputs record the weights that they use.
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs what needs no gradient: weights are then no reason to build a graph.
+pub(crate) fn unrecorded<T>(run: impl FnOnce() -> T) -> T {
+    let before = RECORDING.replace(false);
+    let result = run();
+    RECORDING.set(before);
+    result
+}
+
+/// Whether weights are a reason to build a graph.
+pub(crate) fn is_recording() -> bool {
+    RECORDING.get()
+}
+
+/// Adds the gradients that a segment's own graph has found for all but its input.
+pub(crate) fn take_over(inner: &GradStore, input: &Tensor) -> CandleResult<()> {
+    FOUND.with_borrow_mut(|found| {
+        let Some(found) = found else {
+            bail!("gradients of a loss with weights are taken by dari_nn::Gradients::of");
+        };
+        for &id in inner.get_ids().filter(|&&id| id != input.id()) {
+            let Some(gradient) = inner.get_id(id) else {
+                continue;
+            };
+            let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+            let total = found.entry(id).or_insert_with(|| vec![0.0; gradient.len()]);
+            for (total, gradient) in total.iter_mut().zip(gradient) {
+                *total += gradient;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// The gradients of a loss.

@@ -17,6 +17,7 @@ pub mod norm;
 pub mod patch;
 pub mod pool;
 pub mod random;
+pub mod segment;
 pub mod weight;
 pub mod weights;
 

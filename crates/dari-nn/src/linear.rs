@@ -132,7 +132,7 @@ impl Linear {
                 })
             }
             // An operation without a tracked argument is no part of the graph.
-            Form::Trained(layers) if ops::by_kernel(x) && x.track_op() => {
+            Form::Trained(layers) if ops::by_kernel(x) && (x.track_op() || !gradients::is_recording()) => {
                 let op = Trained { layers: layers.clone(), activation: then, before: OnceLock::new() };
                 Ok(run(op, x, residual)?)
             }

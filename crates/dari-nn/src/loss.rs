@@ -1,9 +1,12 @@
 //! The losses of the contrastive road, and unit length.
 
-use candle_core::{D, DType, Device, Tensor};
+use std::sync::OnceLock;
 
-use crate::Result;
+use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor};
+use dari_kernels::cross_entropy as kernel;
+
 use crate::linear::product;
+use crate::{Error, Result, ops};
 
 /// Vectors to unit length on the last dimension, as the reference divides: by the plain norm.
 pub fn normalise(x: &Tensor) -> Result<Tensor> {
@@ -16,16 +19,61 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_sub(&x.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
 }
 
+/// Mean cross entropy of the softmax of logits `[rows, classes]` and a class a row.
+pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
+    let (rows, classes) = logits.dims2()?;
+    if targets.len() != rows || targets.iter().any(|&target| target as usize >= classes) {
+        return Err(Error::Config(format!(
+            "{} targets do not name a class of {classes} for each of {rows} rows",
+            targets.len()
+        )));
+    }
+    if ops::by_kernel(logits) {
+        let op = CrossEntropy { targets: targets.to_vec(), logs: OnceLock::new() };
+        return Ok(logits.contiguous()?.apply_op1(op)?);
+    }
+    let targets = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
+    Ok((log_softmax(logits)?.gather(&targets, 1)?.sum_all()? * (-1.0 / rows as f64))?)
+}
+
+struct CrossEntropy {
+    targets: Vec<u32>,
+    /// Saved by the forward pass for the backward pass.
+    logs: OnceLock<Vec<f32>>,
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross entropy"
+    }
+
+    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let rows = self.targets.len();
+        let (mut losses, mut logs) = (vec![0.0; rows], vec![0.0; rows]);
+        kernel::forward(ops::view(logits, layout)?, &self.targets, &mut losses, &mut logs);
+        self.logs.get_or_init(|| logs);
+        let total: f64 = losses.iter().map(|&loss| loss as f64).sum();
+        Ok((CpuStorage::F32(vec![(total / rows as f64) as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let Some(logs) = self.logs.get() else {
+            candle_core::bail!("a cross entropy's backward pass ran before its forward pass");
+        };
+        let scale = dy.to_scalar::<f32>()? / self.targets.len() as f32;
+        let mut slopes = vec![0.0; logits.elem_count()];
+        kernel::backward(&ops::hold::<f32>(logits)?, &self.targets, logs, scale, &mut slopes);
+        Ok(Some(ops::tensor(slopes, logits)?))
+    }
+}
+
 /// CLIP's symmetric InfoNCE (Radford et al. 2021) over unit vectors `[batch, dim]`: the `i`th
 /// picture belongs to the `i`th text. `scale` is the temperature's exponent, a scalar in logs.
 pub fn info_nce(pictures: &Tensor, texts: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let logits = product(texts, pictures, None)?.broadcast_mul(&scale.exp()?)?;
-    let rows = logits.dim(0)?;
-    let eye = Tensor::eye(rows, DType::F32, logits.device())?;
-    let own = |logits: &Tensor| -> Result<Tensor> {
-        Ok((log_softmax(logits)?.mul(&eye)?.sum_all()? * (-1.0 / rows as f64))?)
-    };
-    Ok(((own(&logits)? + own(&logits.t()?.contiguous()?)?)? * 0.5)?)
+    let own: Vec<u32> = (0..logits.dim(0)? as u32).collect();
+    let both = (cross_entropy(&logits, &own)? + cross_entropy(&logits.t()?.contiguous()?, &own)?)?;
+    Ok((both * 0.5)?)
 }
 
 /// SigLIP's pairwise sigmoid loss (Zhai et al. 2023) over unit vectors `[batch, dim]`.
@@ -68,6 +116,17 @@ mod tests {
         // Logits far from zero neither overflow nor lose their slope.
         let large = Tensor::new(&[-200f32, 200.0], &Device::Cpu)?;
         assert_eq!(log_sigmoid_values(&large)?, [-200.0, 0.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn the_kernel_agrees_with_candle() -> Result<()> {
+        let logits = Tensor::randn(0f32, 3., (5, 7), &Device::Cpu)?;
+        let ours = cross_entropy(&logits, &[0, 6, 3, 3, 1])?.to_scalar::<f32>()?;
+        let theirs = log_softmax(&logits)?.to_vec2::<f32>()?;
+        let picked = [theirs[0][0], theirs[1][6], theirs[2][3], theirs[3][3], theirs[4][1]];
+        assert!((ours + picked.iter().sum::<f32>() / 5.0).abs() < 1e-5);
+        assert!(cross_entropy(&logits, &[0, 7, 0, 0, 0]).is_err());
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub trait Source: Send + Sync {
     }
     /// The file that holds a tensor, or should, for error messages.
     fn origin(&self, name: &str) -> String;
+    /// Told that a tensor's bytes are not needed soon.
+    fn release(&self, _name: &str) {}
 }
 
 impl Source for Checkpoint {
@@ -39,6 +41,10 @@ impl Source for Checkpoint {
 
     fn tensor(&self, name: &str) -> Result<TensorView<'_>, dari_files::Error> {
         Checkpoint::tensor(self, name)
+    }
+
+    fn release(&self, name: &str) {
+        Checkpoint::release(self, name);
     }
 
     fn origin(&self, name: &str) -> String {
@@ -382,9 +388,11 @@ fn read(
     Ok(if dtype == DType::F32 { tensor } else { tensor.to_dtype(dtype)? })
 }
 
-/// A tensor's values in f32.
+/// A tensor's values in f32, for good: its pages are given back.
 fn dense(source: &dyn Source, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
-    numbers(source, name, &find(source, name, expected)?)
+    let values = numbers(source, name, &find(source, name, expected)?);
+    source.release(name);
+    values
 }
 
 fn numbers(source: &dyn Source, name: &str, view: &TensorView) -> Result<Vec<f32>> {

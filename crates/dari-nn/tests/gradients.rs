@@ -7,7 +7,7 @@ use dari_nn::embedding::Embedding;
 use dari_nn::patch::PatchEmbedding;
 use dari_nn::pool::{self, AttentionPool};
 use dari_nn::random::Key;
-use dari_nn::{Activation, Gradients, Linear, Mlp, Norm, Result, Weights, activation, loss, mlp};
+use dari_nn::{Activation, Gradients, Linear, Mlp, Norm, Result, Weights, activation, loss, mlp, segment};
 
 fn fresh() -> Weights {
     Weights::train(None, &Device::Cpu, 11, Box::new(|_| false))
@@ -241,5 +241,40 @@ fn fused_projections_train_as_one_tensor() -> Result<()> {
     let after = layer.forward(x.as_tensor(), &Mask::none())?;
     let moved = (before - after)?.abs()?.sum_all()?.to_scalar::<f32>()?;
     assert!(moved > 1e-3, "the parts must see the whole's new values");
+    Ok(())
+}
+
+#[test]
+fn a_segment_has_the_gradients_of_its_body() -> Result<()> {
+    let config = block::Config {
+        width: 8,
+        inner: 12,
+        heads: 2,
+        activation: Activation::Gelu,
+        epsilon: 1e-5,
+        order: Order::Pre,
+        qkv_bias: true,
+    };
+    let weights = fresh();
+    let blocks = Block::load_stack(&weights, &block::CLIP, &config, 3)?;
+    let x = input(&[2, 5, 8], "x");
+    let gradients = |on: bool| -> Result<(f32, Vec<Vec<f32>>)> {
+        let y = segment::checkpointed(on, || block::forward_stack(&blocks, x.as_tensor(), &Mask::causal()))?;
+        let loss = scalar(&y)?;
+        let gradients = Gradients::of(&loss)?;
+        let mut all = Vec::new();
+        let variables = weights.variables().into_iter().map(|(_, variable)| variable);
+        for variable in variables.chain([x.clone()]) {
+            let gradient = gradients.get(variable.as_tensor())?.expect("a gradient");
+            all.push(gradient.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok((loss.to_scalar()?, all))
+    };
+    let (plain, segmented) = (gradients(false)?, gradients(true)?);
+    assert_eq!(plain.0, segmented.0);
+    assert_eq!(plain.1.len(), segmented.1.len());
+    for (a, b) in plain.1.iter().flatten().zip(segmented.1.iter().flatten()) {
+        assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} {b}");
+    }
     Ok(())
 }

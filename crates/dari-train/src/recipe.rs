@@ -125,6 +125,14 @@ pub struct TrainRecipe {
     pub steps: u64,
     /// Pairs in a batch.
     pub batch: usize,
+    /// Pairs that go through the towers at once; the loss sees the whole batch all the same. Each
+    /// tower then runs twice, and memory is paid for these pairs alone. All of the batch when absent.
+    #[serde(default)]
+    pub micro_batch: Option<usize>,
+    /// Keeps each block's input alone and runs the block again for its gradient: less memory, a
+    /// third more work.
+    #[serde(default)]
+    pub checkpoint_activations: bool,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// Steps in which it rises from zero.
@@ -195,6 +203,8 @@ impl Recipe {
                 self.train.batch,
                 self.data.len().max(2)
             )
+        } else if self.train.micro_batch == Some(0) {
+            "`train.micro_batch` is 0, expected at least 1".to_owned()
         } else if self.train.steps == 0 || self.train.warmup > self.train.steps {
             format!(
                 "`train.steps` is {} with `train.warmup` {}, expected at least 1 and no more warm-up than steps",

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor, Var};
 use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
-use dari_models::capability::{Contrastive, Matching};
+use dari_models::capability::{Contrastive, Matching, Tokens};
 use dari_models::{Loaded, auto};
-use dari_nn::{Gradients, loss};
+use dari_nn::{Gradients, loss, segment};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -198,7 +198,7 @@ fn prepare<'a>(
         return Err(Error::Recipe { origin: "the recipe".into(), problem });
     }
     let carried = checkpoint::carried(&folder)?;
-    let run = Run { recipe, device, carried, checkpoints, optimizer, loaded };
+    let run = Run { recipe, device, carried, checkpoints, optimizer, loaded: Arc::new(loaded) };
     Ok((run, state, mixture))
 }
 
@@ -253,13 +253,18 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
     Ok(Folder::open(&folder)?)
 }
 
+/// An error on its way through a segment.
+fn inside(error: impl std::fmt::Display) -> dari_nn::Error {
+    dari_nn::Error::Config(error.to_string())
+}
+
 struct Run<'a> {
     recipe: &'a Recipe,
     device: &'a Device,
     carried: Carried,
     checkpoints: Checkpoints,
     optimizer: AdamW,
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
 }
 
 impl Run<'_> {
@@ -323,8 +328,8 @@ impl Run<'_> {
         let mut clock = Clock::start();
         let model = contrastive(&self.loaded)?;
         let pixels = self.loaded.processor.stack(batch.pixels, self.device)?;
-        let pictures = loss::normalise(&model.embed_pictures(&pixels)?)?;
-        let texts = loss::normalise(&model.embed_texts(&batch.tokens)?)?;
+        let embed = || self.embed(&pixels, &batch.tokens);
+        let (pictures, texts) = segment::checkpointed(train.checkpoint_activations, embed)?;
         let loss = model.loss(&pictures, &texts)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
@@ -359,6 +364,37 @@ impl Run<'_> {
             skipped,
         };
         Ok((report, parts))
+    }
+
+    /// Unit vectors of a batch's pictures and texts, `[batch, dim]` each.
+    fn embed(&self, pixels: &Tensor, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
+        let pairs = tokens.ids.len();
+        let part = self.recipe.train.micro_batch.unwrap_or(pairs);
+        if part >= pairs {
+            let model = contrastive(&self.loaded)?;
+            let (pictures, texts) = (model.embed_pictures(pixels)?, model.embed_texts(tokens)?);
+            return Ok((loss::normalise(&pictures)?, loss::normalise(&texts)?));
+        }
+        let (mut pictures, mut texts) = (Vec::new(), Vec::new());
+        for first in (0..pairs).step_by(part) {
+            let count = part.min(pairs - first);
+            let loaded = self.loaded.clone();
+            let body = move |pixels: &Tensor| match loaded.model.pictures() {
+                Some(model) => model.embed_pictures(pixels).map_err(inside),
+                None => Err(inside("the model sees no pictures")),
+            };
+            // A segment's input is tracked, or it would have no gradient.
+            let own = Var::from_tensor(&pixels.narrow(0, first, count)?)?.into_inner();
+            pictures.push(segment::segment(&own, Arc::new(body))?);
+            let loaded = self.loaded.clone();
+            let own = tokens.pick(&(first..first + count).collect::<Vec<_>>());
+            let body = move |_: &Tensor| match loaded.model.texts() {
+                Some(model) => model.embed_texts(&own).map_err(inside),
+                None => Err(inside("the model reads no texts")),
+            };
+            texts.push(segment::segment(&segment::anchor()?, Arc::new(body))?);
+        }
+        Ok((loss::normalise(&Tensor::cat(&pictures, 0)?)?, loss::normalise(&Tensor::cat(&texts, 0)?)?))
     }
 
     /// The first weight that holds a number that is none.

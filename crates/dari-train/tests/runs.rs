@@ -255,3 +255,28 @@ fn half_written_checkpoints_are_passed_over() {
     run(folder.path(), &[], true, &mut second).expect("went on");
     assert_eq!(first.losses.len() + second.losses.len(), 12);
 }
+
+#[test]
+fn parts_of_a_batch_and_segments_train_as_the_whole() {
+    let losses = |name: &str, settings: &[&str]| -> Vec<f32> {
+        let folder = workplace(CLIP);
+        let mut observer = Quiet::new();
+        let output = format!("output={name}");
+        let settings: Vec<&str> = settings.iter().copied().chain([output.as_str()]).collect();
+        run(folder.path(), &settings, false, &mut observer).unwrap_or_else(|error| panic!("{name}: {error}"));
+        observer.losses
+    };
+    let whole = losses("whole", &[]);
+    assert!(!whole.is_empty());
+    for (name, settings) in [
+        ("parts", &["train.micro_batch=3"][..]),
+        ("segments", &["train.checkpoint_activations=true"]),
+        ("both", &["train.micro_batch=2", "train.checkpoint_activations=true"]),
+    ] {
+        let other = losses(name, settings);
+        assert_eq!(whole.len(), other.len());
+        for (loss, other) in whole.iter().zip(&other) {
+            assert!((loss - other).abs() < 1e-4, "{name}: {loss} {other}");
+        }
+    }
+}

@@ -21,7 +21,7 @@ impl Engine {
         let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)
             .and_then(|pixels| pixels.to_device(self.device()))
             .map_err(|error| self.failed(&error))?;
-        self.time(warm, runs, &|| Ok(pictures.embed_pictures(&pixels)?))
+        self.time(warm, runs, &|| pictures.embed_pictures(&pixels))
     }
 
     /// Seconds of each of `runs` batches of these texts, given as token ids, after `warm` others.
@@ -37,7 +37,7 @@ impl Engine {
             ids
         });
         let tokens = Tokens { ids: padded.collect(), mask };
-        self.time(warm, runs, &|| Ok(texts.embed_texts(&tokens)?))
+        self.time(warm, runs, &|| texts.embed_texts(&tokens))
     }
 
     /// Texts as long as the model reads, of tokens drawn at random; the vocabulary's last token ends

@@ -1,11 +1,12 @@
 //! `dari models`: what there is, what it can do, and fetching it.
 
 use dari::files::{Folder, hub};
-use dari::{Abilities, EMBEDDED, Engine, Options, SHORT_NAMES};
+use dari::{Abilities, EMBEDDED, Engine, Options, Precision, SHORT_NAMES};
 use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::{Models, ModelsAction, Usage};
+use crate::inputs;
 use crate::language::say;
 use crate::screen;
 
@@ -15,6 +16,7 @@ pub fn run(arguments: &Models) -> anyhow::Result<Outcome> {
         ModelsAction::List { json } => list(*json)?,
         ModelsAction::Show { model, json } => show(model, *json)?,
         ModelsAction::Pull { model, json } => pull(model, *json)?,
+        ModelsAction::Pack { model, precision, json } => pack(model, inputs::precision(*precision), *json)?,
     }
     Ok(Outcome::Done)
 }
@@ -110,6 +112,19 @@ pub fn list_abilities(can: &Abilities) -> String {
         (can.fill_mask, say!("fill masks", "빈칸 채우기")),
     ];
     words.into_iter().filter(|(can, _)| *can).map(|(_, word)| word).collect::<Vec<_>>().join(", ")
+}
+
+fn pack(model: &str, precision: Precision, as_json: bool) -> anyhow::Result<()> {
+    let file = dari::models::packed::write(&open(model)?, precision)?;
+    let bytes = std::fs::metadata(&file)?.len();
+    let shown = file.display().to_string();
+    match as_json {
+        true => screen::json(
+            &json!({"model": model, "precision": precision.name(), "file": shown, "bytes": bytes}),
+        )?,
+        false => screen::print(&format!("{shown}  {:.1} MB", bytes as f64 / 1e6))?,
+    }
+    Ok(())
 }
 
 fn pull(model: &str, as_json: bool) -> anyhow::Result<()> {

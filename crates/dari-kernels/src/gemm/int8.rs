@@ -10,6 +10,7 @@ pub(super) enum Values {
     /// As they are, for portable code and VNNI.
     Bytes(Vec<u8>),
     /// In 16 bits, each four as 0, 2, 1, 3.
+    #[cfg(target_arch = "x86_64")]
     Pairs(Vec<i16>),
     /// Less 128, for `sdot`.
     #[cfg(target_arch = "aarch64")]
@@ -32,6 +33,7 @@ pub(super) fn quantise(x: Matrix, level: Level, threads: Threads) -> Rows {
     let stride = x.columns.next_multiple_of(4);
     let mut scales = vec![[0.0; 2]; x.rows];
     let values = match level {
+        #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => {
             let mut values = vec![0i16; x.rows * stride];
             each(x, stride, threads, &mut values, &mut scales, row_pairs);
@@ -139,6 +141,7 @@ macro_rules! row {
 }
 
 row!(row_bytes, u8, [0, 1, 2, 3], |whole| whole as u8);
+#[cfg(target_arch = "x86_64")]
 row!(row_pairs, i16, [0, 2, 1, 3], |whole| whole as i16);
 #[cfg(target_arch = "aarch64")]
 row!(row_signed, i8, [0, 1, 2, 3], |whole| (whole as i32 - 128) as i8);

@@ -255,7 +255,7 @@ fn sums_columns() {
 
 #[test]
 fn rounds_to_nearest_even() {
-    let values = [0.0, -0.0, 1.0, 1.00390625, 1.01171875, f32::INFINITY, f32::NAN, 3.4e38, 1e-40];
+    let values = [0.0, -0.0, 1.0, 1.003_906_2, 1.011_718_8, f32::INFINITY, f32::NAN, 3.4e38, 1e-40];
     let mut bits = [0u16; 9];
     round(&values, &mut bits);
     for (bits, value) in bits.iter().zip(values) {

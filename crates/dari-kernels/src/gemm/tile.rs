@@ -143,6 +143,7 @@ pub(super) struct Shape {
 }
 
 /// Sixteen registers of 8 lanes.
+#[cfg(target_arch = "x86_64")]
 pub(super) const AVX2: Shape = Shape {
     rows: 6,
     panels: |rows| match rows {
@@ -153,6 +154,7 @@ pub(super) const AVX2: Shape = Shape {
 };
 
 /// Thirty-two registers of 16 lanes.
+#[cfg(target_arch = "x86_64")]
 pub(super) const AVX512: Shape = Shape {
     rows: 12,
     panels: |rows| match rows {

@@ -261,6 +261,12 @@ impl Source for OpenClip {
         self.place(name).map_or_else(|| name.to_owned(), |place| place.name)
     }
 
+    fn release(&self, name: &str) {
+        if let Some(place) = self.place(name) {
+            self.checkpoint.release(&place.name);
+        }
+    }
+
     fn origin(&self, name: &str) -> String {
         let stored = self.stored(name);
         match self.checkpoint.file_of(&stored) {
