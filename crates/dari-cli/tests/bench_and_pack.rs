@@ -58,7 +58,7 @@ fn texts_of_their_own_lengths_are_measured() {
 #[test]
 fn a_training_step_is_measured_and_leaves_nothing() {
     let home = Home::new();
-    home.write("recipe.toml", recipe("[[data]]\nscenes = 3", "steps = 9\nbatch = 4\nlearning_rate = 1e-3"));
+    home.write("recipe.toml", recipe("[[data]]\nscenes = 3", "steps = 9\nlearning_rate = 1e-3"));
     let report = home.dari(["bench", "train", "recipe.toml", "--runs", "2", "--json"]).ok().json();
     positive(&report, &["median_ms", "forward_ms", "backward_ms", "optimizer_ms", "batch"]);
     let left: Vec<_> = fs::read_dir(home.path("")).expect("the home").collect();
