@@ -17,6 +17,8 @@ use crate::cli::Command;
 
 fn main() -> ExitCode {
     dari_kernels::memory::keep();
+    // candle's own threads would wait for each other, awake, on the cores that ours compute on.
+    dari_kernels::memory::set_variable("CANDLE_NUM_THREADS", "1");
     quieten_decoders();
     let command = match cli::parse() {
         Ok(command) => command,

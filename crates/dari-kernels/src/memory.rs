@@ -15,6 +15,22 @@ pub fn keep() {
     }
 }
 
+/// Sets a variable of the environment for a library that reads its settings there; `false`, and
+/// nothing done, where the variable is set already or other threads are at work. Call it at start.
+pub fn set_variable(name: &str, value: &str) -> bool {
+    let alone = match std::fs::read_dir("/proc/self/task") {
+        Ok(threads) => threads.count() == 1,
+        // Where the system does not say, nothing is risked.
+        Err(_) => false,
+    };
+    if !alone || std::env::var_os(name).is_some() {
+        return false;
+    }
+    // SAFETY: this is the only thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+    true
+}
+
 /// The most memory that this process has held so far, in bytes; `None` where the system does not say.
 pub fn peak() -> Option<u64> {
     #[cfg(unix)]

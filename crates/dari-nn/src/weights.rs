@@ -232,7 +232,7 @@ impl Weights {
             true => full.clone(),
             false => format!("{full}[{start}..{}]", start + count),
         };
-        self.pack(&key, count, inputs, &[full.as_str()], &|source, values| {
+        self.pack(&key, count, inputs, (&[full.as_str()], stored), &|source, values| {
             let all = dense(source, &full, stored)?;
             values.extend_from_slice(&all[start * inputs..(start + count) * inputs]);
             Ok(())
@@ -247,13 +247,19 @@ impl Weights {
         }
         let full: Vec<String> = names.iter().map(|name| self.full(name)).collect();
         let parts: Vec<&str> = full.iter().map(String::as_str).collect();
-        let packed =
-            self.pack(&full.join("+"), names.len() * outputs, inputs, &parts, &|source, values| {
+        let stored = [outputs, inputs];
+        let packed = self.pack(
+            &full.join("+"),
+            names.len() * outputs,
+            inputs,
+            (&parts, &stored),
+            &|source, values| {
                 for name in &full {
                     values.extend(dense(source, name, &[outputs, inputs])?);
                 }
                 Ok(())
-            })?;
+            },
+        )?;
         Ok(Some(packed))
     }
 
@@ -262,7 +268,14 @@ impl Weights {
         self.shared.training.is_none() && self.shared.source.is_some() && self.shared.device.is_cpu()
     }
 
-    fn pack(&self, key: &str, outputs: usize, inputs: usize, names: &[&str], read: Values) -> Result<Weight> {
+    fn pack(
+        &self,
+        key: &str,
+        outputs: usize,
+        inputs: usize,
+        (names, stored): (&[&str], &[usize]),
+        read: Values,
+    ) -> Result<Weight> {
         let locked = || self.shared.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = locked().get(key) {
             return Ok(Weight::Packed(there.clone())); // tied weights
@@ -271,7 +284,9 @@ impl Weights {
             return Err(Error::Config("weights that are drawn anew are not packed".into()));
         };
         let format = self.shared.precision.format();
-        let ready = self.shared.ready.as_ref();
+        // A config that fits the weights no longer is told by reading them.
+        let fits = names.iter().all(|name| source.shape(name).as_deref() == Some(stored));
+        let ready = self.shared.ready.as_ref().filter(|_| fits);
         let packed = match ready.and_then(|ready| PackedWeight::mapped(ready, key, format, outputs, inputs)) {
             Some(ready) => ready,
             None => {
