@@ -9,7 +9,7 @@
 
 use candle_core::{Device, Tensor};
 use dari::data::scenes::Scene;
-use dari::nn::{Linear, Weights, loss};
+use dari::nn::{Linear, Training, Weights, loss};
 
 const SHARED: usize = 256;
 const STEPS: usize = 60;
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &device,
     )?;
 
-    let weights = Weights::train(None, &device, 42, Box::new(|_| false));
+    let weights = Weights::train(None, &device, Training::all(42));
     let picture_projection = Linear::load(&weights.pp("picture_projection"), 768, SHARED, false)?;
     let text_projection = Linear::load(&weights.pp("text_projection"), 512, SHARED, false)?;
     let scale = Tensor::new(10f32.ln(), &device)?;

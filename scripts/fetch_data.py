@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -26,7 +27,11 @@ from collections import defaultdict
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # nothing beside the scripts
-from emoji_captions import CATALOGUE_FILES, PARENT_FLAGS, catalogue, code, letters, row, tag_spread  # noqa: E402
+import clipart_captions as clipart  # noqa: E402
+import icon_captions as icons  # noqa: E402
+from emoji_captions import (CATALOGUE_FILES, DROPPED_FLAGS, PARENT_FLAGS, catalogue, code, letters, row,  # noqa: E402
+                            tag_spread)
+from emoji_labels import Labels, korean, plain  # noqa: E402
 
 VERSION = 1  # raise it when the rows change: finished sets of another version are built again
 
@@ -40,13 +45,28 @@ PACKAGES = {
                "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"),
     "twemoji": ("npm", "@twemoji/svg@15.0.0", "twemoji-svg-15.0.0.tgz",
                 "1d2907557a422c7c4e3feca50ef915c39da1db3d76b4a4d7e73fb59bce4403c3"),
+    "openmoji": ("npm", "openmoji@17.0.0", "openmoji-17.0.0.tgz",
+                 "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"),
+    "openclipart": ("apt", "openclipart-svg=1:0.18+dfsg-19", "openclipart-svg_1%3a0.18+dfsg-19_all.deb",
+                    "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"),
+    "lucide": ("npm", "lucide-static@1.62.0", "lucide-static-1.62.0.tgz",
+               "386f9080c440d6f5049cefe3456ae8357f7a0c7f76e59670cd1cb83bc7050a44"),
+    "tabler": ("npm", "@tabler/icons@3.52.0", "tabler-icons-3.52.0.tgz",
+               "626620c7d42afd2f294fba167ce4653b5cb946336d186b4991c70b700e5616af"),
+    "mdi": ("npm", "@mdi/svg@7.4.47", "mdi-svg-7.4.47.tgz",
+            "de92e5dc9ce46c392ab5c53aa7190b19f82b40cb48872a083f788c7e13e91fef"),
+    "bootstrap": ("npm", "bootstrap-icons@1.13.2", "bootstrap-icons-1.13.2.tgz",
+                  "7b5960145e1ab14a49a117f96a9e5a54a94fdf07f21e302d9e4f88d73dd19f9c"),
+    "flags": ("npm", "flag-icons@7.5.0", "flag-icons-7.5.0.tgz",
+              "c0b80bf0e08006a60f56621d6bc49f8c7131f4d1fef6737a165a673431f4b518"),
     "tuxpaint": ("apt", "tuxpaint-stamps-default=2022.06.04-1",
                  "tuxpaint-stamps-default_2022.06.04-1_all.deb",
                  "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"),
 }
 
-SIDE = {"noto": 64, "fluent": 96, "twemoji": 96}
+SIDE = {"noto": 64, "fluent": 96, "twemoji": 96, "openmoji": 96}
 TUXPAINT_SIDE = 128
+DRAWING_SIDE = ICON_SIDE = 96
 MAX_MEMBER_BYTES = 16 << 20
 MAX_PIXELS = 40_000_000
 
@@ -154,6 +174,25 @@ def fit(picture, side):
     size = tuple(max(1, round(length * scale)) for length in picture.size)
     canvas = Image.new("RGBA", (side, side), (255, 255, 255, 0))
     canvas.paste(picture.resize(size, Image.LANCZOS), ((side - size[0]) // 2, (side - size[1]) // 2))
+    return canvas
+
+
+def trimmed(picture):
+    """The part of a picture that is not blank, or None: what is transparent, or white where nothing is."""
+    from PIL import ImageChops
+    drawn = lambda band: band.point(lambda value: 255 if value > 8 else 0).getbbox()
+    flat = on_white(picture)
+    colour = drawn(ImageChops.difference(flat, pillow().new("RGB", flat.size, (255, 255, 255))).convert("L"))
+    solid = drawn(picture.getchannel("A"))
+    if colour is None:  # white on white
+        return None
+    return picture.crop(colour if solid == (0, 0, *picture.size) else solid)
+
+
+def margin(picture, side, edge):
+    """The picture fitted into a square with an empty edge of so many pixels."""
+    canvas = pillow().new("RGBA", (side, side), (255, 255, 255, 0))
+    canvas.paste(fit(picture, side - 2 * edge), (edge, edge))
     return canvas
 
 
@@ -312,10 +351,10 @@ def read_set(output, name, wanted):
     """(sequence, picture) of a set's emojis, at the set's own size."""
     path = package(output, name)
     prefix, suffix = {"noto": ("package/img/google/64/", ".png"), "fluent": ("package/assets/", ".webp"),
-                      "twemoji": ("package/", ".svg")}[name]
+                      "twemoji": ("package/", ".svg"), "openmoji": ("package/color/svg/", ".svg")}[name]
     of = lambda file: code(file[len(prefix):-len(suffix)])
     fits = lambda file: file.startswith(prefix) and file.endswith(suffix) and of(file) in wanted
-    draw = Rasteriser() if name == "twemoji" else None
+    draw = Rasteriser() if suffix == ".svg" else None
     for file, data in members(path, fits):
         picture = draw(file, data, SIDE[name]) if draw else decode(file, data)
         yield of(file), fit(picture, SIDE[name])
@@ -366,16 +405,17 @@ def build_emoji(output, options):
                                  ["emojibase", "noto", "fluent"], tones=options.tones, same_pixels=dropped)
 
 
-def build_twemoji(output, options):
+def build_emoji_elsewhere(output, name):
+    """The emoji concepts as another set draws them, to measure on."""
     emojis = read_catalogue(output)
     spread = tag_spread(emojis)
-    with Building(output, "twemoji") as building:
-        entries, dropped = entries_of(output, "twemoji", emojis, False)
+    with Building(output, name) as building:
+        entries, dropped = entries_of(output, name, emojis, False)
         rows = []
         for emoji, sequence, _, picture in entries:
-            one = row(emoji, "twemoji", sequence, spread)
+            one = row(emoji, name, sequence, spread)
             del one["picture_rgba"]
-            one["picture"] = one["picture"].replace("twemoji/", "pictures/")
+            one["picture"] = one["picture"].replace(f"{name}/", "pictures/")
             building.picture(one["picture"], on_white(picture))
             rows.append(one)
         files = {"known.jsonl": [r for r in rows if r["split"] == "train"],
@@ -383,7 +423,15 @@ def build_twemoji(output, options):
         for file, some in files.items():
             building.rows(file, some)
         return building.manifest({file: count(some) for file, some in files.items()},
-                                 ["emojibase", "twemoji"], rasteriser=Rasteriser().name, same_pixels=dropped)
+                                 ["emojibase", name], rasteriser=Rasteriser().name, same_pixels=dropped)
+
+
+def build_twemoji(output, options):
+    return build_emoji_elsewhere(output, "twemoji")
+
+
+def build_openmoji(output, options):
+    return build_emoji_elsewhere(output, "openmoji")
 
 
 def stamp_captions(name, data):
@@ -455,13 +503,202 @@ def build_tuxpaint(output, options):
                                  rasteriser=draw.name if draw else None)
 
 
-SETS = {"emoji": build_emoji, "twemoji": build_twemoji, "tuxpaint": build_tuxpaint}
+# ---------------------------------------------------------------- drawings and icons
+
+
+def named_row(labels, names, captions, templates, heads=False, **more):
+    """A row of a set whose pictures have English names, the first of them the picture's own."""
+    emoji = next((found for found in map(labels.of, names) if found), None)
+    split = labels.split(names, heads)
+    one = {**more, "concept": emoji.concept if emoji else plain(names[0]),
+           "caption": {"en": list(dict.fromkeys(captions))}, "label": {"en": names[0]}, "split": split}
+    if emoji:
+        one["emoji"] = emoji.code
+        one["label"]["ko"] = korean(emoji)
+        one["caption"]["ko"] = [korean(emoji), *(template.format(korean(emoji)) for template in templates)]
+    return one
+
+
+def write_named(building, rows, packages, **facts):
+    """The files of such a set: training rows, those of unseen concepts, those too near, and what stands apart."""
+    files = defaultdict(list)
+    for one in rows:
+        apart = one.pop("apart", None)
+        file = {"train": apart or "train", "unseen": "unseen", "near": "near_unseen"}[one["split"]]
+        files[f"{file}.jsonl"].append(one)
+    for file, some in sorted(files.items()):
+        building.rows(file, some)
+    return building.manifest({file: count(some) for file, some in sorted(files.items())}, packages, **facts)
+
+
+def draw_trimmed(draw, name, svg, side):
+    """A drawing without the empty rest of its page: drawn small to find it, then as large as it needs."""
+    first = trimmed(draw(name, svg, 2 * side))
+    if first is None:
+        return None
+    needed = math.ceil(2 * side * (2 * side) / max(first.size))
+    second = trimmed(draw(name, svg, min(needed, 24 * side))) if needed > 3 * side else first
+    return margin(second or first, side, 2)
+
+
+def build_openclipart(output, options):
+    labels = Labels(read_catalogue(output), clipart.HOMONYMS)
+    prefix = "./usr/share/openclipart/svg/"
+    path = package(output, "openclipart")
+    skip = tuple(f"{prefix}{folder}/" for folder in clipart.SKIPPED_FOLDERS)
+    wanted = lambda name: name.startswith(prefix) and name.endswith(".svg") and not name.startswith(skip)
+    files = {name[len(prefix):-len(".svg")]: data for name, data in members(path, wanted)}
+    if len(files) < 3000:
+        raise Problem(f"{path}: only {len(files)} drawings found; the package's layout is not the one "
+                      f"this script knows")
+    said = {name: clipart.said(data) for name, data in files.items()}
+    frequent = clipart.frequent(said)
+    shared, hand, draw = clipart.collections(said), clipart.by_hand(), Rasteriser()
+    rows, by_pixels, skipped = [], {}, defaultdict(list)
+    with Building(output, "openclipart") as building:
+        for file, data in sorted(files.items()):
+            name = clipart.name_of(file, said[file], shared, hand)
+            if not said[file]["public_domain"] or not name:
+                skipped["no licence stated" if name else "no name"].append(file)
+                continue
+            try:
+                picture = draw_trimmed(draw, file, data, DRAWING_SIDE)
+            except Problem as problem:
+                print(f"skipped: {problem}", file=sys.stderr)
+                picture = None
+            if picture is None:
+                skipped["blank"].append(file)
+                continue
+            flat = on_white(picture)
+            keywords = clipart.keywords_of(said[file], name, frequent)
+            same = by_pixels.setdefault(flat.tobytes(), len(rows))
+            if same < len(rows):  # the same drawing in another folder
+                skipped["same pixels"].append(file)
+                rows[same]["tags"]["en"] += [word for word in keywords if word not in rows[same]["tags"]["en"]]
+                continue
+            stem = file.replace("/", "__")
+            building.picture(f"pictures/{stem}.png", flat)
+            building.picture(f"pictures_rgba/{stem}.png", picture)
+            rows.append({"picture": f"pictures/{stem}.png", "picture_rgba": f"pictures_rgba/{stem}.png",
+                         "set": "openclipart", "drawing": file, "group": file.split("/")[0], "name": name,
+                         "tags": {"en": keywords}, "apart": clipart.apart(file, name)})
+        rows = [named_row(labels, [one["name"]], clipart.captions(one, labels), clipart.TEMPLATES_KO, True,
+                          **{key: value for key, value in one.items() if key != "name"}) for one in rows]
+        return write_named(building, rows, ["emojibase", "openclipart"], rasteriser=draw.name,
+                           skipped={why: len(some) for why, some in skipped.items()})
+
+
+def icon_files(output, name):
+    """Of one icon package: {icon: (facts, is filled, svg)}, the facts as icon_captions reads them."""
+    folders, parts, read = {
+        "lucide": (("package/icons/",), ("tags.json",), icons.lucide),
+        "tabler": (("package/icons/outline/", "package/icons/filled/"), ("icons.json",), icons.tabler),
+        "mdi": (("package/svg/",), ("meta.json",), icons.material),
+        "bootstrap": (("package/icons/",), ("font/bootstrap-icons.json",), icons.bootstrap)}[name]
+    path = package(output, name)
+    found = dict(members(path, lambda file: file.startswith(folders) and file.endswith(".svg")
+                         or file.removeprefix("package/") in parts))
+    facts = read({part: json.loads(found[f"package/{part}"]) for part in parts})
+    out = {}
+    for folder in folders:
+        for icon, fact in facts.items():
+            svg = found.get(f"{folder}{icon}.svg")
+            if svg:
+                full = "/filled/" in folder
+                out[f"{icon}-filled" if full else icon] = (fact, full or icons.filled(icon), svg)
+    if len(out) < 500:
+        raise Problem(f"{path}: only {len(out)} icons found; the package's layout is not the one this script knows")
+    return out
+
+
+def build_icons(output, options):
+    emojis = read_catalogue(output)
+    labels, draw = Labels(emojis, icons.HOMONYMS), Rasteriser()
+    rows, folded = [], 0
+    with Building(output, "icons") as building:
+        for name in ("lucide", "tabler", "mdi", "bootstrap"):
+            files = icon_files(output, name)
+            counted = icons.numbered(files)
+            looks = {}
+            for icon, (fact, full, svg) in sorted(files.items(), key=lambda item: (item[1][1], item[0])):
+                names, others = icons.names_of(fact["names"], counted)
+                picture = fit(draw(icon, svg, ICON_SIDE), ICON_SIDE)
+                flat = on_white(picture)
+                # Of two that nobody could tell apart and that are called the same, or are the same, one.
+                look = flat.convert("L").resize((24, 24), pillow().BOX).tobytes()
+                called = looks.setdefault(names[0], [])
+                if flat.tobytes() in looks or any(alike(look, other) for other in called):
+                    folded += 1
+                    continue
+                looks[flat.tobytes()] = True
+                called.append(look)
+                one = {"picture": f"{name}/{icon}.png", "picture_rgba": f"{name}_rgba/{icon}.png",
+                       "set": name, "icon": icon, "group": fact["group"], "filled": full,
+                       "tags": {"en": icons.tidy([*fact["tags"], *others], names[0])},
+                       "apart": "glyphs" if fact.get("glyph") or icons.GLYPH.search(icon) else None}
+                building.picture(one["picture"], flat)
+                building.picture(one["picture_rgba"], picture)
+                captions = icons.captions(one, names, others, labels)
+                rows.append(named_row(labels, names, captions, icons.TEMPLATES_KO, **one))
+                if rows[-1]["split"] == "train" and labels.split(others, False) != "train":
+                    rows[-1]["split"] = "near"
+        flags = flag_rows(output, building, emojis, draw)
+        return write_named(building, rows + flags, ["emojibase", "lucide", "tabler", "mdi", "bootstrap", "flags"],
+                           rasteriser=draw.name, folded=folded)
+
+
+def alike(one, other):
+    return sum(abs(a - b) for a, b in zip(one, other)) < 3 * len(one)
+
+
+def flag_rows(output, building, emojis, draw):
+    """flag-icons' flags, named by the emoji catalogue where it has them, else by the package in English."""
+    spread = tag_spread(emojis)
+    by_code = {letters(emoji.code).lower(): emoji for emoji in emojis if emoji.flag and letters(emoji.code)}
+    for emoji in emojis:
+        if emoji.flag and not letters(emoji.code):  # England, Scotland, Wales: tag letters
+            spelt = "".join(chr(int(point, 16) - 0xE0000) for point in emoji.code.split("-")[1:-1])
+            by_code[f"{spelt[:2]}-{spelt[2:]}"] = emoji
+    found = dict(members(package(output, "flags"), lambda file: file.startswith("package/flags/4x3/")
+                         or file == "package/country.json"))
+    rows, seen = [], {}
+    listed = json.loads(found["package/country.json"])
+    listed.sort(key=lambda one: (one["code"].upper() not in PARENT_FLAGS, one["code"]))
+    for country in listed:
+        svg = found.get(f"package/flags/4x3/{country['code']}.svg")
+        if svg is None or country["code"] == "xx" or country["code"].upper() in DROPPED_FLAGS:
+            continue
+        picture = fit(draw(country["code"], svg, ICON_SIDE), ICON_SIDE)
+        flat = on_white(picture)
+        if seen.setdefault(flat.tobytes(), country["code"]) != country["code"]:  # drawn as its parent's
+            continue
+        emoji = by_code.get(country["code"])
+        if emoji:
+            one = row(emoji, "flag-icons", country["code"], spread)
+            one["emoji"] = emoji.code
+        else:
+            name = country["name"]
+            one = {"picture": "", "picture_rgba": "", "concept": plain(f"flag of {name}"), "set": "flag-icons",
+                   "group": "flags", "flag": True,
+                   "caption": {"en": [f"flag of {name}", f"{name} flag", f"a picture of the flag of {name}"]},
+                   "label": {"en": f"flag of {name}"}, "tags": {"en": []}, "split": "train"}
+        one["picture"], one["picture_rgba"] = (f"{folder}/{country['code']}.png" for folder in ("flags", "flags_rgba"))
+        one["apart"] = "flags"
+        building.picture(one["picture"], flat)
+        building.picture(one["picture_rgba"], picture)
+        rows.append(one)
+    return sorted(rows, key=lambda one: one["picture"])
+
+
+SETS = {"emoji": build_emoji, "twemoji": build_twemoji, "openmoji": build_openmoji, "tuxpaint": build_tuxpaint,
+        "openclipart": build_openclipart, "icons": build_icons}
+GROUPS = {"all": list(SETS), "mini": ["emoji", "openclipart", "icons"]}
 
 
 def main():
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("set", choices=[*SETS, "all"])
+    parser.add_argument("set", choices=[*SETS, *GROUPS])
     parser.add_argument("--output", type=Path, default=Path(cache) / "dari" / "data",
                         help="folder of the sets and of the fetched packages (default: %(default)s)")
     parser.add_argument("--tones", action="store_true",
@@ -471,7 +708,7 @@ def main():
     output = options.output.expanduser().resolve()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for name in SETS if options.set == "all" else [options.set]:
+        for name in GROUPS.get(options.set, [options.set]):
             known = {"tones": True} if name == "emoji" and options.tones else {}
             facts = None if options.force else finished(output, name, **known)
             made = facts is None

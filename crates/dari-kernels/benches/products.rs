@@ -4,7 +4,7 @@
 //!
 //! The counter counts multiply-adds; two operations each.
 
-use dari_kernels::gemm::{Epilogue, Format, Matrix, MatrixMut, Threads, WeightView, linear, pack, product};
+use dari_kernels::gemm::{Epilogue, Format, Matrix, MatrixMut, Threads, linear, pack, product};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
@@ -22,7 +22,7 @@ fn numbers(count: usize) -> Vec<f32> {
 
 fn bench(bencher: Bencher, format: Format, [rows, inputs, outputs]: [usize; 3]) {
     let (x, weight) = (numbers(rows * inputs), numbers(outputs * inputs));
-    let lines = pack(format, WeightView::F32(&weight), outputs, inputs);
+    let lines = pack(format, &weight, outputs, inputs);
     let mut out = vec![0.0; rows * outputs];
     bencher.counter(ItemsCount::new(rows * inputs * outputs)).bench_local(|| {
         if let Some(packed) = dari_kernels::gemm::Packed::new(format, outputs, inputs, &lines) {

@@ -51,28 +51,27 @@ impl Activation {
         }
     }
 
-    /// `out = f(x)`.
-    pub fn forward(self, x: &[f32], out: &mut [f32]) {
-        assert_eq!(x.len(), out.len());
-        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| match self {
-            Activation::Gelu => gelu(x, out),
-            Activation::QuickGelu => quick_gelu(x, out),
-            Activation::GeluTanh => gelu_tanh(x, out),
-            Activation::Silu => silu(x, out),
-            Activation::Relu => relu(x, out),
-            Activation::Tanh => tanh(x, out),
-        });
+    /// `f(x)`, in memory that is not cleared first.
+    pub fn of(self, x: &[f32]) -> Vec<f32> {
+        let mut out = Vec::with_capacity(x.len());
+        let room = &mut out.spare_capacity_mut()[..x.len()];
+        room.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .for_each(|(room, x)| self.in_place(room.write_copy_of_slice(x)));
+        // SAFETY: the chunks cover the room, and each was written whole.
+        unsafe { out.set_len(x.len()) };
+        out
     }
 
     /// `x = f(x)`, on one thread.
     pub fn in_place(self, x: &mut [f32]) {
         match self {
-            Activation::Gelu => gelu_in_place(x),
-            Activation::QuickGelu => quick_gelu_in_place(x),
-            Activation::GeluTanh => gelu_tanh_in_place(x),
-            Activation::Silu => silu_in_place(x),
-            Activation::Relu => relu_in_place(x),
-            Activation::Tanh => tanh_in_place(x),
+            Activation::Gelu => gelu(x),
+            Activation::QuickGelu => quick_gelu(x),
+            Activation::GeluTanh => gelu_tanh(x),
+            Activation::Silu => silu(x),
+            Activation::Relu => relu(x),
+            Activation::Tanh => tanh(x),
         }
     }
 
@@ -94,16 +93,9 @@ impl Activation {
 
 /// One activation's pair of loops from its value and its derivative at one element.
 macro_rules! pair {
-    ($forward:ident, $in_place:ident, $backward:ident, $value:expr, $slope:expr) => {
+    ($forward:ident, $backward:ident, $value:expr, $slope:expr) => {
         leveled! {
-            fn $forward(x: &[f32], out: &mut [f32]) {
-                for (out, &x) in out.iter_mut().zip(x) {
-                    *out = ($value)(x);
-                }
-            }
-        }
-        leveled! {
-            fn $in_place(x: &mut [f32]) {
+            fn $forward(x: &mut [f32]) {
                 for x in x {
                     *x = ($value)(*x);
                 }
@@ -127,22 +119,15 @@ const TANH_SCALE: f32 = 0.797_884_6;
 const TANH_CUBE: f32 = 0.044_715;
 const QUICK: f32 = 1.702;
 
-pair!(gelu, gelu_in_place, gelu_backward, |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)), |x: f32| 0.5
+pair!(gelu, gelu_backward, |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)), |x: f32| 0.5
     * (1.0 + math::erf(x * SQRT_HALF))
     + x * NORMAL * math::exp(-0.5 * x * x));
-pair!(
-    quick_gelu,
-    quick_gelu_in_place,
-    quick_gelu_backward,
-    |x: f32| x * math::sigmoid(QUICK * x),
-    |x: f32| {
-        let s = math::sigmoid(QUICK * x);
-        s + QUICK * x * s * (1.0 - s)
-    }
-);
+pair!(quick_gelu, quick_gelu_backward, |x: f32| x * math::sigmoid(QUICK * x), |x: f32| {
+    let s = math::sigmoid(QUICK * x);
+    s + QUICK * x * s * (1.0 - s)
+});
 pair!(
     gelu_tanh,
-    gelu_tanh_in_place,
     gelu_tanh_backward,
     |x: f32| 0.5 * x * (1.0 + math::tanh(TANH_SCALE * (x + TANH_CUBE * x * x * x))),
     |x: f32| {
@@ -151,19 +136,18 @@ pair!(
         0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
     }
 );
-pair!(silu, silu_in_place, silu_backward, |x: f32| x * math::sigmoid(x), |x: f32| {
+pair!(silu, silu_backward, |x: f32| x * math::sigmoid(x), |x: f32| {
     let s = math::sigmoid(x);
     s + x * s * (1.0 - s)
 });
 pair!(
     relu,
-    relu_in_place,
     relu_backward,
     // Written so that a NaN stays a NaN.
     |x: f32| if x < 0.0 { 0.0 } else { x },
     |x: f32| if x > 0.0 { 1.0 } else { 0.0 }
 );
-pair!(tanh, tanh_in_place, tanh_backward, math::tanh, |x: f32| {
+pair!(tanh, tanh_backward, math::tanh, |x: f32| {
     let t = math::tanh(x);
     1.0 - t * t
 });
@@ -208,9 +192,8 @@ mod tests {
         let x: Vec<f32> = (-120..=120).map(|i| i as f32 * 0.05 + 0.003).collect();
         let ones = vec![1.0f32; x.len()];
         for kind in ALL {
-            let mut y = vec![f32::NAN; x.len()];
+            let y = kind.of(&x);
             let mut dx = vec![f32::NAN; x.len()];
-            kind.forward(&x, &mut y);
             kind.backward(&x, &ones, &mut dx);
             for i in 0..x.len() {
                 let at = x[i] as f64;
@@ -225,9 +208,7 @@ mod tests {
     #[test]
     fn nan_stays_nan() {
         for kind in ALL {
-            let mut y = [0.0];
-            kind.forward(&[f32::NAN], &mut y);
-            assert!(y[0].is_nan(), "{kind:?}");
+            assert!(kind.of(&[f32::NAN])[0].is_nan(), "{kind:?}");
         }
     }
 }

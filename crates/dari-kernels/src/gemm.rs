@@ -7,11 +7,11 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use half::bf16;
 use rayon::prelude::*;
 
 use crate::level::Level;
 
+mod bf16;
 mod drive;
 mod epilogue;
 mod int8;
@@ -118,6 +118,62 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
+/// A result `[rows, columns]` that products fill from left to right; its memory is not cleared first.
+pub struct Fresh {
+    values: Vec<f32>,
+    rows: usize,
+    columns: usize,
+    /// Columns that are there.
+    filled: usize,
+}
+
+impl Fresh {
+    /// Room for a result.
+    pub fn new(rows: usize, columns: usize) -> Fresh {
+        Fresh { values: Vec::with_capacity(rows * columns), rows, columns, filled: 0 }
+    }
+
+    /// The next columns, as many as `b` has: [`product_of`].
+    pub fn product(
+        &mut self,
+        products: Products,
+        a: Matrix,
+        b: Matrix,
+        epilogue: &Epilogue,
+        threads: Threads,
+    ) {
+        let to = self.next(b.columns);
+        product_of(products, to, a, b, epilogue, false, threads);
+        self.filled += b.columns;
+    }
+
+    /// The next columns, as many as the weight has outputs: [`linear`].
+    pub fn linear(&mut self, x: Matrix, weight: Packed, epilogue: &Epilogue, threads: Threads) {
+        let to = self.next(weight.outputs);
+        linear(to, x, weight, epilogue, threads);
+        self.filled += weight.outputs;
+    }
+
+    /// The whole result.
+    pub fn finish(mut self) -> Vec<f32> {
+        assert_eq!(self.filled, self.columns, "a result with columns that no product gave");
+        // SAFETY: there is room for as many, and a product writes every element of its columns before
+        // it returns (one that panics leaves them uncounted).
+        unsafe { self.values.set_len(self.rows * self.columns) };
+        self.values
+    }
+
+    fn next(&mut self, count: usize) -> MatrixMut<'_> {
+        assert!(count <= self.columns - self.filled, "{count} more columns than a result has");
+        let data = match self.rows {
+            0 => self.values.as_mut_ptr(),
+            // SAFETY: the first row's columns lie in the room.
+            _ => unsafe { self.values.as_mut_ptr().add(self.filled) },
+        };
+        MatrixMut { data, rows: self.rows, columns: count, row_stride: self.columns, slice: PhantomData }
+    }
+}
+
 /// Whether a product may use the thread pool, or runs inside one of its tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
@@ -125,32 +181,6 @@ pub enum Threads {
     One,
     /// The whole pool.
     Pool,
-}
-
-/// A linear layer's weight as a checkpoint has it, `[outputs, inputs]`.
-#[derive(Clone, Copy)]
-pub enum WeightView<'a> {
-    /// Single precision.
-    F32(&'a [f32]),
-    /// Stored in bf16.
-    Bf16(&'a [bf16]),
-}
-
-impl WeightView<'_> {
-    fn len(&self) -> usize {
-        match self {
-            WeightView::F32(weight) => weight.len(),
-            WeightView::Bf16(weight) => weight.len(),
-        }
-    }
-
-    /// Values `start..` in f32.
-    fn read(&self, start: usize, out: &mut [f32]) {
-        match self {
-            WeightView::F32(weight) => out.copy_from_slice(&weight[start..start + out.len()]),
-            WeightView::Bf16(weight) => expand(&weight[start..start + out.len()], out),
-        }
-    }
 }
 
 /// Steps of a block along `k`: a panel's block and a few rows' stay in the first cache.
@@ -189,10 +219,21 @@ macro_rules! never_strided {
         })*
     };
 }
-never_strided!(u8, i8, i16, u16);
+never_strided!(u8, i8, i16);
+
+impl Scratch for u32 {
+    fn take() -> Vec<u32> {
+        LEFT_PAIRS.take()
+    }
+
+    fn give(vector: Vec<u32>) {
+        LEFT_PAIRS.set(vector);
+    }
+}
 
 thread_local! {
     static LEFT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static LEFT_PAIRS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
     static RIGHT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
@@ -200,7 +241,9 @@ thread_local! {
 fn f32_run(level: Level) -> (Shape, Run<f32, f32>, Run<f32, f32>) {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 => (tile::AVX512, tile::avx512::f32, tile::avx512::f32_packed),
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => {
+            (tile::AVX512, tile::avx512::f32, tile::avx512::f32_packed)
+        }
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => (tile::AVX2, tile::avx2::f32, tile::avx2::f32_packed),
         #[cfg(target_arch = "aarch64")]
@@ -209,8 +252,32 @@ fn f32_run(level: Level) -> (Shape, Run<f32, f32>, Run<f32, f32>) {
     }
 }
 
+/// The numbers that a product of two views multiplies. Sums are f32 in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16 where the machine multiplies such ([`Level::has_bf16_products`]), else as they
+    /// are: without the instruction nothing is gained.
+    Bf16,
+}
+
 /// `out = epilogue(a b + keep * out)`: both sides packed on the way.
 pub fn product(out: MatrixMut, a: Matrix, b: Matrix, epilogue: &Epilogue, keep: bool, threads: Threads) {
+    product_of(Products::F32, out, a, b, epilogue, keep, threads);
+}
+
+/// [`product`] of the numbers that `products` says.
+pub fn product_of(
+    products: Products,
+    out: MatrixMut,
+    a: Matrix,
+    b: Matrix,
+    epilogue: &Epilogue,
+    keep: bool,
+    threads: Threads,
+) {
     assert!(
         a.rows == out.rows && b.columns == out.columns && a.columns == b.rows,
         "{} x {} by {} x {} into {} x {}",
@@ -225,6 +292,41 @@ pub fn product(out: MatrixMut, a: Matrix, b: Matrix, epilogue: &Epilogue, keep: 
     if out.rows == 0 || out.columns == 0 {
         return;
     }
+    let by_rows = a.column_stride == 1;
+    let level = Level::current();
+    #[cfg(target_arch = "x86_64")]
+    if products == Products::Bf16 && level.has_bf16_products() {
+        let panels = bf16::panels(b, threads);
+        let (values, left, run): (_, _, Run<u32, u32>) = if by_rows {
+            let values = bf16::rows(a, threads);
+            let left = Left::Rows { first: values.as_ptr(), row: a.columns.div_ceil(2) };
+            (values, left, tile::avx512::bf16_pairs)
+        } else {
+            let values = bf16::steps(a.transposed(), threads);
+            let left = Left::Strided { first: values.as_ptr(), row: 1, column: a.rows };
+            (values, left, tile::avx512::bf16_pairs_packed)
+        };
+        let product = Product {
+            size: [out.rows, out.columns, b.rows.div_ceil(2)],
+            block: block(Format::Bf16),
+            left,
+            a_step: 1,
+            panels: panels.as_ptr(),
+            b_step: PANEL,
+            out: out.data,
+            out_row: out.row_stride,
+            keep,
+            shape: tile::AVX512,
+            run,
+        };
+        // SAFETY: the views checked at construction that every row and column lies in its slice, the
+        // shapes agree, `values` and `panels` hold their pairs and live until the end, `out` is
+        // borrowed mutably, and the level is this machine's.
+        unsafe { product.finished(epilogue, threads) };
+        drop(values);
+        return;
+    }
+    let _ = products;
     let (depth, columns) = (b.rows, b.columns);
     let mut panels = RIGHT.take();
     let size = columns.div_ceil(PANEL) * PANEL * depth;
@@ -248,8 +350,7 @@ pub fn product(out: MatrixMut, a: Matrix, b: Matrix, epilogue: &Epilogue, keep: 
             _ => fill(0, &mut panels[..size]),
         }
     }
-    let (shape, rows, packed) = f32_run(Level::current());
-    let by_rows = a.column_stride == 1;
+    let (shape, rows, packed) = f32_run(level);
     let left = if by_rows {
         Left::Rows { first: a.data.as_ptr(), row: a.row_stride }
     } else {
@@ -271,13 +372,7 @@ pub fn product(out: MatrixMut, a: Matrix, b: Matrix, epilogue: &Epilogue, keep: 
     // SAFETY: the views checked at construction that every row and column lies in its slice, the
     // shapes agree, the panels were filled above, `out` is borrowed mutably, and the level is one
     // that this machine has.
-    unsafe {
-        if epilogue.is_empty() {
-            product.go(threads, &|_, _, _| {});
-        } else {
-            product.go(threads, &|row, first, part| epilogue.apply(row, first, part));
-        }
-    }
+    unsafe { product.finished(epilogue, threads) };
     RIGHT.set(panels);
 }
 
@@ -332,7 +427,7 @@ impl Call<'_> {
             left: Left::Rows { first, row },
             a_step,
             panels: self.weight.panels(),
-            b_step: PANEL * self.weight.format.step(),
+            b_step: PANEL * self.weight.format.step() * self.weight.format.bytes() / size_of::<B>(),
             out: self.out,
             out_row: self.out_row,
             keep: false,
@@ -353,35 +448,25 @@ impl Call<'_> {
         let product = self.product(first, row, a_step, shape, run);
         // SAFETY: the views and the packed weight checked their sizes, the caller checked that they
         // agree, `out` is borrowed mutably, and the level is one that this machine has.
-        unsafe {
-            if self.epilogue.is_empty() {
-                product.go(self.threads, &|_, _, _| {});
-            } else {
-                product.go(self.threads, &|row, first, part| self.epilogue.apply(row, first, part));
-            }
-        }
+        unsafe { product.finished(self.epilogue, self.threads) };
     }
 
     fn bf16(self, level: Level) {
         let x = self.x;
         #[cfg(target_arch = "x86_64")]
         if level.has_bf16_products() {
-            let stride = x.columns.next_multiple_of(2);
-            let mut values = vec![0u16; x.rows * stride];
-            let round = |index: usize, values: &mut [u16]| round(x.row(index), &mut values[..x.columns]);
-            if stride > 0 {
-                match self.threads {
-                    Threads::Pool => {
-                        values.par_chunks_mut(stride).enumerate().for_each(|(i, row)| round(i, row))
-                    }
-                    Threads::One => values.chunks_mut(stride).enumerate().for_each(|(i, row)| round(i, row)),
-                }
-            }
-            return self.floats(values.as_ptr(), stride, 2, tile::AVX512, tile::avx512::bf16_pairs);
+            let values = bf16::rows(x, self.threads);
+            return self.floats(
+                values.as_ptr(),
+                x.columns.div_ceil(2),
+                1,
+                tile::AVX512,
+                tile::avx512::bf16_pairs,
+            );
         }
         let (shape, run): (Shape, Run<f32, u16>) = match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Bf16 => (tile::AVX512, tile::avx512::bf16),
+            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => (tile::AVX512_LOW, tile::avx512::bf16),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => (tile::AVX2, tile::avx2::bf16),
             #[cfg(target_arch = "aarch64")]
@@ -407,7 +492,7 @@ impl Call<'_> {
             Values::Bytes(values) => {
                 let (shape, run): (Shape, Run<u8, i8>) = match level {
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512Bf16 => (tile::AVX512, tile::avx512::int8_fours),
+                    Level::Avx512Vnni | Level::Avx512Bf16 => (tile::AVX512, tile::avx512::int8_fours),
                     _ => (tile::PORTABLE, tile::portable::int8),
                 };
                 self.integers(&rows, self.product(values.as_ptr(), stride, 4, shape, run));
@@ -441,28 +526,6 @@ impl Call<'_> {
         };
         // SAFETY: as in `floats`; the quantised rows hold whole steps.
         unsafe { product.go(self.threads, &finish) }
-    }
-}
-
-crate::level::leveled! {
-    /// f32 to bf16's bits, to nearest even; NaN stays NaN.
-    fn round(from: &[f32], to: &mut [u16]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            let bits = from.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-            let quiet = bits >> 16 | 0x40;
-            *to = if from.is_nan() { quiet } else { rounded } as u16;
-        }
-    }
-}
-
-crate::level::leveled! {
-    /// bf16 to f32, exactly.
-    pub fn expand(from: &[bf16], to: &mut [f32]) {
-        assert_eq!(from.len(), to.len());
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = f32::from_bits((from.to_bits() as u32) << 16);
-        }
     }
 }
 

@@ -21,7 +21,8 @@ pub enum Norm {
     Rms,
 }
 
-/// `out = normalised(x) * weight + bias`, row by row of `weight.len()` values.
+/// `normalised(x) * weight + bias`, row by row of `weight.len()` values, in memory that is not
+/// cleared first.
 ///
 /// `statistics` gets one entry a row. `bias` may be empty.
 pub fn forward(
@@ -30,35 +31,41 @@ pub fn forward(
     weight: &[f32],
     bias: &[f32],
     epsilon: f32,
-    out: &mut [f32],
     statistics: &mut [Statistics],
-) {
+) -> Vec<f32> {
     let width = weight.len();
-    assert!(width > 0 && x.len() == out.len() && x.len() == statistics.len() * width);
+    assert!(width > 0 && x.len() == statistics.len() * width);
     assert!(bias.is_empty() || bias.len() == width);
-    out.par_chunks_mut(ROWS * width)
+    let mut out = Vec::with_capacity(x.len());
+    let room = &mut out.spare_capacity_mut()[..x.len()];
+    room.par_chunks_mut(ROWS * width)
         .zip(x.par_chunks(ROWS * width).zip(statistics.par_chunks_mut(ROWS)))
-        .for_each(|(out, (x, statistics))| rows(norm, x, weight, bias, epsilon, out, statistics));
+        .for_each(|(room, (x, statistics))| {
+            rows(norm, weight, bias, epsilon, room.write_copy_of_slice(x), statistics);
+        });
+    // SAFETY: the chunks cover the room, and each was written whole.
+    unsafe { out.set_len(x.len()) };
+    out
 }
 
 leveled! {
-    fn rows(norm: Norm, x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32], statistics: &mut [Statistics]) {
+    fn rows(norm: Norm, weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32], statistics: &mut [Statistics]) {
         let width = weight.len();
-        for ((x, out), statistics) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(statistics) {
+        for (row, statistics) in out.chunks_exact_mut(width).zip(statistics) {
             let mean = match norm {
-                Norm::Layer => math::sum(width, |i| x[i]) / width as f32,
+                Norm::Layer => math::sum(width, |i| row[i]) / width as f32,
                 Norm::Rms => 0.0,
             };
-            let variance = math::sum(width, |i| (x[i] - mean) * (x[i] - mean)) / width as f32;
+            let variance = math::sum(width, |i| (row[i] - mean) * (row[i] - mean)) / width as f32;
             let reciprocal = 1.0 / (variance + epsilon).sqrt();
             *statistics = [mean, reciprocal];
             if bias.is_empty() {
-                for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-                    *out = (x - mean) * reciprocal * w;
+                for (value, &w) in row.iter_mut().zip(weight) {
+                    *value = (*value - mean) * reciprocal * w;
                 }
             } else {
-                for (((out, &x), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                    *out = (x - mean) * reciprocal * w + b;
+                for ((value, &w), &b) in row.iter_mut().zip(weight).zip(bias) {
+                    *value = (*value - mean) * reciprocal * w + b;
                 }
             }
         }
@@ -158,9 +165,8 @@ mod tests {
                 let weight = numbers(width, 2);
                 let bias = numbers(width, 3);
                 let dy = numbers(rows * width, 4);
-                let mut out = vec![f32::NAN; x.len()];
                 let mut statistics = vec![[f32::NAN; 2]; rows];
-                forward(norm, &x, &weight, &bias, 1e-5, &mut out, &mut statistics);
+                let out = forward(norm, &x, &weight, &bias, 1e-5, &mut statistics);
                 let wide: Vec<f64> = x.iter().map(|&v| v as f64).collect();
                 let expected = reference(norm, &wide, &weight, &bias, 1e-5);
                 for (a, b) in out.iter().zip(&expected) {

@@ -7,8 +7,8 @@ use candle_core::Device;
 use dari_data::image::ImageProcessor;
 use dari_data::text::TextProcessor;
 use dari_files::{Checkpoint, Folder, TensorView};
-use dari_nn::weights::{Frozen, Source};
-use dari_nn::{Precision, Weights};
+use dari_nn::weights::Source;
+use dari_nn::{Precision, Training, Weights};
 use serde_json::Value;
 
 use crate::capability::{ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask};
@@ -135,8 +135,8 @@ pub fn load_plain(folder: &Folder, device: &Device, precision: Precision) -> Res
     build(folder, layout, Weights::read(source, device, precision, None))
 }
 
-/// Loads a folder to go on training it; `frozen` decides by name what stays as it is.
-pub fn load_for_training(folder: &Folder, device: &Device, seed: u64, frozen: Frozen) -> Result<Loaded> {
+/// Loads a folder to go on training it.
+pub fn load_for_training(folder: &Folder, device: &Device, training: Training) -> Result<Loaded> {
     let layout = Layout::read(folder)?;
     if layout.open_clip {
         // What open_clip does to texts, and a bias on CLIP's logits, have no place in the layout
@@ -145,13 +145,13 @@ pub fn load_for_training(folder: &Folder, device: &Device, seed: u64, frozen: Fr
         return config::refuse(&layout.origin, problem);
     }
     let source = layout.source(folder)?;
-    build(folder, layout, Weights::train(Some(source), device, seed, frozen))
+    build(folder, layout, Weights::train(Some(source), device, training))
 }
 
 /// Draws a new model of a folder's configuration, which needs no weights.
-pub fn create(folder: &Folder, device: &Device, seed: u64, frozen: Frozen) -> Result<Loaded> {
+pub fn create(folder: &Folder, device: &Device, training: Training) -> Result<Loaded> {
     let layout = Layout::read(folder)?;
-    build(folder, layout, Weights::train(None, device, seed, frozen))
+    build(folder, layout, Weights::train(None, device, training))
 }
 
 /// Which config file a folder has, and what it says.

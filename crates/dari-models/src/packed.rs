@@ -12,7 +12,7 @@ use candle_core::Device;
 use dari_files::{Checkpoint, Dtype, Folder, safetensors};
 use dari_nn::Precision;
 
-use crate::{Error, Result, auto, config};
+use crate::{Result, auto, config};
 
 /// The version of the layout that the kernels read; another one is packed anew.
 const LAYOUT: &str = "1";
@@ -63,11 +63,7 @@ pub fn write(folder: &Folder, precision: Precision) -> Result<PathBuf> {
     let packed = loaded.weights.packed();
     let mut tensors = Vec::with_capacity(packed.len());
     for (name, weight) in &packed {
-        let lost = || Error::Config {
-            origin: folder.label(),
-            problem: format!("the packed weight `{name}` was lost"),
-        };
-        let bytes = weight.with_bytes(<[u8]>::to_vec).ok_or_else(lost)?;
+        let bytes = weight.with_bytes(<[u8]>::to_vec)?;
         tensors.push((name, Dtype::U8, [bytes.len()], bytes));
     }
     let metadata = BTreeMap::from([

@@ -180,10 +180,20 @@ fn clip_in_bf16_sharded_and_pickled() {
         let expected =
             Expected::at(case, &fixtures().join("clip-openai-bf16"), &fixtures().join("clip-openai"));
         contrastive_of(&prepare, &load(case), &expected);
-        // Weights kept in bf16 that were bf16 already lose nothing.
         let folder = Folder::open(&fixtures().join(case)).expect("the fixture");
         let packed = auto::load(&folder, &Device::Cpu, Precision::Bf16).expect("bf16");
-        contrastive_of(&prepare, &packed, &expected);
+        if dari_nn::has_bf16_products() {
+            // What they are multiplied with is rounded as well.
+            let pixels = prepare.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
+            let model = packed.model.contrastive().expect("a contrastive model");
+            let pictures = loss::normalise(&model.embed_pictures(&pixels).expect("pictures"));
+            let texts = loss::normalise(&model.embed_texts(&tokens(&prepare, &expected)).expect("texts"));
+            expected.check("image_embeddings", &pictures.expect("unit"), 1e-2);
+            expected.check("text_embeddings", &texts.expect("unit"), 1e-2);
+        } else {
+            // Weights kept in bf16 that were bf16 already lose nothing.
+            contrastive_of(&prepare, &packed, &expected);
+        }
     }
 }
 

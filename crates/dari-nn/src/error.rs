@@ -50,3 +50,11 @@ pub enum Error {
 
 /// A result of this floor.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error inside one of candle's operations.
+pub(crate) fn candle(error: Error) -> candle_core::Error {
+    match error {
+        Error::Tensor(error) => error,
+        other => candle_core::Error::Msg(other.to_string()),
+    }
+}

@@ -27,12 +27,13 @@ mod ops;
 pub use attention::{Attention, Mask};
 pub use block::Block;
 pub use dari_kernels::Activation;
+pub use dari_kernels::gemm::Products;
 pub use error::{Error, Result};
 pub use gradients::Gradients;
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::Norm;
-pub use weights::{Init, Precision, Weights};
+pub use weights::{Init, Precision, Training, Weights};
 
 /// Whether this processor has instructions for products of bf16 numbers.
 pub fn has_bf16_products() -> bool {

@@ -7,7 +7,7 @@ use candle_core::{
     Tensor, bail,
 };
 use dari_kernels::Activation;
-use dari_kernels::gemm::{self, Epilogue, Matrix, MatrixMut, Threads};
+use dari_kernels::gemm::{self, Epilogue, Fresh, Matrix, MatrixMut, Products, Threads};
 
 use crate::ops::{self, view};
 use crate::weight::{PackedWeight, Part, Weight};
@@ -36,6 +36,7 @@ struct Layer {
     weight: Part,
     size: [usize; 2],
     bias: Option<Part>,
+    products: Products,
 }
 
 impl Linear {
@@ -88,7 +89,9 @@ impl Linear {
                 let bias = bias.map(|bias| bias.view(outputs)).transpose()?;
                 Form::Frozen { weight, bias }
             }
-            Weight::Dense(weight, size) => Form::Trained(vec![Layer { weight, size, bias }]),
+            Weight::Dense { part, size, products } => {
+                Form::Trained(vec![Layer { weight: part, size, bias, products }])
+            }
         };
         Ok(Linear { form })
     }
@@ -139,7 +142,8 @@ impl Linear {
             Form::Trained(layers) => {
                 let each = layers.iter().map(|layer| {
                     let bias = layer.bias.as_ref().map(|bias| bias.view(layer.size[0])).transpose()?;
-                    product(x, &layer.weight.view((layer.size[0], layer.size[1]))?, bias.as_ref())
+                    let weight = layer.weight.view((layer.size[0], layer.size[1]))?;
+                    product_of(layer.products, x, &weight, bias.as_ref())
                 });
                 let each = each.collect::<CandleResult<Vec<Tensor>>>()?;
                 let y = match &each[..] {
@@ -199,12 +203,12 @@ impl Trained {
         let outputs = self.outputs();
         let (shape, rows) = outcome(layout, outputs);
         let x = view::<f32>(x, layout)?;
-        let mut out = vec![0.0; rows * outputs];
-        if residual.is_some_and(|residual| residual.len() != out.len()) {
+        if residual.is_some_and(|residual| residual.len() != rows * outputs) {
             bail!("a residual of another shape than {shape:?}");
         }
+        let mut out = Fresh::new(rows, outputs);
         let mut first = 0;
-        for Layer { weight, size: [count, inputs], bias } in &self.layers {
+        for Layer { weight, size: [count, inputs], bias, products } in &self.layers {
             let values = ops::hold::<f32>(weight.tensor())?;
             let biases = bias.as_ref().map(|bias| ops::hold::<f32>(bias.tensor())).transpose()?;
             let biases = match (&biases, bias) {
@@ -215,13 +219,12 @@ impl Trained {
             let epilogue = Epilogue { bias: biases, residual, ..Epilogue::default() };
             let weight = Matrix::new(&values[weight.range()], *count, *inputs);
             let x = Matrix::new(x, rows, *inputs);
-            let to = MatrixMut::strided(out.get_mut(first..).unwrap_or_default(), rows, *count, outputs);
-            gemm::product(to, x, weight.transposed(), &epilogue, false, Threads::Pool);
+            out.product(*products, x, weight.transposed(), &epilogue, Threads::Pool);
             first += count;
         }
+        let mut out = out.finish();
         if let Some(activation) = self.activation {
-            let mut activated = vec![0.0; out.len()];
-            activation.forward(&out, &mut activated);
+            let activated = activation.of(&out);
             let before = std::mem::replace(&mut out, activated);
             self.before.get_or_init(|| before);
         }
@@ -248,19 +251,19 @@ impl Trained {
         let x_values = ops::hold::<f32>(x)?;
         let plain = Epilogue::default();
         let mut first = 0;
-        for Layer { weight, size: [count, inputs], bias } in &self.layers {
+        for Layer { weight, size: [count, inputs], bias, products } in &self.layers {
             let slopes = slopes.columns(first, *count);
             if let Some(dx) = &mut dx {
                 let values = ops::hold::<f32>(weight.tensor())?;
                 let weight = Matrix::new(&values[weight.range()], *count, *inputs);
                 let to = MatrixMut::new(dx, rows, *inputs);
-                gemm::product(to, slopes, weight, &plain, first > 0, Threads::Pool);
+                gemm::product_of(*products, to, slopes, weight, &plain, first > 0, Threads::Pool);
             }
             if weight.tracked() {
                 let x = Matrix::new(&x_values, rows, *inputs);
                 gradients::accumulate(weight, |total, keep| {
                     let to = MatrixMut::new(total, *count, *inputs);
-                    gemm::product(to, slopes.transposed(), x, &plain, keep, Threads::Pool);
+                    gemm::product_of(*products, to, slopes.transposed(), x, &plain, keep, Threads::Pool);
                 })?;
             }
             if let Some(bias) = bias.as_ref().filter(|bias| bias.tracked()) {
@@ -330,10 +333,10 @@ impl Frozen {
         let [outputs, inputs] = self.weight.size();
         let (shape, rows) = outcome(layout, outputs);
         let x = view::<f32>(x, layout)?;
-        let mut out = vec![0.0; rows * outputs];
-        if residual.is_some_and(|residual| residual.len() != out.len()) {
+        if residual.is_some_and(|residual| residual.len() != rows * outputs) {
             bail!("a residual of another shape than {shape:?}");
         }
+        let mut out = Fresh::new(rows, outputs);
         let bias = self.bias.as_ref().map(ops::hold::<f32>).transpose()?;
         let epilogue = Epilogue {
             bias: bias.as_deref().unwrap_or_default(),
@@ -341,14 +344,11 @@ impl Frozen {
             residual: residual.map(|residual| Matrix::new(residual, rows, outputs)),
             ..Epilogue::default()
         };
-        let done = self.weight.with(|weight| {
-            let to = MatrixMut::new(&mut out, rows, outputs);
-            gemm::linear(to, Matrix::new(x, rows, inputs), weight, &epilogue, Threads::Pool);
-        });
-        if done.is_none() {
-            bail!("a packed weight is no longer in its file");
-        }
-        Ok((CpuStorage::F32(out), Shape::from(shape)))
+        let x = Matrix::new(x, rows, inputs);
+        self.weight
+            .with(|weight| out.linear(x, weight, &epilogue, Threads::Pool))
+            .map_err(crate::error::candle)?;
+        Ok((CpuStorage::F32(out.finish()), Shape::from(shape)))
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
@@ -359,15 +359,12 @@ impl Frozen {
         let dy = dy.contiguous()?;
         let dy = ops::hold::<f32>(&dy)?;
         let rows = dy.len() / outputs.max(1);
-        let mut dx = vec![0.0; rows * inputs];
-        let Some(dense) = self.weight.with(|weight| weight.unpack()) else {
-            bail!("a packed weight is no longer in its file");
-        };
+        let dense = self.weight.with(|weight| weight.unpack()).map_err(crate::error::candle)?;
         let weight = Matrix::new(&dense, outputs, inputs);
         let slopes = Matrix::new(&dy, rows, outputs);
-        let (to, plain) = (MatrixMut::new(&mut dx, rows, inputs), Epilogue::default());
-        gemm::product(to, slopes, weight, &plain, false, Threads::Pool);
-        Ok(Some(ops::tensor(dx, x)?))
+        let mut dx = Fresh::new(rows, inputs);
+        dx.product(Products::F32, slopes, weight, &Epilogue::default(), Threads::Pool);
+        Ok(Some(ops::tensor(dx.finish(), x)?))
     }
 }
 
@@ -413,6 +410,15 @@ impl CustomOp2 for Frozen {
 
 /// `x weight^T + bias`: `[.., inputs]` by `[outputs, inputs]` to `[.., outputs]`.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> CandleResult<Tensor> {
+    product_of(Products::F32, x, weight, bias)
+}
+
+fn product_of(
+    products: Products,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> CandleResult<Tensor> {
     let (_, inputs) = weight.dims2()?;
     if x.dims().last() != Some(&inputs) {
         bail!("a product got {:?} for a weight of {:?}", x.dims(), weight.dims());
@@ -424,8 +430,8 @@ pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> CandleResu
     let needs =
         Needs { x: x.track_op(), weight: weight.track_op(), bias: bias.is_some_and(Tensor::track_op) };
     match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Product { needs }),
-        None => x.apply_op2(&weight, Product { needs }),
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Product { needs, products }),
+        None => x.apply_op2(&weight, Product { needs, products }),
     }
 }
 
@@ -455,10 +461,12 @@ struct Needs {
 #[derive(Clone, Copy, Debug)]
 struct Product {
     needs: Needs,
+    products: Products,
 }
 
 impl Product {
     fn forward(
+        &self,
         (x, x_layout): (&CpuStorage, &Layout),
         (weight, weight_layout): (&CpuStorage, &Layout),
         bias: &[f32],
@@ -466,11 +474,10 @@ impl Product {
         let (outputs, inputs) = weight_layout.shape().dims2()?;
         let (shape, rows) = outcome(x_layout, outputs);
         let (x, weight) = (view::<f32>(x, x_layout)?, view::<f32>(weight, weight_layout)?);
-        let mut out = vec![0.0; rows * outputs];
         let (x, weight) = (Matrix::new(x, rows, inputs), Matrix::new(weight, outputs, inputs));
-        let to = MatrixMut::new(&mut out, rows, outputs);
-        gemm::product(to, x, weight.transposed(), &Epilogue::bias(bias), false, Threads::Pool);
-        Ok((CpuStorage::F32(out), Shape::from(shape)))
+        let mut out = Fresh::new(rows, outputs);
+        out.product(self.products, x, weight.transposed(), &Epilogue::bias(bias), Threads::Pool);
+        Ok((CpuStorage::F32(out.finish()), Shape::from(shape)))
     }
 
     fn backward(&self, x: &Tensor, weight: &Tensor, dy: &Tensor) -> CandleResult<[Option<Tensor>; 3]> {
@@ -481,28 +488,19 @@ impl Product {
         let slopes = Matrix::new(&dy, rows, outputs);
         let plain = Epilogue::default();
         let dx = if self.needs.x {
-            let mut dx = vec![0.0; rows * inputs];
             let held = ops::hold::<f32>(weight)?;
-            let weight = Matrix::new(&held, outputs, inputs);
-            gemm::product(
-                MatrixMut::new(&mut dx, rows, inputs),
-                slopes,
-                weight,
-                &plain,
-                false,
-                Threads::Pool,
-            );
-            Some(ops::tensor(dx, x)?)
+            let mut dx = Fresh::new(rows, inputs);
+            dx.product(self.products, slopes, Matrix::new(&held, outputs, inputs), &plain, Threads::Pool);
+            Some(ops::tensor(dx.finish(), x)?)
         } else {
             None
         };
         let dweight = if self.needs.weight {
-            let mut dweight = vec![0.0; outputs * inputs];
             let x = ops::hold::<f32>(x)?;
             let x = Matrix::new(&x, rows, inputs);
-            let out = MatrixMut::new(&mut dweight, outputs, inputs);
-            gemm::product(out, slopes.transposed(), x, &plain, false, Threads::Pool);
-            Some(ops::tensor(dweight, weight)?)
+            let mut dweight = Fresh::new(outputs, inputs);
+            dweight.product(self.products, slopes.transposed(), x, &plain, Threads::Pool);
+            Some(ops::tensor(dweight.finish(), weight)?)
         } else {
             None
         };
@@ -529,7 +527,7 @@ impl CustomOp2 for Product {
         w: &CpuStorage,
         wl: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        Product::forward((x, xl), (w, wl), &[])
+        self.forward((x, xl), (w, wl), &[])
     }
 
     fn bwd(
@@ -558,7 +556,7 @@ impl CustomOp3 for Product {
         b: &CpuStorage,
         bl: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        Product::forward((x, xl), (w, wl), view(b, bl)?)
+        self.forward((x, xl), (w, wl), view(b, bl)?)
     }
 
     fn bwd(

@@ -80,9 +80,8 @@ impl CustomOp3 for Rows {
         if xl.dims().last() != Some(&weight.len()) {
             candle_core::bail!("a norm of width {} got {:?}", weight.len(), xl.dims());
         }
-        let mut out = vec![0.0; x.len()];
         let mut statistics = vec![[0.0; 2]; x.len() / weight.len()];
-        kernel::forward(self.kind, x, weight, bias, self.epsilon, &mut out, &mut statistics);
+        let out = kernel::forward(self.kind, x, weight, bias, self.epsilon, &mut statistics);
         self.statistics.get_or_init(|| statistics);
         Ok((CpuStorage::F32(out), xl.shape().clone()))
     }

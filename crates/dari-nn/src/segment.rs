@@ -61,7 +61,8 @@ impl CustomOp1 for Segment {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let values = crate::ops::view::<f32>(x, layout)?.to_vec();
         let x = Tensor::from_vec(values, layout.shape(), &candle_core::Device::Cpu)?;
-        let y = gradients::unrecorded(|| checkpointed(false, || (self.body)(&x))).map_err(candle)?;
+        let y = gradients::unrecorded(|| checkpointed(false, || (self.body)(&x)))
+            .map_err(crate::error::candle)?;
         let y = y.contiguous()?;
         let held = crate::ops::hold::<f32>(&y)?;
         Ok((CpuStorage::F32(held.to_vec()), y.shape().clone()))
@@ -69,16 +70,9 @@ impl CustomOp1 for Segment {
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
         let x = Var::from_tensor(x)?;
-        let y = checkpointed(false, || (self.body)(x.as_tensor())).map_err(candle)?;
+        let y = checkpointed(false, || (self.body)(x.as_tensor())).map_err(crate::error::candle)?;
         let inner = (y * dy)?.sum_all()?.backward()?;
         gradients::take_over(&inner, x.as_tensor())?;
         Ok(inner.get(x.as_tensor()).cloned())
-    }
-}
-
-fn candle(error: crate::Error) -> candle_core::Error {
-    match error {
-        crate::Error::Tensor(error) => error,
-        other => candle_core::Error::Msg(other.to_string()),
     }
 }

@@ -1,16 +1,25 @@
 //! A layer's weight in the form it is kept in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Shape, Tensor};
+use candle_core::{Shape, Tensor};
 use dari_files::Checkpoint;
-use dari_kernels::gemm::{self, Format, Lines, Packed, WeightView};
+use dari_kernels::gemm::{self, Format, Lines, Packed, Products};
+
+use crate::{Error, Result};
 
 /// A linear layer's weight, `[outputs, inputs]`. The model's code cannot tell which form it has.
 #[derive(Clone, Debug)]
 pub enum Weight {
     /// As stored: trained weights, and other devices.
-    Dense(Part, [usize; 2]),
+    Dense {
+        /// Its values.
+        part: Part,
+        /// `[outputs, inputs]`.
+        size: [usize; 2],
+        /// How training multiplies it.
+        products: Products,
+    },
     /// Frozen, on a CPU: in the order in which the kernels read it, in f32, bf16 or int8.
     Packed(Arc<PackedWeight>),
 }
@@ -19,7 +28,7 @@ impl Weight {
     /// `[outputs, inputs]`.
     pub fn size(&self) -> [usize; 2] {
         match self {
-            Weight::Dense(_, size) => *size,
+            Weight::Dense { size, .. } => *size,
             Weight::Packed(packed) => packed.size(),
         }
     }
@@ -78,15 +87,24 @@ pub struct PackedWeight {
 }
 
 enum Bytes {
-    Owned(Lines),
-    Mapped { file: Arc<Checkpoint>, name: String },
+    /// Packed when first used, so that a part of a model that is never asked costs nothing.
+    Later {
+        lines: OnceLock<Lines>,
+        read: Read,
+    },
+    Mapped {
+        file: Arc<Checkpoint>,
+        name: String,
+    },
 }
 
+/// Reads a weight's values, one or more `[outputs, inputs]`, one below the other.
+pub(crate) type Read = Box<dyn Fn() -> Result<Vec<f32>> + Send + Sync>;
+
 impl PackedWeight {
-    /// Packs the values of one or more weights `[outputs, inputs]`, one below the other.
-    pub(crate) fn pack(format: Format, values: &[f32], outputs: usize, inputs: usize) -> PackedWeight {
-        let lines = gemm::pack(format, WeightView::F32(values), outputs, inputs);
-        PackedWeight { format, outputs, inputs, bytes: Bytes::Owned(lines) }
+    /// A weight that is read and packed when it is first used.
+    pub(crate) fn later(format: Format, outputs: usize, inputs: usize, read: Read) -> PackedWeight {
+        PackedWeight { format, outputs, inputs, bytes: Bytes::Later { lines: OnceLock::new(), read } }
     }
 
     /// Takes a packed weight from a mapped file; `None` where it does not hold one of this size.
@@ -99,7 +117,8 @@ impl PackedWeight {
     ) -> Option<PackedWeight> {
         let bytes = Bytes::Mapped { file: file.clone(), name: name.to_owned() };
         let weight = PackedWeight { format, outputs, inputs, bytes };
-        weight.bytes.with(|bytes| Packed::new(format, outputs, inputs, bytes).is_some())?.then_some(weight)
+        weight.with(|_| ()).ok()?;
+        Some(weight)
     }
 
     /// `[outputs, inputs]`.
@@ -112,36 +131,36 @@ impl PackedWeight {
         self.format
     }
 
-    /// Its bytes, given to `read`.
-    pub fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        self.bytes.with(read)
-    }
-
-    /// The weight as kernels take it, given to `run`; `None` where a mapped file lost it.
-    pub(crate) fn with<T>(&self, run: impl FnOnce(Packed) -> T) -> Option<T> {
-        self.bytes.with(|bytes| Packed::new(self.format, self.outputs, self.inputs, bytes).map(run))?
-    }
-}
-
-impl Bytes {
-    fn with<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        match self {
-            Bytes::Owned(lines) => Some(read(lines)),
-            Bytes::Mapped { file, name } => file.tensor(name).ok().map(|view| read(&view.data)),
+    /// Its bytes, given to `run`.
+    pub fn with_bytes<T>(&self, run: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        match &self.bytes {
+            Bytes::Later { lines, read } => {
+                let lines = match lines.get() {
+                    Some(lines) => lines,
+                    None => {
+                        // Outside the lock, since packing shares its threads with other tasks that may
+                        // come here: at worst a weight is packed twice.
+                        let packed = gemm::pack(self.format, &read()?, self.outputs, self.inputs);
+                        lines.get_or_init(|| packed)
+                    }
+                };
+                Ok(run(lines))
+            }
+            Bytes::Mapped { file, name } => Ok(run(&file.tensor(name)?.data)),
         }
+    }
+
+    /// The weight as kernels take it, given to `run`.
+    pub(crate) fn with<T>(&self, run: impl FnOnce(Packed) -> T) -> Result<T> {
+        self.with_bytes(|bytes| match Packed::new(self.format, self.outputs, self.inputs, bytes) {
+            Some(packed) => Ok(run(packed)),
+            None => Err(Error::Config(format!("packed bytes that do not hold {self:?}"))),
+        })?
     }
 }
 
 impl std::fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PackedWeight({:?} {} x {})", self.format, self.outputs, self.inputs)
-    }
-}
-
-/// The element type in which tables are kept beside weights of a format.
-pub(crate) fn table_dtype(format: Format) -> DType {
-    match format {
-        Format::F32 => DType::F32,
-        Format::Bf16 | Format::Int8 => DType::BF16,
     }
 }

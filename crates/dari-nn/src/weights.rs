@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use dari_files::{Checkpoint, Dtype, TensorView};
-use dari_kernels::gemm::Format;
+use dari_kernels::gemm::{Format, Products};
 use half::{bf16, f16};
 
 use crate::random::Key;
-use crate::weight::{PackedWeight, Part, Weight, table_dtype};
+use crate::weight::{PackedWeight, Part, Weight};
 use crate::{Error, Result};
 
 /// Something that holds tensors by name: a checkpoint, or one seen under other names.
@@ -118,7 +118,7 @@ pub struct Weights {
 pub type Frozen = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 struct Shared {
-    source: Option<Box<dyn Source>>,
+    source: Option<Arc<dyn Source>>,
     device: Device,
     precision: Precision,
     training: Option<Training>,
@@ -128,12 +128,21 @@ struct Shared {
     packed: Mutex<BTreeMap<String, Arc<PackedWeight>>>,
 }
 
-/// Reads the values of a weight that is to be packed.
-type Values<'a> = &'a dyn Fn(&dyn Source, &mut Vec<f32>) -> Result<()>;
+/// How weights are trained.
+pub struct Training {
+    /// What is drawn follows from it.
+    pub seed: u64,
+    /// What stays as it is.
+    pub frozen: Frozen,
+    /// The numbers that linear layers multiply, forward and backward.
+    pub products: Products,
+}
 
-struct Training {
-    seed: u64,
-    frozen: Frozen,
+impl Training {
+    /// Everything is trained, in f32.
+    pub fn all(seed: u64) -> Training {
+        Training { seed, frozen: Box::new(|_| false), products: Products::F32 }
+    }
 }
 
 struct Taken {
@@ -154,9 +163,9 @@ impl Weights {
         Self::root(Some(source), device, precision, None, ready)
     }
 
-    /// Weights to be trained in f32, from a checkpoint, or drawn from `seed` where there is none.
-    pub fn train(source: Option<Box<dyn Source>>, device: &Device, seed: u64, frozen: Frozen) -> Weights {
-        Self::root(source, device, Precision::F32, Some(Training { seed, frozen }), None)
+    /// Weights to be trained in f32, from a checkpoint, or drawn where there is none.
+    pub fn train(source: Option<Box<dyn Source>>, device: &Device, training: Training) -> Weights {
+        Self::root(source, device, Precision::F32, Some(training), None)
     }
 
     fn root(
@@ -167,6 +176,7 @@ impl Weights {
         ready: Option<Arc<Checkpoint>>,
     ) -> Weights {
         let (taken, packed) = Default::default();
+        let source = source.map(Arc::from);
         let shared = Shared { source, device: device.clone(), precision, training, ready, taken, packed };
         Weights { shared: Arc::new(shared), prefix: String::new() }
     }
@@ -200,9 +210,27 @@ impl Weights {
         self.take(name, shape, init, DType::F32)
     }
 
-    /// A table of vectors that are looked up, in f32, or in bf16 beside weights of fewer bits.
-    pub fn table(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
-        self.take(name, shape, init, table_dtype(self.shared.precision.format()))
+    /// A table of vectors that are looked up. For inference on a CPU it stays in its file.
+    pub fn table(&self, name: &str, shape: [usize; 2], init: Init) -> Result<Table> {
+        match &self.shared.source {
+            Some(source) if self.packs() => {
+                let name = self.full(name);
+                check(source.as_ref(), &name, &shape)?;
+                let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+                let elements = shape.iter().product();
+                taken.entry(name.clone()).or_insert(Taken { tensor: None, variable: None, elements });
+                Ok(Table::Stored { source: source.clone(), name, width: shape[1] })
+            }
+            _ => Ok(Table::Dense(self.take(name, &shape, init, self.dtype())?)),
+        }
+    }
+
+    /// The type in which dense weights are kept.
+    fn dtype(&self) -> DType {
+        match self.shared.precision {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 | Precision::Int8 => DType::BF16,
+        }
     }
 
     /// A product's weight, in the precision asked for. It may be stored in more dimensions (a
@@ -222,21 +250,19 @@ impl Weights {
         count: usize,
     ) -> Result<Weight> {
         if !self.packs() {
-            let dtype = table_dtype(self.shared.precision.format());
-            let tensor = self.take(name, stored, init, dtype)?;
+            let tensor = self.take(name, stored, init, self.dtype())?;
             let inputs: usize = stored.iter().skip(1).product();
-            return Ok(Weight::Dense(Part::of(tensor, start * inputs, count * inputs), [count, inputs]));
+            let products = self.shared.training.as_ref().map_or(Products::F32, |training| training.products);
+            let part = Part::of(tensor, start * inputs, count * inputs);
+            return Ok(Weight::Dense { part, size: [count, inputs], products });
         }
         let (full, inputs) = (self.full(name), stored.iter().skip(1).product());
         let key = match (start, count) == (0, stored.first().copied().unwrap_or(1)) {
             true => full.clone(),
             false => format!("{full}[{start}..{}]", start + count),
         };
-        self.pack(&key, count, inputs, (&[full.as_str()], stored), &|source, values| {
-            let all = dense(source, &full, stored)?;
-            values.extend_from_slice(&all[start * inputs..(start + count) * inputs]);
-            Ok(())
-        })
+        let rows = start * inputs..(start + count) * inputs;
+        self.pack(&key, [count, inputs], vec![full], stored, rows)
     }
 
     /// Several weights `[outputs, inputs]` of one input as one, one below the other; `None` where
@@ -246,21 +272,8 @@ impl Weights {
             return Ok(None);
         }
         let full: Vec<String> = names.iter().map(|name| self.full(name)).collect();
-        let parts: Vec<&str> = full.iter().map(String::as_str).collect();
-        let stored = [outputs, inputs];
-        let packed = self.pack(
-            &full.join("+"),
-            names.len() * outputs,
-            inputs,
-            (&parts, &stored),
-            &|source, values| {
-                for name in &full {
-                    values.extend(dense(source, name, &[outputs, inputs])?);
-                }
-                Ok(())
-            },
-        )?;
-        Ok(Some(packed))
+        let size = [names.len() * outputs, inputs];
+        Ok(Some(self.pack(&full.join("+"), size, full, &[outputs, inputs], 0..outputs * inputs)?))
     }
 
     /// Whether weights are packed: for inference on a CPU.
@@ -268,41 +281,50 @@ impl Weights {
         self.shared.training.is_none() && self.shared.source.is_some() && self.shared.device.is_cpu()
     }
 
+    /// The values of `range` of each named tensor, one after the other, packed when they are used.
     fn pack(
         &self,
         key: &str,
-        outputs: usize,
-        inputs: usize,
-        (names, stored): (&[&str], &[usize]),
-        read: Values,
+        [outputs, inputs]: [usize; 2],
+        names: Vec<String>,
+        stored: &[usize],
+        range: std::ops::Range<usize>,
     ) -> Result<Weight> {
         let locked = || self.shared.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = locked().get(key) {
             return Ok(Weight::Packed(there.clone())); // tied weights
         }
-        let Some(source) = self.shared.source.as_deref() else {
+        let Some(source) = self.shared.source.clone() else {
             return Err(Error::Config("weights that are drawn anew are not packed".into()));
         };
+        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in &names {
+            // What does not fit is told now, not at the first use.
+            check(source.as_ref(), name, stored)?;
+            let elements = stored.iter().product();
+            taken.entry(name.clone()).or_insert(Taken { tensor: None, variable: None, elements });
+        }
+        drop(taken);
         let format = self.shared.precision.format();
-        // A config that fits the weights no longer is told by reading them.
-        let fits = names.iter().all(|name| source.shape(name).as_deref() == Some(stored));
-        let ready = self.shared.ready.as_ref().filter(|_| fits);
+        let ready = self.shared.ready.as_ref();
         let packed = match ready.and_then(|ready| PackedWeight::mapped(ready, key, format, outputs, inputs)) {
             Some(ready) => ready,
             None => {
-                let mut values = Vec::new();
-                read(source, &mut values)?;
-                PackedWeight::pack(format, &values, outputs, inputs)
+                let stored = stored.to_vec();
+                let read = move || {
+                    let mut values = Vec::with_capacity(outputs * inputs);
+                    for name in &names {
+                        let all = numbers(source.as_ref(), name, &find(source.as_ref(), name, &stored)?)?;
+                        values.extend_from_slice(&all[range.clone()]);
+                        source.release(name);
+                    }
+                    Ok(values)
+                };
+                PackedWeight::later(format, outputs, inputs, Box::new(read))
             }
         };
         let packed = Arc::new(packed);
         locked().insert(key.to_owned(), packed.clone());
-        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names {
-            let elements = source.shape(name).unwrap_or_default().iter().product();
-            let seen = Taken { tensor: None, variable: None, elements };
-            taken.entry((*name).to_owned()).or_insert(seen);
-        }
         Ok(Weight::Packed(packed))
     }
 
@@ -403,19 +425,21 @@ fn read(
     Ok(if dtype == DType::F32 { tensor } else { tensor.to_dtype(dtype)? })
 }
 
-/// A tensor's values in f32, for good: its pages are given back.
-fn dense(source: &dyn Source, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
-    let values = numbers(source, name, &find(source, name, expected)?);
-    source.release(name);
-    values
+fn numbers(source: &dyn Source, name: &str, view: &TensorView) -> Result<Vec<f32>> {
+    floats(view).ok_or_else(|| not_floats(source, name, view))
 }
 
-fn numbers(source: &dyn Source, name: &str, view: &TensorView) -> Result<Vec<f32>> {
-    floats(view).ok_or_else(|| Error::Dtype {
-        origin: source.origin(name),
-        name: name.to_owned(),
-        found: format!("{:?}", view.dtype),
-    })
+fn not_floats(source: &dyn Source, name: &str, view: &TensorView) -> Error {
+    Error::Dtype { origin: source.origin(name), name: name.to_owned(), found: format!("{:?}", view.dtype) }
+}
+
+/// Whether there is a tensor of floats of the expected shape.
+fn check(source: &dyn Source, name: &str, expected: &[usize]) -> Result<()> {
+    let view = find(source, name, expected)?;
+    match view.dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 => Ok(()),
+        _ => Err(not_floats(source, name, &view)),
+    }
 }
 
 /// A tensor of the expected shape.
@@ -441,17 +465,65 @@ fn find<'a>(source: &'a dyn Source, name: &str, expected: &[usize]) -> Result<Te
 
 /// A tensor's values in f32; `None` for a type that is not floating.
 pub fn floats(view: &TensorView) -> Option<Vec<f32>> {
-    let bytes = &view.data;
-    Some(match view.dtype {
-        Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        Dtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        Dtype::F64 => bytes
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            .collect(),
+    floats_of(view.dtype, &view.data)
+}
+
+fn floats_of(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    Some(match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
         _ => return None,
     })
+}
+
+/// A table of vectors `[entries, width]`.
+#[derive(Clone)]
+pub enum Table {
+    /// A tensor: trained, or on another device.
+    Dense(Tensor),
+    /// Rows are read from the file as they are asked for.
+    Stored {
+        /// Where it lies.
+        source: Arc<dyn Source>,
+        /// Its name there.
+        name: String,
+        /// Numbers of a row.
+        width: usize,
+    },
+}
+
+impl Table {
+    /// The rows of `ids`, `[ids, width]` in f32. The ids lie in the table.
+    pub(crate) fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        match self {
+            Table::Dense(table) => {
+                let ids = Tensor::new(ids, table.device())?;
+                Ok(table.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+            }
+            Table::Stored { source, name, width } => {
+                let view = source.tensor(name)?;
+                let row = width * view.dtype.size();
+                let mut values = Vec::with_capacity(ids.len() * width);
+                for &id in ids {
+                    let bytes = view.data.get(id as usize * row..).and_then(|rest| rest.get(..row));
+                    let floats = bytes.and_then(|bytes| floats_of(view.dtype, bytes));
+                    values.extend(floats.ok_or_else(|| not_floats(source.as_ref(), name, &view))?);
+                }
+                Ok(Tensor::from_vec(values, (ids.len(), *width), &Device::Cpu)?)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Table::Dense(table) => write!(f, "Table({:?})", table.dims()),
+            Table::Stored { name, .. } => write!(f, "Table(`{name}`, in its file)"),
+        }
+    }
 }
 
 /// A hint at what the checkpoint has instead: a name with the same ending, or the first few.

@@ -7,10 +7,12 @@ use dari_nn::embedding::Embedding;
 use dari_nn::patch::PatchEmbedding;
 use dari_nn::pool::{self, AttentionPool};
 use dari_nn::random::Key;
-use dari_nn::{Activation, Gradients, Linear, Mlp, Norm, Result, Weights, activation, loss, mlp, segment};
+use dari_nn::{
+    Activation, Gradients, Linear, Mlp, Norm, Result, Training, Weights, activation, loss, mlp, segment,
+};
 
 fn fresh() -> Weights {
-    Weights::train(None, &Device::Cpu, 11, Box::new(|_| false))
+    Weights::train(None, &Device::Cpu, Training::all(11))
 }
 
 fn input(shape: &[usize], name: &str) -> Var {
@@ -211,7 +213,11 @@ fn contrastive_losses() -> Result<()> {
 
 #[test]
 fn frozen_weights_get_no_gradient() -> Result<()> {
-    let weights = Weights::train(None, &Device::Cpu, 1, Box::new(|name| name.starts_with("frozen")));
+    let weights = Weights::train(
+        None,
+        &Device::Cpu,
+        Training { frozen: Box::new(|name| name.starts_with("frozen")), ..Training::all(1) },
+    );
     let frozen = Linear::load(&weights.pp("frozen"), 4, 4, true)?;
     let trained = Linear::load(&weights.pp("trained"), 4, 4, true)?;
     let x = Tensor::ones((2, 4), DType::F32, &Device::Cpu)?;

@@ -15,7 +15,7 @@ use dari_models::Processor;
 use dari_models::capability::Tokens;
 use dari_nn::random::Key;
 
-use crate::recipe::{Augment, DataRecipe, Recipe};
+use crate::recipe::{DataRecipe, Recipe};
 use crate::{Error, Result};
 
 /// One step's worth of pairs, ready for the model.
@@ -40,7 +40,7 @@ pub struct Mixture {
     sources: Vec<(Source, DataRecipe)>,
     /// How many pairs of a batch each source gives.
     counts: Vec<usize>,
-    augment: Augment,
+    augment: Variation,
     key: Key,
 }
 
@@ -64,7 +64,7 @@ impl Mixture {
         Ok(Mixture {
             sources,
             counts: shares(&weights, recipe.train.batch),
-            augment: recipe.augment.clone(),
+            augment: recipe.augment,
             key: Key::new(recipe.seed).with("data"),
         })
     }
@@ -228,9 +228,8 @@ impl Mixture {
             Source::Scenes(seed) => Scene::draw(*seed, chosen.index).render(size.0.max(size.1)),
             Source::Files(pairs) => {
                 let pair = pairs.get(chosen.index as usize).map_err(|error| error.to_string())?;
-                let variation = Variation { least_area: self.augment.crop, flip: self.augment.flip };
                 let draw = |index| key.with("vary").uniform(index);
-                vary(&pair.picture, &variation, size, draw).map_err(|error| error.to_string())?
+                vary(&pair.picture, &self.augment, size, draw).map_err(|error| error.to_string())?
             }
         };
         Ok((picture, chosen.text))

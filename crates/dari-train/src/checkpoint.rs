@@ -137,7 +137,8 @@ impl Checkpoints {
                 let entry = |kind: &str, values: &[f32]| {
                     (format!("{kind}.{name}"), Dtype::F32, vec![values.len()], bytes(values))
                 };
-                [entry("first", &m.first), entry("second", &m.second)]
+                let average = (!m.average.is_empty()).then(|| entry("average", &m.average));
+                [entry("first", &m.first), entry("second", &m.second)].into_iter().chain(average)
             })
             .collect();
         safetensors::write(&partial.join(MOMENTS), &entries, &BTreeMap::new())?;
@@ -195,6 +196,7 @@ pub fn read(folder: &Path) -> Result<(State, BTreeMap<String, Moments>)> {
         match name.split_once('.') {
             Some(("first", of)) => moments.entry(of.to_owned()).or_default().first = values,
             Some(("second", of)) => moments.entry(of.to_owned()).or_default().second = values,
+            Some(("average", of)) => moments.entry(of.to_owned()).or_default().average = values,
             _ => {}
         }
     }

@@ -54,19 +54,25 @@ impl Default for AdamWConfig {
     }
 }
 
-/// First and second moment of one tensor.
+/// What is kept of one tensor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     /// Running mean of the gradient.
     pub first: Vec<f32>,
     /// Running mean of its square.
     pub second: Vec<f32>,
+    /// Running mean of the weights, where one is kept.
+    pub average: Vec<f32>,
 }
 
 /// AdamW over named variables.
 pub struct AdamW {
     config: AdamWConfig,
     variables: Vec<(String, Var)>,
+    /// What each variable's learning rate is multiplied by.
+    factors: Vec<f64>,
+    /// The share of the weights' running mean that a step keeps; 0 for none.
+    average: f64,
     moments: Vec<Mutex<Moments>>,
 }
 
@@ -75,10 +81,34 @@ impl AdamW {
     pub fn new(config: AdamWConfig, variables: Vec<(String, Var)>) -> AdamW {
         let zero = |variable: &Var| {
             let count = variable.elem_count();
-            Mutex::new(Moments { first: vec![0.0; count], second: vec![0.0; count] })
+            Mutex::new(Moments { first: vec![0.0; count], second: vec![0.0; count], average: Vec::new() })
         };
         let moments = variables.iter().map(|(_, variable)| zero(variable)).collect();
-        AdamW { config, variables, moments }
+        let factors = vec![1.0; variables.len()];
+        AdamW { config, variables, factors, average: 0.0, moments }
+    }
+
+    /// Multiplies the learning rate of each variable by what `factor` says of its name.
+    pub fn with_rates(mut self, factor: impl Fn(&str) -> f64) -> AdamW {
+        self.factors = self.variables.iter().map(|(name, _)| factor(name)).collect();
+        self
+    }
+
+    /// Keeps a running mean of the weights (Polyak and Juditsky 1992), shorter in the first steps.
+    pub fn with_average(mut self, share: f64) -> AdamW {
+        self.average = share;
+        self
+    }
+
+    /// Puts the running mean in the weights' place, where one is kept.
+    pub fn settle(&self) -> Result<()> {
+        for ((_, variable), moments) in self.variables.iter().zip(&self.moments) {
+            let average = moments.lock().unwrap_or_else(PoisonError::into_inner).average.clone();
+            if !average.is_empty() {
+                variable.set(&Tensor::from_vec(average, variable.shape(), variable.device())?)?;
+            }
+        }
+        Ok(())
     }
 
     /// The variables, by name.
@@ -98,7 +128,9 @@ impl AdamW {
             let Some(moments) = from.remove(name) else {
                 return false;
             };
-            if moments.first.len() != variable.elem_count() || moments.second.len() != moments.first.len() {
+            let (count, averaged) = (variable.elem_count(), moments.average.len());
+            // A variable that no loss has reached yet has no mean.
+            if [moments.first.len(), moments.second.len()] != [count; 2] || ![0, count].contains(&averaged) {
                 return false;
             }
             *slot = Mutex::new(moments);
@@ -128,12 +160,15 @@ impl AdamW {
         let clip = self.config.clip as f64;
         // As PyTorch's clip_grad_norm_, its 1e-6 included.
         let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        for ((_, variable), moments) in self.variables.iter().zip(&self.moments) {
+        // As in TensorFlow: a mean over ten thousand steps says nothing in the first hundred.
+        let share = self.average.min((1 + count) as f64 / (10 + count) as f64) as f32;
+        for (((_, variable), moments), factor) in self.variables.iter().zip(&self.moments).zip(&self.factors)
+        {
             let Some(gradient) = gradients.get(variable.as_tensor())? else {
                 continue;
             };
             let step = Step {
-                rate: rate as f32,
+                rate: (rate * factor) as f32,
                 beta1: self.config.beta1,
                 beta2: self.config.beta2,
                 epsilon: self.config.epsilon,
@@ -141,7 +176,7 @@ impl AdamW {
                 gradient_scale: scale as f32,
                 count,
             };
-            let op = Update { step, moments };
+            let op = Update { step, share: (self.average > 0.0).then_some(share), moments };
             variable.as_tensor().inplace_op2(&gradient.contiguous()?, &op)?;
         }
         Ok(())
@@ -155,6 +190,7 @@ fn decays(variable: &Var) -> bool {
 
 struct Update<'a> {
     step: Step,
+    share: Option<f32>,
     moments: &'a Mutex<Moments>,
 }
 
@@ -179,8 +215,18 @@ impl InplaceOp2 for Update<'_> {
         };
         let gradient = &gradient.as_slice::<f32>()?[from..to];
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        let Moments { first, second } = &mut *moments;
-        adamw::update(self.step, &mut weights[start..end], gradient, first, second);
+        let Moments { first, second, average } = &mut *moments;
+        let weights = &mut weights[start..end];
+        adamw::update(self.step, weights, gradient, first, second);
+        match self.share {
+            Some(_) if average.is_empty() => average.extend_from_slice(weights),
+            Some(share) => {
+                for (average, weight) in average.iter_mut().zip(weights) {
+                    *average += (1.0 - share) * (*weight - *average);
+                }
+            }
+            None => {}
+        }
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! A training run as a TOML file: what model, on what data, how.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use dari_data::image::augment::Variation;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,9 +29,10 @@ pub struct Recipe {
     pub model: ModelRecipe,
     /// What it learns from.
     pub data: Vec<DataRecipe>,
-    /// How pictures are varied.
+    /// How pictures are varied before the model's own preparation. Scenes are not: they speak of left
+    /// and right, sizes and colours.
     #[serde(default)]
-    pub augment: Augment,
+    pub augment: Variation,
     /// How long and how fast.
     pub train: TrainRecipe,
     /// The optimizer.
@@ -101,22 +104,6 @@ fn one() -> f64 {
     1.0
 }
 
-/// How pictures are varied before the model's own preparation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Augment {
-    /// Least share of the picture's area that a random resized crop keeps; 1 for no crop.
-    pub crop: f64,
-    /// Mirrors half of the pictures. Wrong for data that speaks of left and right.
-    pub flip: bool,
-}
-
-impl Default for Augment {
-    fn default() -> Self {
-        Augment { crop: 1.0, flip: false }
-    }
-}
-
 /// How long and how fast.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,8 +120,20 @@ pub struct TrainRecipe {
     /// third more work.
     #[serde(default)]
     pub checkpoint_activations: bool,
+    /// What the linear layers multiply, forward and backward; weights, sums and everything else are
+    /// f32 in either case.
+    #[serde(default)]
+    pub products: Products,
     /// The highest learning rate.
     pub learning_rate: f64,
+    /// What the learning rate is multiplied by for tensors whose names fit a pattern; `*` stands for
+    /// anything, and the longest pattern that fits counts.
+    #[serde(default)]
+    pub rates: BTreeMap<String, f64>,
+    /// The finished model's weights are a running mean over the steps, each step keeping this share of
+    /// the mean (0.999 is some thousand steps long); 0 for the weights of the last step.
+    #[serde(default)]
+    pub average: f64,
     /// Steps in which it rises from zero.
     #[serde(default)]
     pub warmup: u64,
@@ -150,6 +149,35 @@ pub struct TrainRecipe {
     /// Threads that draw and decode ahead.
     #[serde(default = "two")]
     pub workers: usize,
+}
+
+impl TrainRecipe {
+    /// What a tensor's learning rate is multiplied by.
+    pub fn rate_of(&self, name: &str) -> f64 {
+        let fits = self.rates.iter().filter(|(pattern, _)| matches_one(pattern, name));
+        fits.max_by_key(|(pattern, _)| pattern.len()).map_or(1.0, |(_, factor)| *factor)
+    }
+}
+
+/// The numbers that linear layers multiply in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Rounded to bf16 where the processor multiplies such numbers; elsewhere f32, which is as fast
+    /// there.
+    Bf16,
+}
+
+impl From<Products> for dari_nn::Products {
+    fn from(products: Products) -> dari_nn::Products {
+        match products {
+            Products::F32 => dari_nn::Products::F32,
+            Products::Bf16 => dari_nn::Products::Bf16,
+        }
+    }
 }
 
 fn five_hundred() -> u64 {
@@ -212,8 +240,14 @@ impl Recipe {
             )
         } else if !(self.train.learning_rate > 0.0 && self.train.learning_rate.is_finite()) {
             format!("`train.learning_rate` is {}, expected a number above 0", self.train.learning_rate)
-        } else if !(self.augment.crop > 0.0 && self.augment.crop <= 1.0) {
-            format!("`augment.crop` is {}, expected above 0 and at most 1", self.augment.crop)
+        } else if let Some(problem) = self.augment.problem() {
+            format!("`augment.{problem}")
+        } else if !(0.0..1.0).contains(&self.train.average) {
+            format!("`train.average` is {}, expected 0 (none) to below 1", self.train.average)
+        } else if let Some((pattern, factor)) =
+            self.train.rates.iter().find(|(_, factor)| !(**factor >= 0.0 && factor.is_finite()))
+        {
+            format!("`train.rates` has {factor} for \"{pattern}\", expected a number of 0 or more")
         } else if self.train.checkpoint_every == 0
             || self.train.keep == 0
             || self.train.workers == 0

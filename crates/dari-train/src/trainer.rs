@@ -11,7 +11,7 @@ use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
 use dari_models::capability::{Contrastive, Matching, Tokens};
 use dari_models::{Loaded, auto};
-use dari_nn::{Gradients, loss, segment};
+use dari_nn::{Gradients, Training, loss, segment};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -145,7 +145,11 @@ fn prepare<'a>(
     fs::create_dir_all(&recipe.output).map_err(Error::file(&recipe.output))?;
     let mixture = Arc::new(Mixture::open(recipe)?);
     let freeze = recipe.model.freeze.clone();
-    let frozen = Box::new(move |name: &str| matches(&freeze, name));
+    let training = Training {
+        seed: recipe.seed,
+        frozen: Box::new(move |name: &str| matches(&freeze, name)),
+        products: recipe.train.products.into(),
+    };
 
     let (folder, loaded, state, moments) = match newest {
         Some(path) => {
@@ -164,7 +168,7 @@ fn prepare<'a>(
                 return Err(Error::Recipe { origin: path.display().to_string(), problem });
             }
             let folder = Folder::open(&path)?;
-            let loaded = auto::load_for_training(&folder, device, recipe.seed, frozen)?;
+            let loaded = auto::load_for_training(&folder, device, training)?;
             (folder, loaded, state, Some(moments))
         }
         None => {
@@ -173,12 +177,12 @@ fn prepare<'a>(
             let (folder, loaded) = match &recipe.model.from {
                 Some(from) => {
                     let folder = open(&recipe.start(from))?;
-                    let loaded = auto::load_for_training(&folder, device, recipe.seed, frozen)?;
+                    let loaded = auto::load_for_training(&folder, device, training)?;
                     (folder, loaded)
                 }
                 None => {
                     let folder = prepare_new_model(recipe, &mixture)?;
-                    let loaded = auto::create(&folder, device, recipe.seed, frozen)?;
+                    let loaded = auto::create(&folder, device, training)?;
                     (folder, loaded)
                 }
             };
@@ -186,7 +190,9 @@ fn prepare<'a>(
         }
     };
     contrastive(&loaded)?;
-    let mut optimizer = AdamW::new(recipe.optimizer, loaded.weights.variables());
+    let mut optimizer = AdamW::new(recipe.optimizer, loaded.weights.variables())
+        .with_rates(|name| recipe.train.rate_of(name))
+        .with_average(recipe.train.average);
     if let Some(moments) = moments
         && !optimizer.restore(moments)
     {
@@ -297,6 +303,7 @@ impl Run<'_> {
                 }
             }
         }
+        self.optimizer.settle()?;
         let output = self.recipe.output.join("model");
         checkpoint::write_model(&output, &self.loaded, &self.carried, self.recipe.model.save)?;
         Ok(Outcome::Finished(output))

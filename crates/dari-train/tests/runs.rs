@@ -280,3 +280,70 @@ fn parts_of_a_batch_and_segments_train_as_the_whole() {
         }
     }
 }
+
+fn numbers(folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    let file = Checkpoint::open(&folder.join("model.safetensors")).expect("weights");
+    let read = |name: &str| dari_nn::weights::floats(&file.tensor(name).expect("a tensor")).expect("floats");
+    file.names().map(|name| (name.to_owned(), read(name))).collect()
+}
+
+#[test]
+fn the_finished_model_is_the_mean_of_the_steps() {
+    let folder = workplace(CLIP);
+    run(folder.path(), &["output=plain"], false, &mut Quiet::new()).expect("finished");
+    let setting = "train.average=0.5";
+    run(folder.path(), &[setting, "output=mean"], false, &mut Quiet::new()).expect("finished");
+    let mut first = Quiet { stop_at: 5, ..Quiet::new() };
+    run(folder.path(), &[setting, "output=again"], false, &mut first).expect("stopped");
+    run(folder.path(), &[setting, "output=again"], true, &mut Quiet::new()).expect("went on");
+    let of = |name: &str| numbers(&folder.path().join(name).join("model"));
+    let (plain, mean) = (of("plain"), of("mean"));
+    assert_eq!(mean, of("again"), "a run taken up again has another mean");
+    // The last checkpoint holds the last step's weights in either case.
+    let last = |name: &str| numbers(&folder.path().join(name).join("checkpoints/step-00000012"));
+    assert_eq!(last("plain"), last("mean"));
+    assert_eq!(last("plain"), plain);
+    assert_ne!(mean, plain);
+    let name = "visual_projection.weight";
+    let before = numbers(&folder.path().join("mean/checkpoints/step-00000011"));
+    for ((mean, last), before) in mean[name].iter().zip(&plain[name]).zip(&before[name]) {
+        // Half of it is the last step, a quarter the one before: near both at this learning rate.
+        assert!((mean - last).abs() <= 4.0 * (last - before).abs() + 4e-3, "{mean} {last} {before}");
+    }
+}
+
+#[test]
+fn rates_go_by_pattern() {
+    let folder = workplace(CLIP);
+    let rates = "train.rates={ \"text_model.*\" = 0.0, \"text_model.final*\" = 1.0 }";
+    run(folder.path(), &[rates], false, &mut Quiet::new()).expect("finished");
+    run(folder.path(), &["train.steps=3", "output=short", rates], false, &mut Quiet::new())
+        .expect("finished");
+    let (long, short) =
+        (numbers(&folder.path().join("run/model")), numbers(&folder.path().join("short/model")));
+    for (name, values) in &long {
+        let still = name.starts_with("text_model.") && !name.starts_with("text_model.final");
+        assert_eq!(*values == short[name], still, "{name}");
+    }
+    let wrong = run(folder.path(), &["train.rates={ \"x\" = -1.0 }", "output=o"], false, &mut Quiet::new());
+    let message = wrong.expect_err("refused").to_string();
+    assert!(message.contains("`train.rates` has -1 for \"x\""), "{message}");
+}
+
+#[test]
+fn bf16_products_train_alike() {
+    let folder = workplace(CLIP);
+    let mut losses = Vec::new();
+    for products in ["f32", "bf16"] {
+        let mut observer = Quiet::new();
+        let settings = [format!("train.products={products}"), format!("output={products}")];
+        run(folder.path(), &settings.each_ref().map(String::as_str), false, &mut observer).expect("finished");
+        losses.push(observer.losses);
+    }
+    for (f32, bf16) in losses[0].iter().zip(&losses[1]) {
+        assert!((f32 - bf16).abs() < 0.02, "{losses:?}");
+    }
+    if dari_nn::has_bf16_products() {
+        assert_ne!(losses[0], losses[1]);
+    }
+}

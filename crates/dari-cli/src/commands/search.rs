@@ -35,18 +35,20 @@ pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
     if let Some(folder) = &arguments.folder {
         let report = index::update(&mut store, &engine, folder, arguments.model.batch.into())?;
         outcome = index::outcome(&report);
-    } else if store.count(None)? == 0 {
-        let name = engine.name();
-        anyhow::bail!(say!(
-            "`{name}` has indexed no pictures yet: say --in DIR, or run `dari index DIR` first",
-            "`{name}`로 색인한 그림이 아직 없습니다: --in DIR을 주거나 먼저 `dari index DIR`을 실행하세요"
-        ));
     }
     let hits = store.search(
         &query,
         arguments.folder.as_deref(),
         usize::try_from(arguments.k).unwrap_or(usize::MAX),
     )?;
+    // Counted where nothing is found alone: that takes longer than a search does.
+    if hits.is_empty() && arguments.folder.is_none() && store.count(None)? == 0 {
+        let name = engine.name();
+        anyhow::bail!(say!(
+            "`{name}` has indexed no pictures yet: say --in DIR, or run `dari index DIR` first",
+            "`{name}`로 색인한 그림이 아직 없습니다: --in DIR을 주거나 먼저 `dari index DIR`을 실행하세요"
+        ));
+    }
     for (rank, hit) in hits.iter().enumerate() {
         if arguments.json {
             screen::json(

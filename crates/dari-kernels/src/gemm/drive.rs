@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::tile::{PANEL, Run, Shape, Tile};
-use super::{Scratch, Threads};
+use super::{Epilogue, Scratch, Threads};
 
 /// Most rows of a task: their block along `k` stays in the second cache.
 const ROWS: usize = 96;
@@ -45,6 +45,24 @@ pub(super) struct Product<A, B> {
 unsafe impl<A, B> Sync for Product<A, B> {}
 
 impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
+    /// Multiplies, and applies the epilogue to every part of the result.
+    ///
+    /// # Safety
+    /// As [`Product::go`]; the epilogue was checked against the result's size.
+    pub unsafe fn finished(&self, epilogue: &Epilogue, threads: Threads)
+    where
+        A: Scratch,
+    {
+        // SAFETY: as the caller promises.
+        unsafe {
+            if epilogue.is_empty() {
+                self.go(threads, &|_, _, _| {});
+            } else {
+                self.go(threads, &|row, first, part| epilogue.apply(row, first, part));
+            }
+        }
+    }
+
     /// Multiplies; `finish(row, first column, part of the row)` follows for every part of the result.
     ///
     /// # Safety

@@ -7,8 +7,8 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::WeightView;
 use super::tile::PANEL;
+use super::{Matrix, bf16 as pairs};
 use crate::level::leveled;
 
 /// How a packed weight keeps its numbers.
@@ -67,7 +67,19 @@ impl Lines {
     pub fn new(len: usize) -> Lines {
         Lines { lines: vec![Line([0; 64]); len.div_ceil(64)], len }
     }
+
+    /// The same bytes as whole words.
+    fn words<T: Word>(&mut self) -> &mut [T] {
+        // SAFETY: the lines are plain bytes, aligned for every word, there are at least `len` of
+        // them, and every pattern of bits is a word.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len / size_of::<T>()) }
+    }
 }
+
+/// Numbers of four bytes, of which every pattern of bits is one.
+trait Word {}
+impl Word for f32 {}
+impl Word for u32 {}
 
 impl std::ops::Deref for Lines {
     type Target = [u8];
@@ -156,77 +168,75 @@ impl<'a> Packed<'a> {
 }
 
 /// Packs a weight `[outputs, inputs]`, all threads at work.
-pub fn pack(format: Format, weight: WeightView, outputs: usize, inputs: usize) -> Lines {
+pub fn pack(format: Format, weight: &[f32], outputs: usize, inputs: usize) -> Lines {
     assert_eq!(weight.len(), outputs * inputs);
     let mut lines = Lines::new(format.packed_len(outputs, inputs).unwrap_or(0));
+    let depth = inputs.div_ceil(format.step()) * format.step();
+    let panel = PANEL * depth * format.bytes();
     if outputs == 0 {
         return lines;
     }
-    let depth = inputs.div_ceil(format.step()) * format.step();
-    let panel = PANEL * depth * format.bytes();
-    let panels = outputs.div_ceil(PANEL);
-    let (body, tail) = lines.split_at_mut(panels * panel);
-    let rows = |first: usize| -> Vec<f32> {
-        // A panel's outputs in f32, missing ones and the depth's rest as zeros.
-        let mut rows = vec![0.0f32; PANEL * depth];
-        for (row, output) in rows.chunks_exact_mut(depth.max(1)).zip(first..outputs) {
-            weight.read(output * inputs, &mut row[..inputs]);
-        }
-        rows
-    };
     match format {
-        Format::Int8 => {
-            let (scales, sums) = tail.split_at_mut(4 * PANEL * panels);
-            let tails = scales.par_chunks_mut(4 * PANEL).zip(sums.par_chunks_mut(4 * PANEL));
-            let each = |index: usize, panel: Option<&mut [u8]>, scales: &mut [u8], sums: &mut [u8]| {
-                let rows = rows(index * PANEL);
-                let panel = panel.unwrap_or_default();
-                for output in 0..PANEL {
-                    let row = &rows[output * depth..][..depth];
-                    let scale = row.iter().fold(0.0f32, |most, value| most.max(value.abs())) / 127.0;
-                    let reciprocal = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                    let mut sum = 0i32;
-                    for (k, value) in row.iter().enumerate() {
-                        // A weight that is no number makes its output none, whatever is written here.
-                        let whole = (value * reciprocal).round_ties_even() as i8;
-                        sum += whole as i32;
-                        panel[(k / 4 * PANEL + output) * 4 + k % 4] = whole as u8;
-                    }
-                    let scale = if row.iter().all(|value| value.is_finite()) { scale } else { f32::NAN };
-                    scales[4 * output..][..4].copy_from_slice(&scale.to_ne_bytes());
-                    sums[4 * output..][..4].copy_from_slice(&sum.to_ne_bytes());
-                }
-            };
-            if panel == 0 {
-                tails.enumerate().for_each(|(index, (scales, sums))| each(index, None, scales, sums));
-            } else {
-                body.par_chunks_mut(panel)
-                    .zip(tails)
-                    .enumerate()
-                    .for_each(|(index, (panel, (scales, sums)))| each(index, Some(panel), scales, sums));
-            }
-        }
+        // No inputs: nothing but zeros.
         _ if panel == 0 => {}
-        Format::F32 => body.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
-            let rows = rows(index * PANEL);
-            for (k, step) in panel.chunks_exact_mut(4 * PANEL).enumerate() {
-                for (output, to) in step.chunks_exact_mut(4).enumerate() {
-                    to.copy_from_slice(&rows[output * depth + k].to_ne_bytes());
-                }
-            }
-        }),
-        Format::Bf16 => body.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
-            let rows = rows(index * PANEL);
-            for (step, part) in panel.chunks_exact_mut(4 * PANEL).enumerate() {
-                for (output, pair) in part.chunks_exact_mut(4).enumerate() {
-                    for (to, value) in pair.chunks_exact_mut(2).zip(&rows[output * depth + 2 * step..]) {
-                        to.copy_from_slice(&bf16::from_f32(*value).to_bits().to_ne_bytes());
+        Format::Int8 => {
+            let (body, tail) = lines.split_at_mut(outputs.div_ceil(PANEL) * panel);
+            let (scales, sums) = tail.split_at_mut(tail.len() / 2);
+            let tails = scales.par_chunks_mut(4 * PANEL).zip(sums.par_chunks_mut(4 * PANEL));
+            body.par_chunks_mut(panel).zip(tails).enumerate().for_each(|(index, (panel, (scales, sums)))| {
+                let mut whole = vec![0i8; depth];
+                let rows = weight.chunks_exact(inputs).skip(index * PANEL).take(PANEL);
+                let tails = scales.chunks_exact_mut(4).zip(sums.chunks_exact_mut(4));
+                for (output, (row, (scale, sum))) in rows.zip(tails).enumerate() {
+                    let (step, total) = quantise(row, &mut whole);
+                    scale.copy_from_slice(&step.to_ne_bytes());
+                    sum.copy_from_slice(&total.to_ne_bytes());
+                    // Four inputs of an output lie side by side, those of the next output behind them.
+                    let places = panel.chunks_exact_mut(4).skip(output).step_by(PANEL);
+                    for (to, four) in places.zip(whole.as_chunks::<4>().0) {
+                        to.copy_from_slice(&four.map(|whole| whole as u8));
                     }
                 }
-            }
-        }),
+            });
+        }
+        Format::F32 => {
+            lines.words::<f32>().par_chunks_mut(PANEL * depth).enumerate().for_each(|(index, panel)| {
+                panels_of_columns(weight, depth, outputs, inputs, index, panel);
+            })
+        }
+        Format::Bf16 => {
+            let panels = lines.words::<u32>().par_chunks_mut(PANEL * depth / 2).enumerate();
+            let right = Matrix::new(weight, outputs, inputs).transposed();
+            panels.for_each(|(index, panel)| pairs::fill_panel(right, index * PANEL, panel));
+        }
     }
     lines
+}
+
+leveled! {
+    /// An output's weights to whole numbers; gives their step and sum. A weight that is no number makes
+    /// its output none, whatever is written here.
+    fn quantise(weight: &[f32], out: &mut [i8]) -> (f32, i32) {
+        let mut most = [0.0f32; 16];
+        let mut sound = [0.0f32; 16];
+        for part in weight.chunks(16) {
+            for (i, value) in part.iter().enumerate() {
+                let size = value.abs();
+                most[i] = if size > most[i] { size } else { most[i] };
+                sound[i] += value * 0.0; // stays zero for finite values
+            }
+        }
+        let scale = most.into_iter().fold(0.0f32, f32::max) / 127.0;
+        let reciprocal = if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
+        let mut sum = 0i32;
+        for (out, value) in out.iter_mut().zip(weight) {
+            // The nearest whole number, ties to even, in the low bits.
+            let whole = (value * reciprocal + 12_582_912.0).to_bits() as i8;
+            sum += whole as i32;
+            *out = whole;
+        }
+        (if sound.iter().any(|lane| lane.is_nan()) { f32::NAN } else { scale }, sum)
+    }
 }
 
 leveled! {

@@ -3,10 +3,13 @@
 //! One loop serves every format and level: [`Micro`] says how a step of weights and a value are
 //! read and multiplied. An element sums its products in the order of `k`, whatever tile it lies in.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 16;
+/// Most columns of a tile.
+const WIDEST: usize = 8 * PANEL;
 
 /// One tile's operands.
 pub(super) struct Tile<A, B> {
@@ -110,25 +113,34 @@ unsafe fn multiply<M: Micro, const R: usize, const V: usize, const PACKED: bool>
             a = a.add(a_step);
             b = b.add(PANEL * M::K);
         }
-        if tile.columns == V * M::LANES {
-            for (r, sums) in sums.iter().enumerate() {
-                for (v, &sum) in sums.iter().enumerate() {
-                    M::store(sum, tile.c.add(r * tile.c_row + v * M::LANES), tile.add);
+        // The last panel may not be full: it goes through rows of its own. One plain loop stores either,
+        // small enough to be unrolled; else the sums would live in memory.
+        let mut edge = MaybeUninit::<[[f32; WIDEST]; R]>::uninit();
+        let full = tile.columns == V * M::LANES;
+        let (to, row) = if full { (tile.c, tile.c_row) } else { (edge.as_mut_ptr().cast::<f32>(), WIDEST) };
+        if !full && tile.add {
+            to.write_bytes(0, R * WIDEST);
+            for r in 0..R {
+                std::ptr::copy_nonoverlapping(tile.c.add(r * tile.c_row), to.add(r * row), tile.columns);
+            }
+        }
+        if tile.add {
+            for r in 0..R {
+                for v in 0..V {
+                    M::store(sums[r][v], to.add(r * row + v * M::LANES), true);
                 }
             }
-            return;
+        } else {
+            for r in 0..R {
+                for v in 0..V {
+                    M::store(sums[r][v], to.add(r * row + v * M::LANES), false);
+                }
+            }
         }
-        // The last panel is not full: through a row of its own.
-        for (r, sums) in sums.iter().enumerate() {
-            let mut row = [0.0f32; 16 * PANEL];
-            let c = tile.c.add(r * tile.c_row);
-            if tile.add {
-                std::ptr::copy_nonoverlapping(c, row.as_mut_ptr(), tile.columns);
+        if !full {
+            for r in 0..R {
+                std::ptr::copy_nonoverlapping(to.add(r * row), tile.c.add(r * tile.c_row), tile.columns);
             }
-            for (v, &sum) in sums.iter().enumerate() {
-                M::store(sum, row.as_mut_ptr().add(v * M::LANES), tile.add);
-            }
-            std::ptr::copy_nonoverlapping(row.as_ptr(), c, tile.columns);
         }
     }
 }
@@ -158,11 +170,16 @@ pub(super) const AVX2: Shape = Shape {
 pub(super) const AVX512: Shape = Shape {
     rows: 12,
     panels: |rows| match rows {
-        1..=3 => 8,
+        1 | 2 => 8,
+        3 => 6,
         4..=6 => 4,
         _ => 2,
     },
 };
+
+/// The same for weights that are widened on the way, which takes registers of its own.
+#[cfg(target_arch = "x86_64")]
+pub(super) const AVX512_LOW: Shape = Shape { rows: 10, ..AVX512 };
 
 /// Thirty-two registers of 4 lanes.
 #[cfg(target_arch = "aarch64")]
@@ -687,15 +704,15 @@ pub(super) mod avx512 {
 
     // SAFETY: AVX-512 BF16, as the level says.
     unsafe impl Micro for Bf16Pairs {
-        type A = u16;
-        type B = u16;
+        type A = u32;
+        type B = u32;
         type Sum = __m512;
         type Value = __m512bh;
         type Weights = __m512bh;
         const LANES: usize = 16;
-        const K: usize = 2;
+        const K: usize = 1;
         const PHASES: usize = 1;
-        const A_STEP: usize = 2;
+        const A_STEP: usize = 1;
         const A_PHASE: usize = 0;
 
         #[inline(always)]
@@ -705,15 +722,15 @@ pub(super) mod avx512 {
         }
 
         #[inline(always)]
-        unsafe fn weights(b: *const u16, _: usize) -> __m512bh {
+        unsafe fn weights(b: *const u32, _: usize) -> __m512bh {
             // SAFETY: a panel's step; both types are 64 bytes without meaning.
             unsafe { std::mem::transmute(_mm512_loadu_si512(b.cast())) }
         }
 
         #[inline(always)]
-        unsafe fn value(a: *const u16) -> __m512bh {
-            // SAFETY: two values of the left side.
-            unsafe { std::mem::transmute(_mm512_set1_epi32(a.cast::<i32>().read_unaligned())) }
+        unsafe fn value(a: *const u32) -> __m512bh {
+            // SAFETY: a pair of the left side.
+            unsafe { std::mem::transmute(_mm512_set1_epi32(*a as i32)) }
         }
 
         #[inline(always)]
@@ -839,7 +856,7 @@ pub(super) mod avx512 {
     macro_rules! entries {
         ($($name:ident, $micro:ty, $packed:expr, $features:literal;)*) => {
             $(entry!($name, $micro, $packed, [$features], [
-                (1, 8), (2, 8), (3, 8), (4, 4), (5, 4), (6, 4),
+                (1, 8), (2, 8), (3, 6), (4, 4), (5, 4), (6, 4),
                 (6, 2), (7, 2), (8, 2), (9, 2), (10, 2), (11, 2), (12, 2),
                 (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1),
                 (7, 1), (8, 1), (9, 1), (10, 1), (11, 1), (12, 1),
@@ -851,6 +868,7 @@ pub(super) mod avx512 {
         f32_packed, F32, true, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma";
         bf16, Bf16, false, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma";
         bf16_pairs, Bf16Pairs, false, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma";
+        bf16_pairs_packed, Bf16Pairs, true, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma";
         int8, Int8, false, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma";
         int8_fours, Int8Fours, false, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma";
     }
