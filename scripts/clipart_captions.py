@@ -3,6 +3,7 @@
 import html
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 from emoji_captions import UNCOUNTED, pick
@@ -145,7 +146,7 @@ def name_of(path, drawing, shared, hand):
         name = hand[path]
     elif fixed_name(path):
         name = hand.get(fixed_name(path), fixed_name(path))
-    elif apart(path, ""):
+    elif apart(path, "") == "flags":
         name = flag_name(path, drawing["title"])
     else:
         title = drawing["title"].lower()
@@ -181,8 +182,17 @@ def keywords_of(drawing, name, frequent):
     return kept
 
 
+@cache
+def in_tuxpaint():
+    """clipart_in_tuxpaint.txt: drawings that Tux Paint's stamps hold too, found by comparing the pictures. Whoever
+    measures on the stamps must not train on them."""
+    return frozenset(Path(__file__).with_name("clipart_in_tuxpaint.txt").read_text(encoding="utf-8").split("\n"))
+
+
 def apart(path, name):
     """The file that a drawing's row is kept in besides train.jsonl and unseen.jsonl, or None."""
+    if path in in_tuxpaint():
+        return "also_in_tuxpaint"
     # The flags' folder holds maps and more.
     strays = (r"golf_flag|ampel|us_capitol|inukshuk|route_|_map|map_"
               r"|(canarian_islands|catalunya|murcia|andalusia|asturias|galicia)_\d")
@@ -205,6 +215,6 @@ def captions(one, labels):
     name = one["name"]
     out = [name, *(template.format(with_article(name)) for template in pick(TEMPLATES, 1, one["drawing"]))]
     tags = [tag for tag in one["tags"]["en"] if labels.split([tag]) == "train" and tag != "flag"]
-    if tags and one["apart"] is None:
+    if tags and one["apart"] != "flags":
         out.append(", ".join([name, *pick(tags, 2, one["drawing"])]))
     return out

@@ -8,35 +8,39 @@ from emoji_captions import is_unseen, letters, natural
 
 # Other names of what one emoji shows, by its label. Picked by hand: most of the catalogue's tags are too wide.
 SYNONYMS = {
-    "admission tickets": "tickets", "articulated lorry": "lorry, semi truck", "axe": "ax", "badminton": "shuttlecock",
-    "baguette bread": "baguette", "bicycle": "bike", "carpentry saw": "saw, hand saw, handsaw", "cherries": "cherry",
-    "chicken": "hen", "clown face": "clown", "crossed swords": "swords", "doughnut": "donut", "dove": "pigeon",
-    "eagle": "bald eagle", "eject button": "eject", "electric plug": "plug", "evergreen tree": "evergreen",
-    "fast reverse button": "rewind", "fast-forward button": "fast forward", "fax machine": "fax",
-    "floppy disk": "floppy, floppy disc", "flying saucer": "ufo", "french fries": "fries", "game die": "dice, die",
-    "gear": "cog, cogwheel", "gem stone": "gem, gemstone, jewel", "glasses": "eyeglasses, spectacles",
-    "grapes": "grape", "hamburger": "burger, cheeseburger", "headphone": "headphones", "headstone": "tombstone, gravestone, grave",
-    "honeybee": "bee, honey bee", "hut": "yurt", "inbox tray": "inbox",
-    "label": "tag", "lady beetle": "ladybug, ladybird", "light bulb": "bulb, lightbulb", "locked": "lock, padlock",
+    "admission tickets": "tickets", "articulated lorry": "lorry, semi truck", "axe": "ax",
+    "badminton": "shuttlecock", "baguette bread": "baguette", "bicycle": "bike",
+    "carpentry saw": "saw, hand saw, handsaw", "cherries": "cherry", "chicken": "hen", "clown face": "clown",
+    "crossed swords": "swords", "doughnut": "donut", "dove": "pigeon", "eagle": "bald eagle",
+    "eject button": "eject", "electric plug": "plug", "evergreen tree": "evergreen", "fast reverse button": "rewind",
+    "fast-forward button": "fast forward", "fax machine": "fax", "floppy disk": "floppy, floppy disc",
+    "flying saucer": "ufo", "french fries": "fries", "game die": "dice, die", "gear": "cog, cogwheel",
+    "gem stone": "gem, gemstone, jewel", "glasses": "eyeglasses, spectacles", "grapes": "grape",
+    "hamburger": "burger, cheeseburger", "headphone": "headphones", "headstone": "tombstone, gravestone, grave",
+    "honeybee": "bee, honey bee", "hut": "yurt", "inbox tray": "inbox", "label": "tag",
+    "lady beetle": "ladybug, ladybird", "light bulb": "bulb, lightbulb", "locked": "lock, padlock",
     "luggage": "suitcase", "magic wand": "wand", "metro": "subway",
-    "mobile phone": "smartphone, cell phone, cellphone", "money bag": "moneybag", "mountain": "mountains", "musical keyboard": "piano, piano keyboard",
-    "musical note": "music note", "musical notes": "music notes", "no entry": "do not enter", "owl": "barn owl",
-    "pancakes": "pancake", "paw prints": "paw, paw print", "peanuts": "peanut", "pill": "pills",
-    "poultry leg": "drumstick", "pushpin": "thumbtack, push pin, drawing pin", "rabbit": "bunny",
-    "puzzle piece": "puzzle, jigsaw, jigsaw piece", "recycling symbol": "recycle, recycle symbol",
+    "mobile phone": "smartphone, cell phone, cellphone", "money bag": "moneybag", "mountain": "mountains",
+    "musical keyboard": "piano, piano keyboard", "musical note": "music note", "musical notes": "music notes",
+    "no entry": "do not enter", "owl": "barn owl", "pancakes": "pancake", "paw prints": "paw, paw print",
+    "peanuts": "peanut", "pill": "pills", "poultry leg": "drumstick", "pushpin": "thumbtack, push pin, drawing pin",
+    "puzzle piece": "puzzle, jigsaw, jigsaw piece", "rabbit": "bunny", "recycling symbol": "recycle, recycle symbol",
     "ringed planet": "saturn", "rugby football": "rugby, rugby ball", "shopping cart": "cart, shopping trolley",
     "shuffle tracks button": "shuffle", "sled": "sleigh", "soccer ball": "soccer", "SOS button": "sos",
     "spider web": "cobweb", "T-Rex": "tyrannosaurus", "t-shirt": "shirt", "television": "tv", "top hat": "tophat",
     "turtle": "tortoise", "unlocked": "lock open, open lock, unlock, padlock open", "video camera": "camcorder",
-    "videocassette": "vhs, video cassette", "wastebasket": "trash, trash can, rubbish bin, waste basket, garbage can",
+    "videocassette": "vhs, video cassette",
+    "wastebasket": "trash, trash can, rubbish bin, waste basket, garbage can",
     "wrapped gift": "gift, present, gift box",
 }
 
 # Words that show an unseen concept without being its name: no Korean is taken through them.
-NEAR_UNSEEN = {"couch and lamp": "couch, sofa", "curry rice": "curry", "ewe": "sheep, lamb",
-               "front-facing baby chick": "chick", "gloves": "glove", "house": "home, houses", "meat on bone": "ham bone", "merperson": "mermaid, merman",
-               "monkey": "chimp, chimpanzee, baboon", "oncoming automobile": "car front", "pig": "piglet",
-               "person climbing": "climber", "brown mushroom": "mushroom", "butterfly": "butterflies"}
+NEAR_UNSEEN = {
+    "brown mushroom": "mushroom", "butterfly": "butterflies", "couch and lamp": "couch, sofa", "curry rice": "curry",
+    "ewe": "sheep, lamb", "front-facing baby chick": "chick", "gloves": "glove", "house": "home, houses",
+    "meat on bone": "ham bone", "merperson": "mermaid, merman", "monkey": "chimp, chimpanzee, baboon",
+    "oncoming automobile": "car front", "person climbing": "climber", "pig": "piglet",
+}
 
 JOINTS = (" with ", " of ", " in ", " on ", " and ", " at ", " for ", " from ", " under ", " near ")
 

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """Fetch the picture-and-caption sets that Dari trains `mini` on and is measured on.
 
-    fetch_data.py emoji      Noto and Fluent emoji, captions in Korean and English (training)
-    fetch_data.py twemoji    the same concepts as Twemoji draws them (evaluation only)
-    fetch_data.py tuxpaint   Tux Paint's stamps, captions in Korean and English (evaluation only)
+    fetch_data.py emoji        Noto and Fluent emoji, captions in Korean and English (training)
+    fetch_data.py openclipart  Open Clip Art's drawings, captions in English, some in Korean (training)
+    fetch_data.py icons        Lucide, Tabler, Material Design and Bootstrap icons, flags; the same (training)
+    fetch_data.py twemoji      the emoji concepts as Twemoji draws them (evaluation only)
+    fetch_data.py openmoji     the same as OpenMoji draws them (evaluation only)
+    fetch_data.py tuxpaint     Tux Paint's stamps, captions in Korean and English (evaluation only)
+    fetch_data.py mini         the three that mini is trained on
     fetch_data.py all
 
 Packages come through their own clients (`npm pack`, `apt-get download`), are kept in the output
@@ -627,7 +631,8 @@ def build_icons(output, options):
                 # Of two that nobody could tell apart and that are called the same, or are the same, one.
                 look = flat.convert("L").resize((24, 24), pillow().BOX).tobytes()
                 called = looks.setdefault(names[0], [])
-                if flat.tobytes() in looks or any(alike(look, other) for other in called):
+                even = len(set(look)) == 1  # "solid" is a black square
+                if even or flat.tobytes() in looks or any(alike(look, other) for other in called):
                     folded += 1
                     continue
                 looks[flat.tobytes()] = True

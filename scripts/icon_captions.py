@@ -8,17 +8,20 @@ from emoji_captions import pick
 # Words of an icon's name that say how it is drawn, not what it shows.
 STYLES = {"outline", "outlined", "filled", "fill", "solid", "variant", "alt", "lg", "earmark"}
 # Names that mean something else as an icon than as an emoji.
-HOMONYMS = ("mouse", "seal", "cricket", "pick", "joker", "radio", "arrow back", "arrow top", "rosette",
-            "bug", "cigarette", "artist", "yarn", "mechanic", "label", "wheel", "fairy", "cook", "construction", "divide", "bubbles", "ninja", "note",
-            "plug", "shuffle", "soccer", "rugby", "shirt", "sparkle", "person", "teacher", "seat")
+HOMONYMS = ("mouse", "seal", "cricket", "pick", "joker", "radio", "arrow back", "arrow top", "rosette", "bug",
+            "cigarette", "artist", "yarn", "mechanic", "label", "wheel", "fairy", "cook", "construction", "divide",
+            "bubbles", "ninja", "note", "plug", "shuffle", "soccer", "rugby", "shirt", "sparkle", "person",
+            "teacher", "seat")
 # Bootstrap's icons of firms and their wares. The other packages mark their own.
-BOOTSTRAP_BRANDS = set("""alexa alipay amazon amd android android2 anthropic apple apple-music behance bing bluesky bluetooth
-bootstrap bootstrap-reboot browser-chrome browser-edge browser-firefox browser-safari claude css discord disqus
-dribbble dropbox facebook fedora git github gitlab google google-play instagram javascript leetcode line linkedin mastodon medium
-messenger meta microsoft microsoft-teams nintendo-switch nvidia openai opencollective paypal perplexity pinterest
-playstation qq quora reddit signal sina-weibo skype slack snapchat sourceforge spotify stack-overflow steam strava
-stripe substack telegram tencent-qq threads tiktok trello tux twitch twitter twitter-x typescript ubuntu unity vimeo
-wechat whatsapp wikipedia windows wordpress xbox yelp youtube""".split())
+BOOTSTRAP_BRANDS = set("""
+alexa alipay amazon amd android android2 anthropic apple apple-music behance bing bluesky bluetooth bootstrap
+bootstrap-reboot browser-chrome browser-edge browser-firefox browser-safari claude css discord disqus dribbble
+dropbox facebook fedora git github gitlab google google-play instagram javascript leetcode line linkedin
+mastodon medium messenger meta microsoft microsoft-teams nintendo-switch nvidia openai opencollective paypal
+perplexity pinterest playstation qq quora reddit signal sina-weibo skype slack snapchat sourceforge spotify
+stack-overflow steam strava stripe substack telegram tencent-qq threads tiktok trello tux twitch twitter
+twitter-x typescript ubuntu unity vimeo wechat whatsapp wikipedia windows wordpress xbox yelp youtube
+""".split())
 # Icons that only write a letter, a number or a word.
 GLYPH = re.compile(r"^(alpha|alphabet|alphabetical|numeric|number|letter|roman|abjad|abugida|syllabary|filetype|type)\b"
                    r"|\b(letter|number|numeric|numeral)-|^(?!x-|t-shirt|u-turn|s-turn|e-)[a-z]-|-[a-wyz]$"
