@@ -75,25 +75,33 @@ impl Activation {
         }
     }
 
-    /// `dx = f'(x) dy`.
-    pub fn backward(self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        assert!(x.len() == dx.len() && dy.len() == dx.len());
-        dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK))).for_each(
-            |(dx, (x, dy))| match self {
-                Activation::Gelu => gelu_backward(x, dy, dx),
-                Activation::QuickGelu => quick_gelu_backward(x, dy, dx),
-                Activation::GeluTanh => gelu_tanh_backward(x, dy, dx),
-                Activation::Silu => silu_backward(x, dy, dx),
-                Activation::Relu => relu_backward(x, dy, dx),
-                Activation::Tanh => tanh_backward(x, dy, dx),
+    /// `f'(x) dy`, in memory that is not cleared first.
+    pub fn slopes(self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        assert_eq!(x.len(), dy.len());
+        let mut out = Vec::with_capacity(x.len());
+        let room = &mut out.spare_capacity_mut()[..x.len()];
+        room.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK))).for_each(
+            |(room, (x, dy))| {
+                let dx = room.write_copy_of_slice(dy);
+                match self {
+                    Activation::Gelu => gelu_slopes(x, dx),
+                    Activation::QuickGelu => quick_gelu_slopes(x, dx),
+                    Activation::GeluTanh => gelu_tanh_slopes(x, dx),
+                    Activation::Silu => silu_slopes(x, dx),
+                    Activation::Relu => relu_slopes(x, dx),
+                    Activation::Tanh => tanh_slopes(x, dx),
+                }
             },
         );
+        // SAFETY: the chunks cover the room, and each was written whole.
+        unsafe { out.set_len(x.len()) };
+        out
     }
 }
 
 /// One activation's pair of loops from its value and its derivative at one element.
 macro_rules! pair {
-    ($forward:ident, $backward:ident, $value:expr, $slope:expr) => {
+    ($forward:ident, $slopes:ident, $value:expr, $slope:expr) => {
         leveled! {
             fn $forward(x: &mut [f32]) {
                 for x in x {
@@ -102,9 +110,9 @@ macro_rules! pair {
             }
         }
         leveled! {
-            fn $backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-                for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
-                    *dx = ($slope)(x) * dy;
+            fn $slopes(x: &[f32], dx: &mut [f32]) {
+                for (dx, &x) in dx.iter_mut().zip(x) {
+                    *dx *= ($slope)(x);
                 }
             }
         }
@@ -119,16 +127,16 @@ const TANH_SCALE: f32 = 0.797_884_6;
 const TANH_CUBE: f32 = 0.044_715;
 const QUICK: f32 = 1.702;
 
-pair!(gelu, gelu_backward, |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)), |x: f32| 0.5
+pair!(gelu, gelu_slopes, |x: f32| 0.5 * x * (1.0 + math::erf(x * SQRT_HALF)), |x: f32| 0.5
     * (1.0 + math::erf(x * SQRT_HALF))
     + x * NORMAL * math::exp(-0.5 * x * x));
-pair!(quick_gelu, quick_gelu_backward, |x: f32| x * math::sigmoid(QUICK * x), |x: f32| {
+pair!(quick_gelu, quick_gelu_slopes, |x: f32| x * math::sigmoid(QUICK * x), |x: f32| {
     let s = math::sigmoid(QUICK * x);
     s + QUICK * x * s * (1.0 - s)
 });
 pair!(
     gelu_tanh,
-    gelu_tanh_backward,
+    gelu_tanh_slopes,
     |x: f32| 0.5 * x * (1.0 + math::tanh(TANH_SCALE * (x + TANH_CUBE * x * x * x))),
     |x: f32| {
         let t = math::tanh(TANH_SCALE * (x + TANH_CUBE * x * x * x));
@@ -136,18 +144,18 @@ pair!(
         0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
     }
 );
-pair!(silu, silu_backward, |x: f32| x * math::sigmoid(x), |x: f32| {
+pair!(silu, silu_slopes, |x: f32| x * math::sigmoid(x), |x: f32| {
     let s = math::sigmoid(x);
     s + x * s * (1.0 - s)
 });
 pair!(
     relu,
-    relu_backward,
+    relu_slopes,
     // Written so that a NaN stays a NaN.
     |x: f32| if x < 0.0 { 0.0 } else { x },
     |x: f32| if x > 0.0 { 1.0 } else { 0.0 }
 );
-pair!(tanh, tanh_backward, math::tanh, |x: f32| {
+pair!(tanh, tanh_slopes, math::tanh, |x: f32| {
     let t = math::tanh(x);
     1.0 - t * t
 });
@@ -193,8 +201,7 @@ mod tests {
         let ones = vec![1.0f32; x.len()];
         for kind in ALL {
             let y = kind.of(&x);
-            let mut dx = vec![f32::NAN; x.len()];
-            kind.backward(&x, &ones, &mut dx);
+            let dx = kind.slopes(&x, &ones);
             for i in 0..x.len() {
                 let at = x[i] as f64;
                 let value = reference(kind, at);

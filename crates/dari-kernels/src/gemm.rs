@@ -19,6 +19,7 @@ mod pack;
 mod tile;
 
 pub use epilogue::Epilogue;
+pub(crate) use epilogue::add;
 pub use pack::{Format, Lines, Packed, pack};
 
 use drive::{Left, Product};
@@ -531,9 +532,18 @@ impl Call<'_> {
 
 /// Adds the sum of each column of a matrix in rows to `out`, rows in order.
 pub fn add_column_sums(x: Matrix, out: &mut [f32]) {
+    const CHUNK: usize = 128;
     assert!(out.len() == x.columns && x.column_stride == 1);
-    for row in 0..x.rows {
-        epilogue::add(out, x.row(row));
+    let sums = |(index, out): (usize, &mut [f32])| {
+        let part = x.columns(index * CHUNK, out.len());
+        for row in 0..part.rows {
+            add(out, part.row(row));
+        }
+    };
+    if x.rows * x.columns > 1 << 16 {
+        out.par_chunks_mut(CHUNK).enumerate().for_each(sums);
+    } else {
+        out.chunks_mut(CHUNK).enumerate().for_each(sums);
     }
 }
 

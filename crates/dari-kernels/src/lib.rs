@@ -23,3 +23,12 @@ mod math;
 
 pub use activation::Activation;
 pub use gemm::Matrix;
+
+/// `total += other`.
+pub fn add(total: &mut [f32], other: &[f32]) {
+    use rayon::prelude::*;
+    const CHUNK: usize = 1 << 15;
+    assert_eq!(total.len(), other.len());
+    let parts = total.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK));
+    parts.for_each(|(total, other)| gemm::add(total, other));
+}

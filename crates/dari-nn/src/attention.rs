@@ -8,6 +8,7 @@ use candle_core::{
 use dari_kernels::Matrix;
 use dari_kernels::attention::{self as kernel, Sizes};
 
+use crate::chain::Step;
 use crate::linear::Linear;
 use crate::ops::{self, rows};
 use crate::weight::Part;
@@ -126,6 +127,19 @@ impl Attention {
     /// `residual + forward(x)`.
     pub fn added(&self, x: &Tensor, mask: &Mask, residual: &Tensor) -> Result<Tensor> {
         self.output.added(&self.mix(x, x, mask)?, residual)
+    }
+
+    /// The steps from `[batch, tokens, width]` to the same for one forward and one backward pass; `None`
+    /// where they are not trained with their inputs joined.
+    pub(crate) fn steps(&self, size: [usize; 3], mask: &Mask) -> Result<Option<[Step; 3]>> {
+        let Inputs::Joined(all) = &self.inputs else {
+            return Ok(None);
+        };
+        let (Some(input), Some(output)) = (all.trained(None), self.output.trained(None)) else {
+            return Ok(None);
+        };
+        let attention = Joined::new(size, self.heads, self.scale(), mask, true)?;
+        Ok(Some([Step::Linear(input), Step::Attention(attention), Step::Linear(output)]))
     }
 
     /// `residual + forward(x)` at each sequence's one place: `[batch, 1, width]`. Only the keys and
@@ -389,15 +403,50 @@ impl CustomOp3 for Heads {
 /// width]`, as one joined projection leaves them.
 fn attend_joined(joined: Tensor, heads: usize, scale: f64, mask: &Mask) -> Result<Tensor> {
     let (batch, tokens, total) = joined.dims3()?;
-    let sizes =
-        Sizes { batch, queries: tokens, keys: tokens, heads, kv_heads: heads, width: total / 3 / heads };
-    let op = Joined(Heads::new(sizes, scale, mask, joined.track_op())?);
+    let op = Joined::new([batch, tokens, total / 3], heads, scale, mask, joined.track_op())?;
     Ok(joined.apply_op1(op)?)
 }
 
-struct Joined(Heads);
+pub(crate) struct Joined(Heads);
 
 impl Joined {
+    fn new(
+        [batch, tokens, width]: [usize; 3],
+        heads: usize,
+        scale: f64,
+        mask: &Mask,
+        keep: bool,
+    ) -> Result<Joined> {
+        let sizes =
+            Sizes { batch, queries: tokens, keys: tokens, heads, kv_heads: heads, width: width / heads };
+        Ok(Joined(Heads::new(sizes, scale, mask, keep)?))
+    }
+
+    /// The attention of joined rows, sequence after sequence.
+    pub(crate) fn run(&self, joined: &[f32]) -> CandleResult<Vec<f32>> {
+        let Heads { sizes, scale, keep, logs: kept, .. } = &self.0;
+        let [q, k, v] = self.parts(joined);
+        let mut out = vec![0.0; joined.len() / 3];
+        let mut logs = keep.then(|| vec![0.0; sizes.statistics()]);
+        kernel::forward(*sizes, self.0.mask(), *scale, q, k, v, &mut out, logs.as_deref_mut());
+        if let Some(logs) = logs {
+            kept.get_or_init(|| logs);
+        }
+        Ok(out)
+    }
+
+    /// The gradient of the joined rows, from their attention `y` and its gradient.
+    pub(crate) fn slopes(&self, joined: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
+        let Heads { sizes, scale, logs, .. } = &self.0;
+        let Some(logs) = logs.get() else {
+            candle_core::bail!("an attention's backward pass ran before its forward pass");
+        };
+        let mut slopes = vec![0.0; joined.len()];
+        let [q, k, v] = self.parts(joined);
+        kernel::backward_joined(*sizes, self.0.mask(), *scale, q, k, v, y, logs, dy, &mut slopes);
+        Ok(slopes)
+    }
+
     fn parts<'a>(&self, all: &'a [f32]) -> [Matrix<'a>; 3] {
         let Sizes { batch, queries, heads, width, .. } = self.0.sizes;
         let width = heads * width;
@@ -412,31 +461,15 @@ impl CustomOp1 for Joined {
     }
 
     fn cpu_fwd(&self, joined: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let Heads { sizes, scale, keep, logs: kept, .. } = &self.0;
-        let [q, k, v] = self.parts(ops::view(joined, layout)?);
-        let shape = Shape::from((sizes.batch, sizes.queries, sizes.heads * sizes.width));
-        let mut out = vec![0.0; shape.elem_count()];
-        let mut logs = keep.then(|| vec![0.0; sizes.statistics()]);
-        kernel::forward(*sizes, self.0.mask(), *scale, q, k, v, &mut out, logs.as_deref_mut());
-        if let Some(logs) = logs {
-            kept.get_or_init(|| logs);
-        }
-        Ok((CpuStorage::F32(out), shape))
+        let Sizes { batch, queries, heads, width, .. } = self.0.sizes;
+        let out = self.run(ops::view(joined, layout)?)?;
+        Ok((CpuStorage::F32(out), Shape::from((batch, queries, heads * width))))
     }
 
     fn bwd(&self, joined: &Tensor, y: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
-        let Heads { sizes, scale, logs, .. } = &self.0;
-        let Some(logs) = logs.get() else {
-            candle_core::bail!("an attention's backward pass ran before its forward pass");
-        };
         let dy = dy.contiguous()?;
-        let mut slopes = vec![0.0; joined.elem_count()];
-        {
-            let (held, y, dy) = (ops::hold::<f32>(joined)?, ops::hold::<f32>(y)?, ops::hold::<f32>(&dy)?);
-            let [q, k, v] = self.parts(&held);
-            kernel::backward_joined(*sizes, self.0.mask(), *scale, q, k, v, &y, logs, &dy, &mut slopes);
-        }
-        Ok(Some(ops::tensor(slopes, joined)?))
+        let (held, y, dy) = (ops::hold::<f32>(joined)?, ops::hold::<f32>(y)?, ops::hold::<f32>(&dy)?);
+        Ok(Some(ops::tensor(self.slopes(&held, &y, &dy)?, joined)?))
     }
 }
 

@@ -6,10 +6,11 @@ use candle_core::Tensor;
 use dari_kernels::Activation;
 
 use crate::attention::{self, Attention, Mask, Places};
+use crate::chain::{self, Step};
 use crate::mlp::{self, Mlp};
 use crate::norm::Norm;
 use crate::weights::Weights;
-use crate::{Result, segment};
+use crate::{Result, ops, segment};
 
 /// Where the norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +135,11 @@ impl Block {
     pub fn forward(&self, x: &Tensor, mask: &Mask) -> Result<Tensor> {
         match self.order {
             Order::Pre => {
-                let x = self.attention.added(&self.norm1.forward(x)?, mask, x)?;
-                self.mlp.added(&self.norm2.forward(&x)?, &x)
+                let x = match self.attention_chain(x, mask)? {
+                    Some(steps) => chain::added(x, steps)?,
+                    None => self.attention.added(&self.norm1.forward(x)?, mask, x)?,
+                };
+                self.perceptron(&x)
             }
             Order::Post => {
                 let x = self.norm1.forward(&self.attention.added(x, mask, x)?)?;
@@ -144,13 +148,33 @@ impl Block {
         }
     }
 
+    /// `x + mlp(norm(x))`.
+    fn perceptron(&self, x: &Tensor) -> Result<Tensor> {
+        match self.mlp.steps().filter(|_| is_chained(x)) {
+            Some(steps) => {
+                let norm = Step::Norm(self.norm2.rows());
+                Ok(chain::added(x, std::iter::once(norm).chain(steps).collect())?)
+            }
+            None => self.mlp.added(&self.norm2.forward(x)?, x),
+        }
+    }
+
+    fn attention_chain(&self, x: &Tensor, mask: &Mask) -> Result<Option<Vec<Step>>> {
+        if !is_chained(x) {
+            return Ok(None);
+        }
+        let (batch, tokens, width) = x.dims3()?;
+        let steps = self.attention.steps([batch, tokens, width], mask)?;
+        let norm = Step::Norm(self.norm1.rows());
+        Ok(steps.map(|steps| std::iter::once(norm).chain(steps).collect()))
+    }
+
     /// [`Block::forward`] at each sequence's one place, `[batch, 1, width]`; of the other tokens only
     /// what the places look at is computed.
     pub fn forward_at(&self, x: &Tensor, mask: &Mask, places: &Places) -> Result<Tensor> {
         match self.order {
             Order::Pre => {
-                let x = self.attention.added_at(&self.norm1.forward(x)?, mask, x, places)?;
-                self.mlp.added(&self.norm2.forward(&x)?, &x)
+                self.perceptron(&self.attention.added_at(&self.norm1.forward(x)?, mask, x, places)?)
             }
             Order::Post => {
                 let x = self.norm1.forward(&self.attention.added_at(x, mask, x, places)?)?;
@@ -158,6 +182,12 @@ impl Block {
             }
         }
     }
+}
+
+/// Whether the steps of a block become one operation of the graph: where a gradient will come back
+/// through `x`.
+fn is_chained(x: &Tensor) -> bool {
+    ops::by_kernel(x) && x.track_op()
 }
 
 /// Runs a stack of blocks in order; each is a segment where [`crate::segment::checkpointed`] says so.

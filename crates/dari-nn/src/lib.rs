@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod attention;
 pub mod block;
+mod chain;
 pub mod embedding;
 pub mod gradients;
 pub mod linear;

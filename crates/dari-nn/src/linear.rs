@@ -111,6 +111,15 @@ impl Linear {
         self.apply(x, None, Some(residual))
     }
 
+    /// The layer as an operation with its activation, for one forward and one backward pass; `None` for
+    /// packed weights.
+    pub(crate) fn trained(&self, activation: Option<Activation>) -> Option<Trained> {
+        match &self.form {
+            Form::Trained(layers) => Some(Trained::new(layers, activation)),
+            Form::Frozen { .. } => None,
+        }
+    }
+
     fn inputs(&self) -> usize {
         match &self.form {
             Form::Frozen { weight, .. } => weight.size()[1],
@@ -136,8 +145,7 @@ impl Linear {
             }
             // An operation without a tracked argument is no part of the graph.
             Form::Trained(layers) if ops::by_kernel(x) && (x.track_op() || !gradients::is_recording()) => {
-                let op = Trained { layers: layers.clone(), activation: then, before: OnceLock::new() };
-                Ok(run(op, x, residual)?)
+                Ok(run(Trained::new(layers, then), x, residual)?)
             }
             Form::Trained(layers) => {
                 let each = layers.iter().map(|layer| {
@@ -182,7 +190,7 @@ fn outcome(layout: &Layout, outputs: usize) -> (Vec<usize>, usize) {
 
 /// Products with trained weights and what follows them. The weights' gradients are added up in
 /// [`crate::Gradients`].
-struct Trained {
+pub(crate) struct Trained {
     layers: Vec<Layer>,
     activation: Option<Activation>,
     /// What the activation was given, saved for the backward pass.
@@ -190,8 +198,16 @@ struct Trained {
 }
 
 impl Trained {
+    fn new(layers: &[Layer], activation: Option<Activation>) -> Trained {
+        Trained { layers: layers.to_vec(), activation, before: OnceLock::new() }
+    }
+
     fn outputs(&self) -> usize {
         self.layers.iter().map(|layer| layer.size[0]).sum()
+    }
+
+    fn inputs(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.size[1])
     }
 
     fn forward(
@@ -200,11 +216,16 @@ impl Trained {
         layout: &Layout,
         residual: Option<&[f32]>,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let outputs = self.outputs();
-        let (shape, rows) = outcome(layout, outputs);
-        let x = view::<f32>(x, layout)?;
+        let (shape, _) = outcome(layout, self.outputs());
+        Ok((CpuStorage::F32(self.run(view::<f32>(x, layout)?, residual)?), Shape::from(shape)))
+    }
+
+    /// The products with rows that lie one after the other, and what follows them.
+    pub(crate) fn run(&self, x: &[f32], residual: Option<&[f32]>) -> CandleResult<Vec<f32>> {
+        let (outputs, inputs) = (self.outputs(), self.inputs());
+        let rows = x.len() / inputs.max(1);
         if residual.is_some_and(|residual| residual.len() != rows * outputs) {
-            bail!("a residual of another shape than {shape:?}");
+            bail!("a residual that does not fit {rows} rows of {outputs} values");
         }
         let mut out = Fresh::new(rows, outputs);
         let mut first = 0;
@@ -228,39 +249,53 @@ impl Trained {
             let before = std::mem::replace(&mut out, activated);
             self.before.get_or_init(|| before);
         }
-        Ok((CpuStorage::F32(out), Shape::from(shape)))
+        Ok(out)
     }
 
     fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
         let dy = dy.contiguous()?;
-        let dy = ops::hold::<f32>(&dy)?;
-        let mut before = Vec::new();
+        let (values, dy) = (ops::hold::<f32>(x)?, ops::hold::<f32>(&dy)?);
+        let dx = self.all_slopes(&values, &dy, x.track_op())?;
+        dx.map(|dx| ops::tensor(dx, x)).transpose()
+    }
+
+    /// The gradient of `x`; those of the weights are added up in [`crate::Gradients`].
+    pub(crate) fn slopes(&self, x: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
+        Ok(self.all_slopes(x, dy, true)?.unwrap_or_default())
+    }
+
+    fn all_slopes(&self, x: &[f32], dy: &[f32], wanted: bool) -> CandleResult<Option<Vec<f32>>> {
+        let through;
         let dy: &[f32] = match (self.activation, self.before.get()) {
             (Some(activation), Some(given)) => {
-                before.resize(given.len(), 0.0);
-                activation.backward(given, &dy, &mut before);
-                &before
+                through = activation.slopes(given, dy);
+                &through
             }
             (Some(_), None) => bail!("a linear layer's backward pass ran before its forward pass"),
-            (None, _) => &dy,
+            (None, _) => dy,
         };
-        let outputs = self.outputs();
+        let (outputs, inputs) = (self.outputs(), self.inputs());
         let rows = dy.len() / outputs.max(1);
         let slopes = Matrix::new(dy, rows, outputs);
-        let mut dx = if x.track_op() { Some(vec![0.0; x.elem_count()]) } else { None };
-        let x_values = ops::hold::<f32>(x)?;
         let plain = Epilogue::default();
+        let mut dx: Option<Vec<f32>> = None;
+        let x = Matrix::new(x, rows, inputs);
         let mut first = 0;
         for Layer { weight, size: [count, inputs], bias, products } in &self.layers {
             let slopes = slopes.columns(first, *count);
-            if let Some(dx) = &mut dx {
+            if wanted {
                 let values = ops::hold::<f32>(weight.tensor())?;
                 let weight = Matrix::new(&values[weight.range()], *count, *inputs);
-                let to = MatrixMut::new(dx, rows, *inputs);
-                gemm::product_of(*products, to, slopes, weight, &plain, first > 0, Threads::Pool);
+                if let Some(dx) = &mut dx {
+                    let to = MatrixMut::new(dx, rows, *inputs);
+                    gemm::product_of(*products, to, slopes, weight, &plain, true, Threads::Pool);
+                } else {
+                    let mut fresh = Fresh::new(rows, *inputs);
+                    fresh.product(*products, slopes, weight, &plain, Threads::Pool);
+                    dx = Some(fresh.finish());
+                }
             }
             if weight.tracked() {
-                let x = Matrix::new(&x_values, rows, *inputs);
                 gradients::accumulate(weight, |total, keep| {
                     let to = MatrixMut::new(total, *count, *inputs);
                     gemm::product_of(*products, to, slopes.transposed(), x, &plain, keep, Threads::Pool);
@@ -271,7 +306,7 @@ impl Trained {
             }
             first += count;
         }
-        dx.map(|dx| ops::tensor(dx, x)).transpose()
+        Ok(dx)
     }
 }
 

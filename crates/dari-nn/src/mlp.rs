@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use dari_kernels::Activation;
 
 use crate::Result;
+use crate::chain::Step;
 use crate::linear::Linear;
 use crate::weights::Weights;
 
@@ -46,6 +47,11 @@ impl Mlp {
     /// `[.., width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.down.forward(&self.up.activated(x, self.activation)?)
+    }
+
+    /// The steps for one forward and one backward pass; `None` for packed weights.
+    pub(crate) fn steps(&self) -> Option<[Step; 2]> {
+        Some([Step::Linear(self.up.trained(Some(self.activation))?), Step::Linear(self.down.trained(None)?)])
     }
 
     /// `residual + forward(x)`.

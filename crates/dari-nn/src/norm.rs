@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor};
 use dari_kernels::norm::{self as kernel, Statistics};
 
-use crate::Result;
 use crate::ops::{self, view};
+use crate::weight::Part;
 use crate::weights::{Init, Weights};
+use crate::{Result, gradients};
 
 /// A norm over the last dimension.
 #[derive(Clone, Debug)]
@@ -39,11 +40,17 @@ impl Norm {
         })
     }
 
+    /// The norm as an operation, for one forward and one backward pass.
+    pub(crate) fn rows(&self) -> Rows {
+        let (weight, bias) = (Part::whole(self.weight.clone()), Part::whole(self.bias.clone()));
+        let statistics = OnceLock::new();
+        Rows { kind: self.kind, weight, bias, epsilon: self.epsilon as f32, statistics }
+    }
+
     /// `[.., width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if ops::by_kernel(x) {
-            let op = Rows { kind: self.kind, epsilon: self.epsilon as f32, statistics: OnceLock::new() };
-            return Ok(x.contiguous()?.apply_op3(&self.weight, &self.bias, op)?);
+            return Ok(x.contiguous()?.apply_op3(&self.weight, &self.bias, self.rows())?);
         }
         let centred = match self.kind {
             kernel::Norm::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
@@ -55,11 +62,46 @@ impl Norm {
     }
 }
 
-struct Rows {
+pub(crate) struct Rows {
     kind: kernel::Norm,
+    weight: Part,
+    bias: Part,
     epsilon: f32,
     /// Saved by the forward pass for the backward pass.
     statistics: OnceLock<Vec<Statistics>>,
+}
+
+impl Rows {
+    /// The norm of rows that lie one after the other.
+    pub(crate) fn run(&self, x: &[f32]) -> CandleResult<Vec<f32>> {
+        let (weight, bias) = (ops::hold::<f32>(self.weight.tensor())?, ops::hold::<f32>(self.bias.tensor())?);
+        let mut statistics = vec![[0.0; 2]; x.len() / weight.len()];
+        let out = kernel::forward(self.kind, x, &weight, &bias, self.epsilon, &mut statistics);
+        self.statistics.get_or_init(|| statistics);
+        Ok(out)
+    }
+
+    /// The gradient of `x`; those of the weights are added up in [`crate::Gradients`].
+    pub(crate) fn slopes(&self, x: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
+        let [dx, dweight, dbias] = self.backward(x, dy)?;
+        for (part, found) in [(&self.weight, dweight), (&self.bias, dbias)] {
+            if part.tracked() {
+                gradients::accumulate(part, |total, _| dari_kernels::add(total, &found))?;
+            }
+        }
+        Ok(dx)
+    }
+
+    fn backward(&self, x: &[f32], dy: &[f32]) -> CandleResult<[Vec<f32>; 3]> {
+        let Some(statistics) = self.statistics.get() else {
+            candle_core::bail!("a norm's backward pass ran before its forward pass");
+        };
+        let weight = ops::hold::<f32>(self.weight.tensor())?;
+        let mut dx = vec![0.0; x.len()];
+        let (mut dweight, mut dbias) = (vec![0.0; weight.len()], vec![0.0; weight.len()]);
+        kernel::backward(self.kind, x, &weight, statistics, dy, &mut dx, &mut dweight, &mut dbias);
+        Ok([dx, dweight, dbias])
+    }
 }
 
 impl CustomOp3 for Rows {
@@ -71,19 +113,15 @@ impl CustomOp3 for Rows {
         &self,
         x: &CpuStorage,
         xl: &Layout,
-        w: &CpuStorage,
+        _: &CpuStorage,
         wl: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let (x, weight, bias) = (view::<f32>(x, xl)?, view::<f32>(w, wl)?, view::<f32>(b, bl)?);
-        if xl.dims().last() != Some(&weight.len()) {
-            candle_core::bail!("a norm of width {} got {:?}", weight.len(), xl.dims());
+        if xl.dims().last() != wl.dims().last() {
+            candle_core::bail!("a norm of width {:?} got {:?}", wl.dims(), xl.dims());
         }
-        let mut statistics = vec![[0.0; 2]; x.len() / weight.len()];
-        let out = kernel::forward(self.kind, x, weight, bias, self.epsilon, &mut statistics);
-        self.statistics.get_or_init(|| statistics);
-        Ok((CpuStorage::F32(out), xl.shape().clone()))
+        Ok((CpuStorage::F32(self.run(view::<f32>(x, xl)?)?), xl.shape().clone()))
     }
 
     fn bwd(
@@ -94,24 +132,8 @@ impl CustomOp3 for Rows {
         _: &Tensor,
         dy: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some(statistics) = self.statistics.get() else {
-            candle_core::bail!("a norm's backward pass ran before its forward pass");
-        };
         let dy = dy.contiguous()?;
-        let width = weight.elem_count();
-        let mut dx = vec![0.0; x.elem_count()];
-        let (mut dweight, mut dbias) = (vec![0.0; width], vec![0.0; width]);
-        let (held, dy) = (ops::hold::<f32>(x)?, ops::hold::<f32>(&dy)?);
-        kernel::backward(
-            self.kind,
-            &held,
-            &ops::hold::<f32>(weight)?,
-            statistics,
-            &dy,
-            &mut dx,
-            &mut dweight,
-            &mut dbias,
-        );
+        let [dx, dweight, dbias] = self.backward(&ops::hold::<f32>(x)?, &ops::hold::<f32>(&dy)?)?;
         let wanted = |of: &Tensor, values: Vec<f32>| -> CandleResult<Option<Tensor>> {
             if !of.track_op() {
                 return Ok(None);

@@ -77,9 +77,6 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
             return;
         }
         let panels = columns.div_ceil(PANEL);
-        let row_blocks = rows.div_ceil(ROWS);
-        let tallest = rows.div_ceil(row_blocks).div_ceil(rows.div_ceil(row_blocks).div_ceil(self.shape.rows));
-        let side_by_side = (self.shape.panels)(tallest);
         let work = rows * columns * (steps * self.a_step).max(1);
         let workers = match threads {
             Threads::Pool if work > 1 << 19 => rayon::current_num_threads(),
@@ -87,7 +84,15 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
         };
         // Enough tasks that no thread waits long for the last one.
         let wanted = if workers == 1 { 1 } else { 4 * workers };
-        let chunks = panels.div_ceil(PANELS).max(wanted.div_ceil(row_blocks));
+        let (mut row_blocks, chunks) = (rows.div_ceil(ROWS), panels.div_ceil(PANELS));
+        if let Left::Strided { .. } = self.left {
+            // Every chunk of panels packs these rows anew: tasks are made of rows as long as two tiles
+            // are left for each.
+            row_blocks = row_blocks.max(wanted.div_ceil(chunks).min(rows.div_ceil(2 * self.shape.rows)));
+        }
+        let chunks = chunks.max(wanted.div_ceil(row_blocks));
+        let tallest = rows.div_ceil(row_blocks).div_ceil(rows.div_ceil(row_blocks).div_ceil(self.shape.rows));
+        let side_by_side = (self.shape.panels)(tallest);
         let chunk = panels.div_ceil(chunks).next_multiple_of(side_by_side);
         let chunks = panels.div_ceil(chunk);
         let task = |index: usize| {
@@ -127,23 +132,23 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
             let start = block * self.block;
             let length = self.block.min(steps - start);
             if let Left::Strided { first, row, column } = self.left {
-                packed.clear();
-                packed.resize(groups * length * tallest, A::default());
-                for (index, part) in packed.chunks_exact_mut((length * tallest).max(1)).enumerate() {
-                    let [from, to] = group(index);
-                    // SAFETY: rows and steps of the left side; where whole tiles are copied, as many
-                    // rows follow.
-                    unsafe {
-                        let at = first.add((rows[0] + from) * row + start * column);
-                        let whole = row == 1 && rows[0] + from + tallest <= self.size[0];
-                        match tallest {
-                            6 if whole => copy::<A, 6>(at, column, part),
-                            12 if whole => copy::<A, 12>(at, column, part),
-                            _ => {
-                                for (k, values) in part.chunks_exact_mut(tallest).enumerate() {
-                                    for (i, value) in values.iter_mut().enumerate().take(to - from) {
-                                        *value = *at.add(i * row + k * column);
-                                    }
+                // Only as many rows of a group are read as it has.
+                if packed.len() < groups * length * tallest {
+                    packed.resize(groups * length * tallest, A::default());
+                }
+                for k in 0..length {
+                    for index in 0..groups {
+                        let [from, to] = group(index);
+                        let tile = &mut packed[(index * length + k) * tallest..][..tallest];
+                        // SAFETY: rows and steps of the left side; where a whole tile is copied, as
+                        // many rows follow.
+                        unsafe {
+                            let at = first.add((rows[0] + from) * row + (start + k) * column);
+                            if row == 1 && rows[0] + from + tallest <= self.size[0] {
+                                copy(at, tile);
+                            } else {
+                                for (i, value) in tile.iter_mut().enumerate().take(to - from) {
+                                    *value = *at.add(i * row);
                                 }
                             }
                         }
@@ -195,15 +200,23 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
     }
 }
 
-/// `R` values side by side, step after step.
+/// Values that lie side by side. The lengths that tiles have are copied in registers.
 ///
 /// # Safety
-/// `from` is followed by them for every step of `to`.
+/// `from` is followed by as many as `to` takes.
 #[inline(always)]
-unsafe fn copy<A: Copy, const R: usize>(from: *const A, step: usize, to: &mut [A]) {
-    let (tiles, _) = to.as_chunks_mut::<R>();
-    for (k, tile) in tiles.iter_mut().enumerate() {
-        // SAFETY: as the caller promises.
-        *tile = unsafe { from.add(k * step).cast::<[A; R]>().read_unaligned() };
+unsafe fn copy<A: Copy>(from: *const A, to: &mut [A]) {
+    macro_rules! by_length {
+        ($($length:literal),*) => {
+            match to.len() {
+                $($length => {
+                    // SAFETY: as the caller promises, on either side.
+                    unsafe { to.as_mut_ptr().cast::<[A; $length]>().write_unaligned(from.cast::<[A; $length]>().read_unaligned()) }
+                })*
+                // SAFETY: as the caller promises.
+                length => unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), length) },
+            }
+        };
     }
+    by_length!(4, 5, 6, 7, 8, 9, 10, 11, 12)
 }

@@ -83,7 +83,7 @@ leveled! {
 }
 
 leveled! {
-    pub(super) fn add(out: &mut [f32], other: &[f32]) {
+    pub(crate) fn add(out: &mut [f32], other: &[f32]) {
         for (out, other) in out.iter_mut().zip(other) {
             *out += other;
         }

@@ -242,17 +242,16 @@ leveled! {
 leveled! {
     /// Panels of a row-major `[depth, columns]` matrix whose rows lie `stride` apart.
     pub(super) fn panels_of_rows(b: &[f32], depth: usize, columns: usize, stride: usize, first: usize, panels: &mut [f32]) {
-        for (index, panel) in panels.chunks_exact_mut(PANEL * depth).enumerate() {
-            let column = (first + index) * PANEL;
-            let width = PANEL.min(columns - column);
-            if width == PANEL {
-                for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
+        // Row by row: what lies side by side is read once.
+        for k in 0..depth {
+            for (index, panel) in panels.chunks_exact_mut(PANEL * depth).enumerate() {
+                let column = (first + index) * PANEL;
+                let width = PANEL.min(columns - column);
+                let to = &mut panel[k * PANEL..][..PANEL];
+                if width == PANEL {
                     to.copy_from_slice(&b[k * stride + column..][..PANEL]);
-                }
-            } else {
-                for (k, to) in panel.chunks_exact_mut(PANEL).enumerate() {
-                    let from = &b[k * stride + column..][..width];
-                    to[..width].copy_from_slice(from);
+                } else {
+                    to[..width].copy_from_slice(&b[k * stride + column..][..width]);
                     to[width..].fill(0.0);
                 }
             }
@@ -269,14 +268,15 @@ leveled! {
             // Eight steps at a time: both sides then move by whole cache lines.
             for (block, part) in panel.chunks_mut(8 * PANEL).enumerate() {
                 let k = 8 * block;
-                if part.len() == 8 * PANEL {
-                    let mut square = [[0.0f32; 8]; PANEL];
-                    for (i, row) in square.iter_mut().enumerate().take(width) {
-                        row.copy_from_slice(&b[(column + i) * stride + k..][..8]);
-                    }
-                    for (j, to) in part.chunks_exact_mut(PANEL).enumerate() {
-                        for (to, row) in to.iter_mut().zip(&square) {
-                            *to = row[j];
+                if part.len() == 8 * PANEL && width == PANEL {
+                    for half in [0, 8] {
+                        let mut square = [[0.0f32; 8]; 8];
+                        for (i, row) in square.iter_mut().enumerate() {
+                            row.copy_from_slice(&b[(column + half + i) * stride + k..][..8]);
+                        }
+                        let square = turned(square);
+                        for (to, row) in part.chunks_exact_mut(PANEL).zip(&square) {
+                            to[half..half + 8].copy_from_slice(row);
                         }
                     }
                 } else {
@@ -289,4 +289,32 @@ leveled! {
             }
         }
     }
+}
+
+/// Rows and columns exchanged, in three rounds of exchanges between pairs of rows: what compilers make
+/// shuffles of, where they take two nested loops apart number by number.
+#[inline(always)]
+fn turned(mut square: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+    // After a round of distance d, blocks of d by d have changed places.
+    macro_rules! round {
+        ($d:literal, $low:expr, $high:expr) => {
+            let mut next = square;
+            for i in 0..8 {
+                if i & $d == 0 {
+                    let (a, b) = (square[i], square[i + $d]);
+                    let low: [usize; 8] = $low;
+                    let high: [usize; 8] = $high;
+                    for j in 0..8 {
+                        next[i][j] = if low[j] < 8 { a[low[j]] } else { b[low[j] - 8] };
+                        next[i + $d][j] = if high[j] < 8 { a[high[j]] } else { b[high[j] - 8] };
+                    }
+                }
+            }
+            square = next;
+        };
+    }
+    round!(1, [0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15]);
+    round!(2, [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]);
+    round!(4, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]);
+    square
 }

@@ -1,0 +1,93 @@
+//! Steps that follow each other, as one operation of the graph.
+//!
+//! For every result that candle tracks it clears a gradient of the same size, adds to it, and keeps
+//! both. In a chain what lies between the first and the last step is handed on as it is.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
+
+use crate::attention::Joined;
+use crate::linear::Trained;
+use crate::norm::Rows;
+use crate::ops;
+
+/// One step, on rows of values. It keeps what its own backward pass needs.
+pub(crate) enum Step {
+    Norm(Rows),
+    Linear(Trained),
+    Attention(Joined),
+}
+
+impl Step {
+    fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> CandleResult<Vec<f32>> {
+        match (self, residual) {
+            (Step::Linear(linear), _) => linear.run(x, residual),
+            (_, Some(_)) => bail!("a chain that does not end with a linear layer has no residual"),
+            (Step::Norm(norm), _) => norm.run(x),
+            (Step::Attention(attention), _) => attention.run(x),
+        }
+    }
+
+    /// The gradient of `x`, from what the step made of it and the gradient of that.
+    fn backward(&self, x: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
+        match self {
+            Step::Norm(norm) => norm.slopes(x, dy),
+            Step::Linear(linear) => linear.slopes(x, dy),
+            Step::Attention(attention) => attention.slopes(x, y, dy),
+        }
+    }
+}
+
+/// `x + steps(x)`; the last step is a linear layer back to the width of `x`.
+pub(crate) fn added(x: &Tensor, steps: Vec<Step>) -> CandleResult<Tensor> {
+    x.contiguous()?.apply_op1(Chain { steps, between: Mutex::default() })
+}
+
+struct Chain {
+    steps: Vec<Step>,
+    /// What lies between the steps, saved by the forward pass and freed by the backward pass.
+    between: Mutex<Vec<Vec<f32>>>,
+}
+
+impl CustomOp1 for Chain {
+    fn name(&self) -> &'static str {
+        "chain"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let first = ops::view::<f32>(x, layout)?;
+        let mut between: Vec<Vec<f32>> = Vec::with_capacity(self.steps.len());
+        for (index, step) in self.steps.iter().enumerate() {
+            let residual = (index + 1 == self.steps.len()).then_some(first);
+            let next = step.forward(between.last().map_or(first, Vec::as_slice), residual)?;
+            between.push(next);
+        }
+        let Some(last) = between.pop() else {
+            bail!("a chain without steps");
+        };
+        *self.between.lock().unwrap_or_else(PoisonError::into_inner) = between;
+        Ok((CpuStorage::F32(last), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let mut between = std::mem::take(&mut *self.between.lock().unwrap_or_else(PoisonError::into_inner));
+        if between.len() + 1 != self.steps.len() {
+            bail!("a chain's backward pass ran twice, or before its forward pass");
+        }
+        let dy = dy.contiguous()?;
+        let (first, dy) = (ops::hold::<f32>(x)?, ops::hold::<f32>(&dy)?);
+        let mut slopes: Option<Vec<f32>> = None;
+        // The last step's result is no step's input, and only attention asks for its own.
+        let mut made: Vec<f32> = Vec::new();
+        for step in self.steps.iter().rev() {
+            let given = between.pop();
+            let x = given.as_deref().unwrap_or(&first);
+            slopes = Some(step.backward(x, &made, slopes.as_deref().unwrap_or(&dy))?);
+            made = given.unwrap_or_default();
+        }
+        let mut slopes = slopes.unwrap_or_default();
+        dari_kernels::add(&mut slopes, &dy);
+        Ok(Some(ops::tensor(slopes, x)?))
+    }
+}
