@@ -1,9 +1,8 @@
 //! The field's activations, forward and backward.
 
-use rayon::prelude::*;
-
 use crate::level::leveled;
 use crate::math;
+use crate::team;
 
 /// An elementwise activation, by the names that `config.json` files use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +54,9 @@ impl Activation {
     pub fn of(self, x: &[f32]) -> Vec<f32> {
         let mut out = Vec::with_capacity(x.len());
         let room = &mut out.spare_capacity_mut()[..x.len()];
-        room.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK))
-            .for_each(|(room, x)| self.in_place(room.write_copy_of_slice(x)));
+        team::chunks(room, CHUNK, |index, room| {
+            self.in_place(room.write_copy_of_slice(&x[index * CHUNK..][..room.len()]));
+        });
         // SAFETY: the chunks cover the room, and each was written whole.
         unsafe { out.set_len(x.len()) };
         out
@@ -80,19 +79,18 @@ impl Activation {
         assert_eq!(x.len(), dy.len());
         let mut out = Vec::with_capacity(x.len());
         let room = &mut out.spare_capacity_mut()[..x.len()];
-        room.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK))).for_each(
-            |(room, (x, dy))| {
-                let dx = room.write_copy_of_slice(dy);
-                match self {
-                    Activation::Gelu => gelu_slopes(x, dx),
-                    Activation::QuickGelu => quick_gelu_slopes(x, dx),
-                    Activation::GeluTanh => gelu_tanh_slopes(x, dx),
-                    Activation::Silu => silu_slopes(x, dx),
-                    Activation::Relu => relu_slopes(x, dx),
-                    Activation::Tanh => tanh_slopes(x, dx),
-                }
-            },
-        );
+        team::chunks(room, CHUNK, |index, room| {
+            let part = index * CHUNK..index * CHUNK + room.len();
+            let (x, dx) = (&x[part.clone()], room.write_copy_of_slice(&dy[part]));
+            match self {
+                Activation::Gelu => gelu_slopes(x, dx),
+                Activation::QuickGelu => quick_gelu_slopes(x, dx),
+                Activation::GeluTanh => gelu_tanh_slopes(x, dx),
+                Activation::Silu => silu_slopes(x, dx),
+                Activation::Relu => relu_slopes(x, dx),
+                Activation::Tanh => tanh_slopes(x, dx),
+            }
+        });
         // SAFETY: the chunks cover the room, and each was written whole.
         unsafe { out.set_len(x.len()) };
         out

@@ -9,11 +9,18 @@
 //! the softmax is carried along (Milakov and Gimelshein 2018; Dao et al. 2022). The backward pass
 //! makes it anew from one number a query.
 
-use rayon::prelude::*;
+use std::cell::Cell;
 
 use crate::gemm::{Epilogue, Matrix, MatrixMut, Threads, product};
 use crate::level::leveled;
 use crate::math;
+use crate::team;
+
+thread_local! {
+    /// A tile's scores, and their slopes; a thread keeps their memory.
+    static TABLE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static SLOPES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// Queries of a tile.
 const QUERIES: usize = 64;
@@ -129,7 +136,8 @@ pub fn forward(
     }
     let stride = heads * width;
     let shared = Shared(out.as_mut_ptr());
-    let attend = |scores: &mut Vec<f32>, (index, logs): (usize, &mut [f32])| {
+    let attend = |index: usize, logs: &mut [f32]| {
+        let mut scores = TABLE.take();
         let (batch, head) = (index / heads, index % heads);
         let kv_head = head / sizes.group();
         let (k, v) = (sizes.keys_of(k, batch, kv_head), sizes.keys_of(v, batch, kv_head));
@@ -179,13 +187,13 @@ pub fn forward(
                 logs[first + row] = most[row] + sums[row].ln();
             }
         }
+        TABLE.set(scores);
     };
     if batch * heads * queries * keys * width < 1 << 16 {
-        let mut scores = Vec::new();
-        statistics.chunks_mut(queries).enumerate().for_each(|task| attend(&mut scores, task));
-        return;
+        statistics.chunks_mut(queries).enumerate().for_each(|(index, logs)| attend(index, logs));
+    } else {
+        team::chunks(statistics, queries, attend);
     }
-    statistics.par_chunks_mut(queries).enumerate().for_each_init(Vec::new, attend);
 }
 
 /// The gradients of [`forward`] with respect to `q`, `k` and `v`, all overwritten; `out` and
@@ -271,61 +279,62 @@ unsafe fn slopes(
     let row = heads * width;
     let (out, dout) = (Matrix::new(out, batch * queries, row), Matrix::new(dout, batch * queries, row));
     // A task takes one head of keys and values with its group of query heads, in order.
-    (0..batch * kv_heads).into_par_iter().for_each_init(
-        || (Vec::new(), Vec::new()),
-        |(table, slopes), index| {
-            let (batch, kv_head) = (index / kv_heads, index % kv_heads);
-            let (k, v) = (sizes.keys_of(k, batch, kv_head), sizes.keys_of(v, batch, kv_head));
-            let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
-            let kv_at = batch * keys * kv_stride + kv_head * width;
-            for start in (0..keys).step_by(KEYS) {
-                let length = KEYS.min(keys - start);
-                let (k, v) = (k.rows(start, length), v.rows(start, length));
-                let mut keep = false;
-                for head in kv_head * group..(kv_head + 1) * group {
-                    let logs = &statistics[(batch * heads + head) * queries..][..queries];
-                    for first in (0..queries).step_by(QUERIES) {
-                        let count = QUERIES.min(queries - first);
-                        let of_head = |x| sizes.queries_of(x, batch, head).rows(first, count);
-                        let (q, out, dout) = (of_head(q), of_head(out), of_head(dout));
-                        table.resize(QUERIES * KEYS, 0.0);
-                        slopes.resize(QUERIES * KEYS, 0.0);
-                        let (table, slopes) = (&mut table[..count * length], &mut slopes[..count * length]);
-                        let part = MatrixMut::new(table, count, length);
-                        product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
-                        let part = MatrixMut::new(slopes, count, length);
-                        product(part, dout, v.transposed(), &plain, false, Threads::One);
-                        for (row, (p, s)) in
-                            table.chunks_exact_mut(length).zip(slopes.chunks_exact_mut(length)).enumerate()
-                        {
-                            let seen = if mask.causal { sizes.seen(first + row) } else { keys };
-                            let seen = seen.saturating_sub(start).min(length);
-                            let visible = visible.map(|visible| &visible[start..start + length]);
-                            again(p, seen, visible, logs[first + row]);
-                            // The slope along all the row's probabilities: out and dout have it.
-                            row_backward(p, s, out.row(row), dout.row(row), scale);
-                        }
-                        let (table, slopes) =
-                            (Matrix::new(table, count, length), Matrix::new(slopes, count, length));
-                        let q_at = (batch * queries + first) * q_stride + head * width;
-                        let kv_at = kv_at + start * kv_stride;
-                        // SAFETY: as the caller promises; sequence and head are this task's own.
-                        let [dq, dk, dv] = unsafe {
-                            [
-                                MatrixMut::raw(dq.at(q_at), count, width, q_stride),
-                                MatrixMut::raw(dk.at(kv_at), length, width, kv_stride),
-                                MatrixMut::raw(dv.at(kv_at), length, width, kv_stride),
-                            ]
-                        };
-                        product(dv, table.transposed(), dout, &plain, keep, Threads::One);
-                        product(dk, slopes.transposed(), q, &plain, keep, Threads::One);
-                        product(dq, slopes, k, &plain, start > 0, Threads::One);
-                        keep = true;
+    team::run(batch * kv_heads, |index| {
+        let (mut kept_table, mut kept_slopes) = (TABLE.take(), SLOPES.take());
+        let (table, slopes) = (&mut kept_table, &mut kept_slopes);
+        let (batch, kv_head) = (index / kv_heads, index % kv_heads);
+        let (k, v) = (sizes.keys_of(k, batch, kv_head), sizes.keys_of(v, batch, kv_head));
+        let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
+        let kv_at = batch * keys * kv_stride + kv_head * width;
+        for start in (0..keys).step_by(KEYS) {
+            let length = KEYS.min(keys - start);
+            let (k, v) = (k.rows(start, length), v.rows(start, length));
+            let mut keep = false;
+            for head in kv_head * group..(kv_head + 1) * group {
+                let logs = &statistics[(batch * heads + head) * queries..][..queries];
+                for first in (0..queries).step_by(QUERIES) {
+                    let count = QUERIES.min(queries - first);
+                    let of_head = |x| sizes.queries_of(x, batch, head).rows(first, count);
+                    let (q, out, dout) = (of_head(q), of_head(out), of_head(dout));
+                    table.resize(QUERIES * KEYS, 0.0);
+                    slopes.resize(QUERIES * KEYS, 0.0);
+                    let (table, slopes) = (&mut table[..count * length], &mut slopes[..count * length]);
+                    let part = MatrixMut::new(table, count, length);
+                    product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
+                    let part = MatrixMut::new(slopes, count, length);
+                    product(part, dout, v.transposed(), &plain, false, Threads::One);
+                    for (row, (p, s)) in
+                        table.chunks_exact_mut(length).zip(slopes.chunks_exact_mut(length)).enumerate()
+                    {
+                        let seen = if mask.causal { sizes.seen(first + row) } else { keys };
+                        let seen = seen.saturating_sub(start).min(length);
+                        let visible = visible.map(|visible| &visible[start..start + length]);
+                        again(p, seen, visible, logs[first + row]);
+                        // The slope along all the row's probabilities: out and dout have it.
+                        row_backward(p, s, out.row(row), dout.row(row), scale);
                     }
+                    let (table, slopes) =
+                        (Matrix::new(table, count, length), Matrix::new(slopes, count, length));
+                    let q_at = (batch * queries + first) * q_stride + head * width;
+                    let kv_at = kv_at + start * kv_stride;
+                    // SAFETY: as the caller promises; sequence and head are this task's own.
+                    let [dq, dk, dv] = unsafe {
+                        [
+                            MatrixMut::raw(dq.at(q_at), count, width, q_stride),
+                            MatrixMut::raw(dk.at(kv_at), length, width, kv_stride),
+                            MatrixMut::raw(dv.at(kv_at), length, width, kv_stride),
+                        ]
+                    };
+                    product(dv, table.transposed(), dout, &plain, keep, Threads::One);
+                    product(dk, slopes.transposed(), q, &plain, keep, Threads::One);
+                    product(dq, slopes, k, &plain, start > 0, Threads::One);
+                    keep = true;
                 }
             }
-        },
-    );
+        }
+        TABLE.set(kept_table);
+        SLOPES.set(kept_slopes);
+    });
 }
 
 leveled! {

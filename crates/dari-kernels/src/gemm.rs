@@ -7,9 +7,8 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use rayon::prelude::*;
-
 use crate::level::Level;
+use crate::team;
 
 mod bf16;
 mod drive;
@@ -187,7 +186,7 @@ pub enum Threads {
 /// Steps of a block along `k`: a panel's block and a few rows' stay in the first cache.
 fn block(format: Format) -> usize {
     match format {
-        Format::F32 => 256,
+        Format::F32 => 384,
         Format::Bf16 => 256,
         Format::Int8 => 256,
     }
@@ -344,10 +343,11 @@ pub fn product_of(
     if depth > 0 {
         const CHUNK: usize = 4;
         match threads {
-            Threads::Pool if size > 1 << 15 => panels[..size]
-                .par_chunks_mut(CHUNK * PANEL * depth)
-                .enumerate()
-                .for_each(|(index, panels)| fill(index * CHUNK, panels)),
+            Threads::Pool if size > 1 << 15 => {
+                team::chunks(&mut panels[..size], CHUNK * PANEL * depth, |index, panels| {
+                    fill(index * CHUNK, panels);
+                });
+            }
             _ => fill(0, &mut panels[..size]),
         }
     }
@@ -534,16 +534,16 @@ impl Call<'_> {
 pub fn add_column_sums(x: Matrix, out: &mut [f32]) {
     const CHUNK: usize = 128;
     assert!(out.len() == x.columns && x.column_stride == 1);
-    let sums = |(index, out): (usize, &mut [f32])| {
+    let sums = |index: usize, out: &mut [f32]| {
         let part = x.columns(index * CHUNK, out.len());
         for row in 0..part.rows {
             add(out, part.row(row));
         }
     };
     if x.rows * x.columns > 1 << 16 {
-        out.par_chunks_mut(CHUNK).enumerate().for_each(sums);
+        team::chunks(out, CHUNK, sums);
     } else {
-        out.chunks_mut(CHUNK).enumerate().for_each(sums);
+        out.chunks_mut(CHUNK).enumerate().for_each(|(index, out)| sums(index, out));
     }
 }
 

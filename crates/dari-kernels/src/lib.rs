@@ -18,6 +18,7 @@ pub mod memory;
 pub mod norm;
 pub mod patch;
 pub mod scan;
+pub mod team;
 
 mod math;
 
@@ -26,9 +27,7 @@ pub use gemm::Matrix;
 
 /// `total += other`.
 pub fn add(total: &mut [f32], other: &[f32]) {
-    use rayon::prelude::*;
     const CHUNK: usize = 1 << 15;
     assert_eq!(total.len(), other.len());
-    let parts = total.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK));
-    parts.for_each(|(total, other)| gemm::add(total, other));
+    team::chunks(total, CHUNK, |index, part| gemm::add(part, &other[index * CHUNK..][..part.len()]));
 }

@@ -31,6 +31,24 @@ pub fn set_variable(name: &str, value: &str) -> bool {
     true
 }
 
+/// Asks for pages of 2 MB where whole ones lie in memory that is about to be filled: weights of hundreds
+/// of megabytes are read from end to end, and each page of 4 KB is looked up.
+pub(crate) fn huge_pages<T>(values: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        const HUGE: usize = 2 << 20;
+        let start = values.as_mut_ptr().addr().next_multiple_of(HUGE) - values.as_mut_ptr().addr();
+        let length = size_of_val(values).saturating_sub(start) / HUGE * HUGE;
+        if length > 0 {
+            let from = values.as_mut_ptr().wrapping_byte_add(start);
+            // SAFETY: whole pages inside the slice; the call changes how they are mapped, not what they hold.
+            unsafe { libc::madvise(from.cast(), length, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = values;
+}
+
 /// The most memory that this process has held so far, in bytes; `None` where the system does not say.
 pub fn peak() -> Option<u64> {
     #[cfg(unix)]

@@ -1,9 +1,8 @@
 //! Layer norm (Ba et al. 2016) and RMS norm (Zhang and Sennrich 2019) over rows, with backward.
 
-use rayon::prelude::*;
-
 use crate::level::leveled;
 use crate::math;
+use crate::team;
 
 /// Rows that one task takes; also the fixed grouping in which the weights' gradients are summed.
 const ROWS: usize = 32;
@@ -38,11 +37,10 @@ pub fn forward(
     assert!(bias.is_empty() || bias.len() == width);
     let mut out = Vec::with_capacity(x.len());
     let room = &mut out.spare_capacity_mut()[..x.len()];
-    room.par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width).zip(statistics.par_chunks_mut(ROWS)))
-        .for_each(|(room, (x, statistics))| {
-            rows(norm, weight, bias, epsilon, room.write_copy_of_slice(x), statistics);
-        });
+    team::chunks_of_two((room, ROWS * width), (statistics, ROWS), |index, room, statistics| {
+        let x = &x[index * ROWS * width..][..room.len()];
+        rows(norm, weight, bias, epsilon, room.write_copy_of_slice(x), statistics);
+    });
     // SAFETY: the chunks cover the room, and each was written whole.
     unsafe { out.set_len(x.len()) };
     out
@@ -89,19 +87,15 @@ pub fn backward(
     assert!(dy.len() == x.len() && dx.len() == x.len());
     assert!(dweight.len() == width && dbias.len() == width);
     // Partial sums of fixed groups of rows, added in order: the same bits on any number of threads.
-    let partials: Vec<Vec<f32>> = dx
-        .par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width)))
-        .zip(statistics.par_chunks(ROWS))
-        .map(|((dx, (x, dy)), statistics)| {
-            let mut sums = vec![0.0; 2 * width];
-            rows_backward(norm, x, weight, statistics, dy, dx, &mut sums);
-            sums
-        })
-        .collect();
+    let mut partials = vec![0.0; statistics.len().div_ceil(ROWS) * 2 * width];
+    team::chunks_of_two((dx, ROWS * width), (&mut partials, 2 * width), |index, dx, sums| {
+        let part = index * ROWS * width..index * ROWS * width + dx.len();
+        let statistics = &statistics[index * ROWS..][..dx.len() / width];
+        rows_backward(norm, &x[part.clone()], weight, statistics, &dy[part], dx, sums);
+    });
     dweight.fill(0.0);
     dbias.fill(0.0);
-    for sums in partials {
+    for sums in partials.chunks_exact(2 * width) {
         for (total, part) in dweight.iter_mut().zip(&sums[..width]) {
             *total += part;
         }

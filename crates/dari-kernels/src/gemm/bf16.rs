@@ -1,10 +1,9 @@
 //! Numbers as pairs of bf16 along `k`, as the instruction takes them: the first of two in the low half.
 
-use rayon::prelude::*;
-
 use super::tile::PANEL;
 use super::{Matrix, Threads};
 use crate::level::leveled;
+use crate::team;
 
 /// The bits of the nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
@@ -59,7 +58,7 @@ fn in_parts(
     }
     match threads {
         Threads::Pool if to.len() > 1 << 14 => {
-            to.par_chunks_mut(each * width).enumerate().for_each(|(index, rows)| part(index * each, rows));
+            team::chunks(to, each * width, |index, rows| part(index * each, rows));
         }
         _ => part(0, to),
     }

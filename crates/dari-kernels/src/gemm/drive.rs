@@ -1,9 +1,8 @@
 //! Blocks for the caches and tasks for the threads, around the tiles.
 
-use rayon::prelude::*;
-
 use super::tile::{PANEL, Run, Shape, Tile};
 use super::{Epilogue, Scratch, Threads};
+use crate::team;
 
 /// Most rows of a task: their block along `k` stays in the second cache.
 const ROWS: usize = 96;
@@ -79,7 +78,7 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
         let panels = columns.div_ceil(PANEL);
         let work = rows * columns * (steps * self.a_step).max(1);
         let workers = match threads {
-            Threads::Pool if work > 1 << 19 => rayon::current_num_threads(),
+            Threads::Pool if work > 1 << 19 => team::threads(),
             _ => 1,
         };
         // Enough tasks that no thread waits long for the last one.
@@ -106,7 +105,7 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
         if workers == 1 || count == 1 {
             (0..count).for_each(task);
         } else {
-            (0..count).into_par_iter().with_max_len(1).for_each(task);
+            team::run(count, task);
         }
     }
 

@@ -1,9 +1,8 @@
 //! Rows to whole numbers of 0..255, each row with a scale and an offset of its own.
 
-use rayon::prelude::*;
-
 use super::{Matrix, Threads};
 use crate::level::{Level, leveled};
+use crate::team;
 
 /// Rows as the tiles of a level read them.
 pub(super) enum Values {
@@ -73,11 +72,7 @@ fn each<T: Send>(
         return;
     }
     match threads {
-        Threads::Pool if x.rows > ROWS => values
-            .par_chunks_mut(ROWS * stride)
-            .zip(scales.par_chunks_mut(ROWS))
-            .enumerate()
-            .for_each(|(index, (values, scales))| part(index, values, scales)),
+        Threads::Pool if x.rows > ROWS => team::chunks_of_two((values, ROWS * stride), (scales, ROWS), part),
         _ => {
             let parts = values.chunks_mut(ROWS * stride).zip(scales.chunks_mut(ROWS)).enumerate();
             parts.for_each(|(index, (values, scales))| part(index, values, scales));

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::tile::PANEL;
 use super::{Matrix, bf16 as pairs};
 use crate::level::leveled;
+use crate::memory;
 
 /// How a packed weight keeps its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +66,9 @@ pub struct Lines {
 impl Lines {
     /// Zeros.
     pub fn new(len: usize) -> Lines {
-        Lines { lines: vec![Line([0; 64]); len.div_ceil(64)], len }
+        let mut lines = vec![Line([0; 64]); len.div_ceil(64)];
+        memory::huge_pages(&mut lines);
+        Lines { lines, len }
     }
 
     /// The same bytes as whole words.
