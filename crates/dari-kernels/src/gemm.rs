@@ -183,12 +183,13 @@ pub enum Threads {
     Pool,
 }
 
-/// Steps of a block along `k`: a panel's block and a few rows' stay in the first cache.
-fn block(format: Format) -> usize {
-    match format {
-        Format::F32 => 384,
-        Format::Bf16 => 256,
-        Format::Int8 => 256,
+/// Steps of a block along `k`. A panel's block of 256 and a few rows' stay in the first cache. Wider
+/// tiles ask so little of the second that it is better not to come back to the result as often.
+fn block(level: Level) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => 768,
+        _ => 256,
     }
 }
 
@@ -308,7 +309,7 @@ pub fn product_of(
         };
         let product = Product {
             size: [out.rows, out.columns, b.rows.div_ceil(2)],
-            block: block(Format::Bf16),
+            block: block(level),
             left,
             a_step: 1,
             panels: panels.as_ptr(),
@@ -359,7 +360,7 @@ pub fn product_of(
     };
     let product = Product {
         size: [out.rows, out.columns, depth],
-        block: block(Format::F32),
+        block: block(level),
         left,
         a_step: 1,
         panels: panels.as_ptr(),
@@ -424,7 +425,7 @@ impl Call<'_> {
     ) -> Product<A, B> {
         Product {
             size: [self.x.rows, self.weight.outputs, self.weight.steps()],
-            block: block(self.weight.format),
+            block: block(Level::current()),
             left: Left::Rows { first, row },
             a_step,
             panels: self.weight.panels(),
