@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use dari_data::text::Encoded;
 
-use crate::Result;
+use crate::{Result, config};
 
 /// Texts as token ids, all of one length.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,16 @@ pub trait EmbedPictures {
     fn picture_dim(&self) -> usize;
     /// `[batch, 3, height, width]` to `[batch, dim]`, not normalised.
     fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor>;
+    /// How many patches it cuts a picture into; 0 where none can be left out.
+    fn patches(&self) -> usize {
+        0
+    }
+    /// The same from some of each picture's patches, whose numbers `kept` is, `[batch, kept]` in u32.
+    /// Training leaves patches out: FLIP (Li et al. 2023), PatchDropout (Liu et al. 2022).
+    fn embed_patches(&self, pixels: &Tensor, kept: &Tensor) -> Result<Tensor> {
+        let _ = (pixels, kept);
+        config::refuse("this model", "it needs every patch of a picture")
+    }
 }
 
 /// Turns texts into vectors.

@@ -118,7 +118,7 @@ fn contrastive_of(prepare: &Loaded, loaded: &Loaded, expected: &Expected) {
     if expected.file.shape("vision_last_hidden_state").is_some() {
         let features = match &loaded.model {
             Model::Clip(clip) => clip.vision().forward(&pixels),
-            Model::Siglip(siglip) => siglip.vision().forward(&pixels),
+            Model::Siglip(siglip) => siglip.vision().forward(&pixels, None),
             _ => panic!("{}: not contrastive", expected.case),
         }
         .expect("features");

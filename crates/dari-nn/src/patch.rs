@@ -57,6 +57,16 @@ pub fn prepend_class(class: &Tensor, patches: &Tensor) -> Result<Tensor> {
     Ok(Tensor::cat(&[&class.broadcast_as((batch, 1, width))?, patches], 1)?)
 }
 
+/// Some of each picture's patches: `[batch, patches, width]` and their numbers `[batch, kept]` (u32) to
+/// `[batch, kept, width]`.
+pub fn keep(patches: &Tensor, kept: &Tensor) -> Result<Tensor> {
+    let (batch, count, width) = patches.dims3()?;
+    let first = Tensor::arange_step(0u32, (batch * count) as u32, count as u32, patches.device())?;
+    let rows = kept.broadcast_add(&first.reshape((batch, 1))?)?.flatten_all()?;
+    let picked = patches.reshape((batch * count, width))?.index_select(&rows, 0)?;
+    Ok(picked.reshape((batch, kept.dim(1)?, width))?)
+}
+
 fn unfold(pixels: &Tensor, grid: Grid) -> Result<Tensor> {
     if ops::by_kernel(pixels) {
         return Ok(pixels.contiguous()?.apply_op1(Unfold(grid))?);
@@ -97,6 +107,14 @@ impl CustomOp1 for Unfold {
 mod tests {
     use super::*;
     use candle_core::Device;
+
+    #[test]
+    fn patches_are_kept_by_number() -> Result<()> {
+        let patches = Tensor::arange(0f32, 12., &Device::Cpu)?.reshape((2, 3, 2))?;
+        let kept = keep(&patches, &Tensor::new(&[[2u32, 0], [1, 1]], &Device::Cpu)?)?;
+        assert_eq!(kept.to_vec3::<f32>()?, [[[4., 5.], [0., 1.]], [[8., 9.], [8., 9.]]]);
+        Ok(())
+    }
 
     #[test]
     fn unfolding_agrees_with_a_convolution() -> Result<()> {

@@ -134,6 +134,13 @@ pub struct TrainRecipe {
     /// the mean (0.999 is some thousand steps long); 0 for the weights of the last step.
     #[serde(default)]
     pub average: f64,
+    /// Share of each picture's patches that is left out, others at each step: quicker steps, and nothing
+    /// learned by heart.
+    #[serde(default)]
+    pub patch_dropout: f64,
+    /// Share of the steps after which pictures are whole, for the last ones to be like use.
+    #[serde(default = "one")]
+    pub patch_dropout_until: f64,
     /// Steps in which it rises from zero.
     #[serde(default)]
     pub warmup: u64,
@@ -152,6 +159,13 @@ pub struct TrainRecipe {
 }
 
 impl TrainRecipe {
+    /// How many of a picture's `patches` a step looks at.
+    pub fn patches_kept(&self, step: u64, patches: usize) -> usize {
+        let whole = step as f64 > self.patch_dropout_until * self.steps as f64;
+        let kept = (patches as f64 * (1.0 - self.patch_dropout)).round() as usize;
+        if whole { patches } else { kept.clamp(patches.min(1), patches) }
+    }
+
     /// What a tensor's learning rate is multiplied by.
     pub fn rate_of(&self, name: &str) -> f64 {
         let fits = self.rates.iter().filter(|(pattern, _)| matches_one(pattern, name));
@@ -244,6 +258,10 @@ impl Recipe {
             format!("`augment.{problem}")
         } else if !(0.0..1.0).contains(&self.train.average) {
             format!("`train.average` is {}, expected 0 (none) to below 1", self.train.average)
+        } else if !(0.0..1.0).contains(&self.train.patch_dropout) {
+            format!("`train.patch_dropout` is {}, expected 0 (none) to below 1", self.train.patch_dropout)
+        } else if !(0.0..=1.0).contains(&self.train.patch_dropout_until) {
+            format!("`train.patch_dropout_until` is {}, expected 0 to 1", self.train.patch_dropout_until)
         } else if let Some((pattern, factor)) =
             self.train.rates.iter().find(|(_, factor)| !(**factor >= 0.0 && factor.is_finite()))
         {
@@ -424,6 +442,7 @@ mod tests {
             (vec!["train.learning_rate=0"], "learning_rate"),
             (vec!["train.lr=1"], "lr"),
             (vec!["augment.crop=2"], "crop"),
+            (vec!["train.patch_dropout=1"], "patch_dropout"),
             (vec!["nothing"], "KEY=VALUE"),
             (vec!["train.warmup=11"], "warmup"),
             (vec!["model.config={}"], "model"),

@@ -9,8 +9,9 @@ use std::time::Instant;
 use candle_core::{Device, Tensor, Var};
 use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
-use dari_models::capability::{Contrastive, Matching, Tokens};
+use dari_models::capability::{Contrastive, EmbedPictures, Matching, Tokens};
 use dari_models::{Loaded, auto};
+use dari_nn::random::Key;
 use dari_nn::{Gradients, Training, loss, segment};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -189,7 +190,10 @@ fn prepare<'a>(
             (folder, loaded, state, None)
         }
     };
-    contrastive(&loaded)?;
+    if contrastive(&loaded)?.patches() == 0 && recipe.train.patch_dropout > 0.0 {
+        let problem = "`train.patch_dropout` needs a vision tower of patches: leave it out".to_owned();
+        return Err(Error::Recipe { origin: "the recipe".into(), problem });
+    }
     let mut optimizer = AdamW::new(recipe.optimizer, loaded.weights.variables())
         .with_rates(|name| recipe.train.rate_of(name))
         .with_average(recipe.train.average);
@@ -257,6 +261,18 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
         write_atomically(&folder.join(file), text.as_bytes())?;
     }
     Ok(Folder::open(&folder)?)
+}
+
+/// Embeds whole pictures, or the patches that `kept` numbers.
+fn see(
+    model: &(impl EmbedPictures + ?Sized),
+    pixels: &Tensor,
+    kept: Option<&Tensor>,
+) -> dari_models::Result<Tensor> {
+    match kept {
+        Some(kept) => model.embed_patches(pixels, kept),
+        None => model.embed_pictures(pixels),
+    }
 }
 
 /// An error on its way through a segment.
@@ -335,7 +351,8 @@ impl Run<'_> {
         let mut clock = Clock::start();
         let model = contrastive(&self.loaded)?;
         let pixels = self.loaded.processor.stack(batch.pixels, self.device)?;
-        let embed = || self.embed(&pixels, &batch.tokens);
+        let kept = self.kept(batch.step, batch.tokens.ids.len())?;
+        let embed = || self.embed(&pixels, kept.as_ref(), &batch.tokens);
         let (pictures, texts) = segment::checkpointed(train.checkpoint_activations, embed)?;
         let loss = model.loss(&pictures, &texts)?;
         let value = loss.to_scalar::<f32>()?;
@@ -373,21 +390,42 @@ impl Run<'_> {
         Ok((report, parts))
     }
 
+    /// The numbers of the patches that this step looks at, `[pictures, kept]`; none where it looks at all.
+    fn kept(&self, step: u64, pictures: usize) -> Result<Option<Tensor>> {
+        let patches = contrastive(&self.loaded)?.patches();
+        let kept = self.recipe.train.patches_kept(step, patches);
+        if kept == patches {
+            return Ok(None);
+        }
+        let key = Key::new(self.recipe.seed).with("patches").at(step);
+        let mut numbers = Vec::with_capacity(pictures * kept);
+        for picture in 0..pictures as u64 {
+            let key = key.at(picture);
+            let mut order: Vec<u32> = (0..patches as u32).collect();
+            order.sort_by_key(|&patch| key.bits(patch.into()));
+            order.truncate(kept);
+            order.sort_unstable();
+            numbers.extend(order);
+        }
+        Ok(Some(Tensor::from_vec(numbers, (pictures, kept), self.device)?))
+    }
+
     /// Unit vectors of a batch's pictures and texts, `[batch, dim]` each.
-    fn embed(&self, pixels: &Tensor, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
+    fn embed(&self, pixels: &Tensor, kept: Option<&Tensor>, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
         let pairs = tokens.ids.len();
         let part = self.recipe.train.micro_batch.unwrap_or(pairs);
         if part >= pairs {
             let model = contrastive(&self.loaded)?;
-            let (pictures, texts) = (model.embed_pictures(pixels)?, model.embed_texts(tokens)?);
+            let (pictures, texts) = (see(model, pixels, kept)?, model.embed_texts(tokens)?);
             return Ok((loss::normalise(&pictures)?, loss::normalise(&texts)?));
         }
         let (mut pictures, mut texts) = (Vec::new(), Vec::new());
         for first in (0..pairs).step_by(part) {
             let count = part.min(pairs - first);
             let loaded = self.loaded.clone();
+            let kept = kept.map(|kept| kept.narrow(0, first, count)).transpose()?;
             let body = move |pixels: &Tensor| match loaded.model.pictures() {
-                Some(model) => model.embed_pictures(pixels).map_err(inside),
+                Some(model) => see(model, pixels, kept.as_ref()).map_err(inside),
                 None => Err(inside("the model sees no pictures")),
             };
             // A segment's input is tracked, or it would have no gradient.

@@ -112,7 +112,15 @@ impl EmbedPictures for Clip {
     }
 
     fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
-        Ok(self.visual_projection.forward(&self.vision.pooled(pixels)?)?)
+        Ok(self.visual_projection.forward(&self.vision.pooled(pixels, None)?)?)
+    }
+
+    fn patches(&self) -> usize {
+        self.vision.patches()
+    }
+
+    fn embed_patches(&self, pixels: &Tensor, kept: &Tensor) -> Result<Tensor> {
+        Ok(self.visual_projection.forward(&self.vision.pooled(pixels, Some(kept))?)?)
     }
 }
 

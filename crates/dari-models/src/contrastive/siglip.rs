@@ -76,7 +76,15 @@ impl EmbedPictures for Siglip {
     }
 
     fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
-        Ok(self.vision.forward(pixels)?.pooled)
+        Ok(self.vision.forward(pixels, None)?.pooled)
+    }
+
+    fn patches(&self) -> usize {
+        self.vision.patches()
+    }
+
+    fn embed_patches(&self, pixels: &Tensor, kept: &Tensor) -> Result<Tensor> {
+        Ok(self.vision.forward(pixels, Some(kept))?.pooled)
     }
 }
 

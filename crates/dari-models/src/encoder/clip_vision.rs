@@ -96,20 +96,31 @@ impl ClipVision {
 
     /// `[batch, channels, size, size]` to features; the pooled vector is the normed class token.
     pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
-        let tokens = forward_stack(&self.blocks, &self.embed(pixels)?, &Mask::none())?;
+        let tokens = forward_stack(&self.blocks, &self.embed(pixels, None)?, &Mask::none())?;
         let pooled = self.post_norm.forward(&pool::token(&tokens, 0)?)?;
         Ok(Features { tokens, pooled })
     }
 
-    /// The pooled vector alone, `[batch, width]`: the last block is computed for the class token.
-    pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
-        let x = self.embed(pixels)?;
+    /// How many patches a picture has.
+    pub fn patches(&self) -> usize {
+        self.positions.dims()[0] - 1
+    }
+
+    /// The pooled vector alone, `[batch, width]`: the last block is computed for the class token. Of
+    /// all patches, or of those that `kept`, `[batch, kept]`, numbers.
+    pub fn pooled(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Result<Tensor> {
+        let x = self.embed(pixels, kept)?;
         let class = Places::all_at(0, x.dim(0)?);
         Ok(self.post_norm.forward(&forward_stack_at(&self.blocks, &x, &Mask::none(), &class)?)?)
     }
 
-    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
+    fn embed(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Result<Tensor> {
         let x = patch::prepend_class(&self.class, &self.patches.forward(pixels)?)?;
-        Ok(self.pre_norm.forward(&x.broadcast_add(&self.positions)?)?)
+        let mut x = x.broadcast_add(&self.positions)?;
+        if let Some(kept) = kept {
+            let patches = patch::keep(&x.narrow(1, 1, self.patches())?, kept)?;
+            x = Tensor::cat(&[&x.narrow(1, 0, 1)?, &patches], 1)?;
+        }
+        Ok(self.pre_norm.forward(&x)?)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
 use dari_nn::block::{self, Block, Order, forward_stack};
-use dari_nn::patch::PatchEmbedding;
+use dari_nn::patch::{self, PatchEmbedding};
 use dari_nn::pool::{self, AttentionPool};
 use dari_nn::{Init, Norm, Weights};
 use serde::Deserialize;
@@ -99,9 +99,18 @@ impl SiglipVision {
         self.size
     }
 
-    /// `[batch, channels, size, size]` to features; pooled by the head, by the mean without one.
-    pub fn forward(&self, pixels: &Tensor) -> Result<Features> {
-        let x = self.patches.forward(pixels)?.broadcast_add(&self.positions)?;
+    /// How many patches a picture has.
+    pub fn patches(&self) -> usize {
+        self.positions.dims()[0]
+    }
+
+    /// `[batch, channels, size, size]` to features; pooled by the head, by the mean without one. Of
+    /// all patches, or of those that `kept`, `[batch, kept]`, numbers.
+    pub fn forward(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Result<Features> {
+        let mut x = self.patches.forward(pixels)?.broadcast_add(&self.positions)?;
+        if let Some(kept) = kept {
+            x = patch::keep(&x, kept)?;
+        }
         let x = forward_stack(&self.blocks, &x, &Mask::none())?;
         let tokens = self.post_norm.forward(&x)?;
         let pooled = match &self.head {
