@@ -90,3 +90,63 @@ fn gemm_crate_f32(bencher: Bencher, &[rows, inputs, outputs]: &[usize; 3]) {
         }
     });
 }
+
+/// What the machine's vector units do at most: sums that never leave their registers, on every thread.
+#[cfg(target_arch = "x86_64")]
+mod peak {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use dari_kernels::team;
+    use divan::Bencher;
+    use divan::counter::ItemsCount;
+
+    const STEPS: usize = 1 << 16;
+    /// More than latency times instructions a cycle, and few enough for the registers.
+    const SUMS: usize = 12;
+
+    fn bench(bencher: Bencher, available: bool, lanes: usize, run: fn()) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        if available {
+            bencher
+                .counter(ItemsCount::new(threads * STEPS * SUMS * lanes))
+                .bench_local(|| team::run(threads, |_| run()));
+        }
+    }
+
+    macro_rules! peak {
+        ($name:ident, $features:literal, $available:expr, $lanes:literal, $zero:expr, $step:expr) => {
+            #[divan::bench]
+            fn $name(bencher: Bencher) {
+                #[target_feature(enable = $features)]
+                fn run() {
+                    let mut sums = [$zero; SUMS];
+                    let factors = black_box([$zero; 2]);
+                    for _ in 0..STEPS {
+                        for sum in &mut sums {
+                            *sum = $step(*sum, factors[0], factors[1]);
+                        }
+                    }
+                    black_box(sums);
+                }
+                // SAFETY: `bench` calls it only where the features are there.
+                bench(bencher, $available, $lanes, || unsafe { run() });
+            }
+        };
+    }
+
+    peak!(f32_avx2, "avx2,fma", is_x86_feature_detected!("fma"), 8, _mm256_setzero_ps(), |s, a, b| {
+        _mm256_fmadd_ps(a, b, s)
+    });
+    peak!(f32_avx512, "avx512f", is_x86_feature_detected!("avx512f"), 16, _mm512_setzero_ps(), |s, a, b| {
+        _mm512_fmadd_ps(a, b, s)
+    });
+    peak!(
+        int8_avx512_vnni,
+        "avx512f,avx512vnni",
+        is_x86_feature_detected!("avx512vnni"),
+        64,
+        _mm512_setzero_si512(),
+        |s, a, b| _mm512_dpbusd_epi32(s, a, b)
+    );
+}

@@ -256,29 +256,45 @@ fn half_written_checkpoints_are_passed_over() {
     assert_eq!(first.losses.len() + second.losses.len(), 12);
 }
 
+fn losses(settings: &[&str]) -> Vec<f32> {
+    let folder = workplace(CLIP);
+    let mut observer = Quiet::new();
+    run(folder.path(), settings, false, &mut observer)
+        .unwrap_or_else(|error| panic!("{settings:?}: {error}"));
+    assert!(!observer.losses.is_empty());
+    observer.losses
+}
+
+fn assert_near(some: &[f32], others: &[f32], what: &str) {
+    assert_eq!(some.len(), others.len());
+    for (loss, other) in some.iter().zip(others) {
+        assert!((loss - other).abs() < 1e-4, "{what}: {loss} {other}");
+    }
+}
+
 #[test]
 fn parts_of_a_batch_and_segments_train_as_the_whole() {
-    let losses = |name: &str, settings: &[&str]| -> Vec<f32> {
-        let folder = workplace(CLIP);
-        let mut observer = Quiet::new();
-        let output = format!("output={name}");
-        let settings: Vec<&str> = settings.iter().copied().chain([output.as_str()]).collect();
-        run(folder.path(), &settings, false, &mut observer).unwrap_or_else(|error| panic!("{name}: {error}"));
-        observer.losses
-    };
-    let whole = losses("whole", &[]);
-    assert!(!whole.is_empty());
+    let whole = losses(&[]);
     for (name, settings) in [
         ("parts", &["train.micro_batch=3"][..]),
         ("segments", &["train.checkpoint_activations=true"]),
         ("both", &["train.micro_batch=2", "train.checkpoint_activations=true"]),
     ] {
-        let other = losses(name, settings);
-        assert_eq!(whole.len(), other.len());
-        for (loss, other) in whole.iter().zip(&other) {
-            assert!((loss - other).abs() < 1e-4, "{name}: {loss} {other}");
-        }
+        assert_near(&whole, &losses(settings), name);
     }
+}
+
+#[test]
+fn patches_are_left_out_until_told() {
+    let dropout = "train.patch_dropout=0.5";
+    let (whole, half) = (losses(&[]), losses(&[dropout]));
+    assert_ne!(whole[0], half[0]);
+    assert_near(&half, &losses(&[dropout, "train.micro_batch=3"]), "parts");
+    assert_eq!(whole, losses(&[dropout, "train.patch_dropout_until=0"]));
+    // The first six of twelve steps.
+    let first = losses(&[dropout, "train.patch_dropout_until=0.5"]);
+    assert_eq!(first[..6], half[..6]);
+    assert_ne!(first[6], half[6]);
 }
 
 fn numbers(folder: &Path) -> BTreeMap<String, Vec<f32>> {
