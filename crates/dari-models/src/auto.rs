@@ -15,6 +15,7 @@ use crate::capability::{ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts
 use crate::contrastive::clip::{Clip, ClipConfig};
 use crate::contrastive::open_clip::{self, OpenClip};
 use crate::contrastive::siglip::{Siglip, SiglipConfig};
+use crate::encoder::resnet::{self, ResNet, ResNetConfig, Torchvision};
 use crate::encoder::vit::{Vit, VitConfig};
 use crate::language::bert::{Bert, BertConfig, Pooling};
 use crate::packed::{self, Ready};
@@ -26,6 +27,7 @@ pub enum Model {
     Clip(Clip),
     Siglip(Siglip),
     Vit(Vit),
+    ResNet(ResNet),
     Bert(Bert),
 }
 
@@ -34,8 +36,10 @@ impl Model {
     pub fn kind(&self) -> &'static str {
         match self {
             Model::Clip(_) => "clip",
+            Model::Siglip(model) if model.vision().size().is_none() => "siglip2",
             Model::Siglip(_) => "siglip",
             Model::Vit(_) => "vit",
+            Model::ResNet(_) => "resnet",
             Model::Bert(_) => "bert",
         }
     }
@@ -45,17 +49,25 @@ impl Model {
         match self {
             Model::Clip(model) => Some(model),
             Model::Siglip(model) => Some(model),
-            Model::Vit(_) | Model::Bert(_) => None,
+            Model::Vit(_) | Model::ResNet(_) | Model::Bert(_) => None,
         }
     }
 
-    /// The side of the pictures that it takes, in pixels.
+    /// The side of the pictures that it takes, in pixels; `None` where it takes any, or none.
     pub fn picture_size(&self) -> Option<usize> {
         match self {
-            Model::Clip(model) => Some(model.vision().size()),
-            Model::Siglip(model) => Some(model.vision().size()),
+            Model::Clip(model) => Some(model.size()),
+            Model::Siglip(model) => model.vision().size(),
             Model::Vit(model) => Some(model.size()),
-            Model::Bert(_) => None,
+            Model::ResNet(_) | Model::Bert(_) => None,
+        }
+    }
+
+    /// The side of its patches, where it takes pictures of any shape in whole patches.
+    fn flexible(&self) -> Option<usize> {
+        match self {
+            Model::Siglip(model) if model.vision().size().is_none() => Some(model.vision().patch()),
+            _ => None,
         }
     }
 
@@ -65,6 +77,7 @@ impl Model {
             Model::Clip(model) => Some(model),
             Model::Siglip(model) => Some(model),
             Model::Vit(model) => Some(model),
+            Model::ResNet(model) => Some(model),
             Model::Bert(_) => None,
         }
     }
@@ -75,7 +88,7 @@ impl Model {
             Model::Clip(model) => Some(model),
             Model::Siglip(model) => Some(model),
             Model::Bert(model) => Some(model),
-            Model::Vit(_) => None,
+            Model::Vit(_) | Model::ResNet(_) => None,
         }
     }
 
@@ -83,6 +96,7 @@ impl Model {
     pub fn classifier(&self) -> Option<&dyn ClassifyPictures> {
         match self {
             Model::Vit(model) => model.classifier(),
+            Model::ResNet(model) => model.classifier(),
             _ => None,
         }
     }
@@ -138,7 +152,7 @@ pub fn load_plain(folder: &Folder, device: &Device, precision: Precision) -> Res
 /// Loads a folder to go on training it.
 pub fn load_for_training(folder: &Folder, device: &Device, training: Training) -> Result<Loaded> {
     let layout = Layout::read(folder)?;
-    if layout.open_clip {
+    if layout.form != Form::Transformers {
         // What open_clip does to texts, and a bias on CLIP's logits, have no place in the layout
         // that training writes.
         let problem = "training goes on from transformers' layout only: convert the checkpoint first";
@@ -158,7 +172,18 @@ pub fn create(folder: &Folder, device: &Device, training: Training) -> Result<Lo
 struct Layout {
     origin: String,
     config: Value,
-    open_clip: bool,
+    form: Form,
+    /// How pictures are prepared, where no file of the folder says so.
+    preparation: Option<Value>,
+}
+
+/// Whose tensor names a folder has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Transformers,
+    OpenClip,
+    /// timm's, too.
+    Torchvision,
 }
 
 impl Layout {
@@ -169,10 +194,29 @@ impl Layout {
         if plain.as_ref().is_none_or(|config| config.get("model_type").is_none())
             && let Some(config) = folder.json("open_clip_config.json")?
         {
-            return Ok(Layout { origin: place("open_clip_config.json"), config, open_clip: true });
+            let (origin, form) = (place("open_clip_config.json"), Form::OpenClip);
+            return Ok(Layout { origin, config, form, preparation: None });
+        }
+        // timm's config names an architecture; torchvision's files have no config at all.
+        if plain.as_ref().is_none_or(|config| config.get("architecture").is_some())
+            && let Ok(checkpoint) = folder.weights()
+            && Torchvision::fits(&checkpoint)
+        {
+            let timm = plain.is_some();
+            let labels = plain.as_ref().and_then(|config| config.get("label_names")?.as_array().cloned());
+            let labels = labels.into_iter().flatten().filter_map(|label| Some(label.as_str()?.to_owned()));
+            let origin = if timm { place("config.json") } else { folder.label() };
+            let config = Torchvision::new(checkpoint).config(labels.collect(), &origin)?;
+            let preparation = if timm { None } else { Some(resnet::torchvision_preparation()) };
+            return Ok(Layout { origin, config, form: Form::Torchvision, preparation });
         }
         match plain {
-            Some(config) => Ok(Layout { origin: place("config.json"), config, open_clip: false }),
+            Some(config) => Ok(Layout {
+                origin: place("config.json"),
+                config,
+                form: Form::Transformers,
+                preparation: None,
+            }),
             None => config::refuse(
                 &folder.label(),
                 "no config.json or open_clip_config.json: a model folder as the hub lays it out is expected",
@@ -182,8 +226,10 @@ impl Layout {
 
     fn source(&self, folder: &Folder) -> Result<Box<dyn Source>> {
         let checkpoint = folder.weights()?;
-        if self.open_clip {
-            return Ok(Box::new(OpenClip::new(checkpoint)));
+        match self.form {
+            Form::OpenClip => return Ok(Box::new(OpenClip::new(checkpoint))),
+            Form::Torchvision => return Ok(Box::new(Torchvision::new(checkpoint))),
+            Form::Transformers => {}
         }
         // The oldest BERT files call a norm's weights gamma and beta.
         if checkpoint.names().any(|name| name.ends_with(".LayerNorm.gamma")) {
@@ -195,29 +241,31 @@ impl Layout {
 
 fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
     let origin = layout.origin.clone();
-    let kind = match layout.open_clip {
-        true => "clip",
-        false => match layout.config.get("model_type").and_then(Value::as_str) {
-            Some(kind) => kind,
-            None => {
-                return config::refuse(
-                    &origin,
-                    "`model_type` is missing: the config of a transformers checkpoint names it",
-                );
+    let kind = match layout.form {
+        Form::OpenClip => "clip",
+        Form::Transformers | Form::Torchvision => {
+            match layout.config.get("model_type").and_then(Value::as_str) {
+                Some(kind) => kind,
+                None => {
+                    return config::refuse(
+                        &origin,
+                        "`model_type` is missing: the config of a transformers checkpoint names it",
+                    );
+                }
             }
-        },
+        }
     };
     let (model, context) = match kind {
         "clip" => {
-            let config = match layout.open_clip {
-                true => open_clip::parse(&layout.config, weights.has("logit_bias"), &origin)?,
-                false => ClipConfig::parse(&layout.config, &origin)?,
+            let config = match layout.form {
+                Form::OpenClip => open_clip::parse(&layout.config, weights.has("logit_bias"), &origin)?,
+                _ => ClipConfig::parse(&layout.config, &origin)?,
             };
             let context = config.text_config.max_position_embeddings;
             let model = Model::Clip(Clip::load(&weights, &config, &origin)?);
             (model, Some(context))
         }
-        "siglip" => {
+        "siglip" | "siglip2" => {
             let config = SiglipConfig::parse(&layout.config, &origin)?;
             let context = config.text_config.max_position_embeddings;
             (Model::Siglip(Siglip::load(&weights, &config, &origin)?), Some(context))
@@ -225,6 +273,10 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         "vit" => {
             let config: VitConfig = config::parse(&origin, &layout.config)?;
             (Model::Vit(Vit::load(&weights, &config, &origin)?), None)
+        }
+        "resnet" => {
+            let config: ResNetConfig = config::parse(&origin, &layout.config)?;
+            (Model::ResNet(ResNet::load(&weights, &config, &origin)?), None)
         }
         "bert" => {
             let config: BertConfig = config::parse(&origin, &layout.config)?;
@@ -235,12 +287,15 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         other => {
             return config::refuse(
                 &origin,
-                format!("`model_type` is `{other}`; known are clip, siglip, vit, bert"),
+                format!("`model_type` is `{other}`; known are clip, siglip, siglip2, vit, resnet, bert"),
             );
         }
     };
-    let image = match model.picture_size() {
-        Some(size) => image_processor(folder, size)?,
+    let image = match model.pictures() {
+        Some(_) => {
+            let preparation = layout.preparation.as_ref();
+            image_processor(folder, model.picture_size(), model.flexible(), preparation)?
+        }
         None => None,
     };
     let text = match context {
@@ -272,15 +327,38 @@ fn longest_sentence(folder: &Folder) -> Result<usize> {
 }
 
 /// The image processor by whichever file describes it.
-fn image_processor(folder: &Folder, size: usize) -> Result<Option<ImageProcessor>> {
-    for file in ["preprocessor_config.json", "processor_config.json", "open_clip_config.json"] {
-        if let Some(config) = folder.json(file)? {
+fn image_processor(
+    folder: &Folder,
+    size: Option<usize>,
+    flexible: Option<usize>,
+    assumed: Option<&Value>,
+) -> Result<Option<ImageProcessor>> {
+    for file in ["preprocessor_config.json", "processor_config.json", "open_clip_config.json", "config.json"]
+    {
+        let config = folder.json(file)?;
+        // Of those in config.json, timm's alone says how pictures are prepared.
+        let config = config.filter(|config| file != "config.json" || config.get("pretrained_cfg").is_some());
+        if let Some(config) = config.or_else(|| assumed.cloned()) {
             let processor = ImageProcessor::from_config(&config).map_err(|error| Error::Config {
                 origin: format!("{}/{file}", folder.label()),
                 problem: error.to_string(),
             })?;
             let (height, width) = processor.size();
-            if (height, width) != (size, size) {
+            let patch = processor.patches().map(|(patch, _)| patch);
+            if patch != flexible {
+                let say = |patch: Option<usize>| {
+                    patch.map_or("one size".to_owned(), |patch| format!("any shape in patches of {patch}"))
+                };
+                let problem = format!(
+                    "it makes pictures of {}, but the model's config asks for {}",
+                    say(patch),
+                    say(flexible)
+                );
+                return config::refuse(&format!("{}/{file}", folder.label()), problem);
+            }
+            if let Some(size) = size
+                && (height, width) != (size, size)
+            {
                 let problem = format!(
                     "it makes pictures of {width} x {height}, but the model's config says {size} x {size}"
                 );
@@ -340,7 +418,8 @@ fn pooling(folder: &Folder) -> Result<Pooling> {
 /// Names that no model needs: positions counted up, kept by older versions of transformers.
 fn unused(weights: &Weights) -> Vec<String> {
     let mut names = weights.unused();
-    const QUIET: [&str; 3] = ["position_ids", "attn_mask", "cls.predictions.decoder.weight"];
+    const QUIET: [&str; 4] =
+        ["position_ids", "attn_mask", "cls.predictions.decoder.weight", "num_batches_tracked"];
     names.retain(|name| {
         let quiet = QUIET.iter().any(|end| name.ends_with(end));
         // BERT's next-sentence head, and its decoder's copy of the bias.

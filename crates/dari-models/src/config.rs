@@ -1,5 +1,7 @@
 //! Reading `config.json` pieces, with bounds that keep a hostile one from asking for the moon.
 
+use std::collections::BTreeMap;
+
 use dari_nn::{Activation, block};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -123,4 +125,20 @@ pub fn check_picture(origin: &str, image: usize, patch: usize, channels: usize) 
 pub fn activation(origin: &str, name: &str) -> Result<Activation> {
     dari_nn::activation::named(name)
         .map_err(|error| Error::Config { origin: origin.to_owned(), problem: error.to_string() })
+}
+
+/// `id2label` in the order of its numbers; transformers leaves out its two plain ones.
+pub fn labels(names: &BTreeMap<String, String>, origin: &str) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(vec!["LABEL_0".into(), "LABEL_1".into()]);
+    }
+    let mut by_id: Vec<(usize, &String)> = Vec::with_capacity(names.len());
+    for (id, name) in names {
+        match id.parse() {
+            Ok(id) => by_id.push((id, name)),
+            Err(_) => return refuse(origin, format!("`id2label` has `{id}`, expected numbers")),
+        }
+    }
+    by_id.sort_unstable_by_key(|(id, _)| *id);
+    Ok(by_id.into_iter().map(|(_, name)| name.clone()).collect())
 }

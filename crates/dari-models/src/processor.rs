@@ -1,7 +1,9 @@
 //! The joint of pixels and tokens: one piece of code for inference and for training batches.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
-use dari_data::image::{ImageProcessor, Picture};
+use dari_data::image::{ImageProcessor, Picture, Pixels};
 use dari_data::text::TextProcessor;
 
 use crate::capability::Tokens;
@@ -12,6 +14,77 @@ pub struct Processor {
     model: String,
     image: Option<ImageProcessor>,
     text: Option<TextProcessor>,
+}
+
+/// Pictures made ready, those of one size together.
+pub struct Pictures {
+    groups: Vec<Group>,
+    count: usize,
+}
+
+/// Pictures of one size.
+struct Group {
+    places: Vec<usize>,
+    /// `[pictures, 3, height, width]`.
+    pixels: Tensor,
+}
+
+impl Pictures {
+    /// Gathers prepared pictures; for models of one size that is one group.
+    pub fn stack(pixels: Vec<Pixels>, device: &Device) -> Result<Pictures> {
+        let count = pixels.len();
+        let mut sizes: BTreeMap<(usize, usize), (Vec<usize>, Vec<Vec<f32>>)> = BTreeMap::new();
+        for (place, Pixels { values, height, width }) in pixels.into_iter().enumerate() {
+            let (places, all) = sizes.entry((height, width)).or_default();
+            places.push(place);
+            all.push(values);
+        }
+        let group = |((height, width), (places, all)): ((usize, usize), (Vec<usize>, Vec<Vec<f32>>))| {
+            let batch = all.len();
+            let flat = match batch {
+                1 => all.into_iter().next().unwrap_or_default(),
+                _ => all.concat(),
+            };
+            let pixels = Tensor::from_vec(flat, (batch, 3, height, width), device)?;
+            Ok(Group { places, pixels })
+        };
+        Ok(Pictures { groups: sizes.into_iter().map(group).collect::<Result<_>>()?, count })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// `[pictures, 3, height, width]`, where all are of one size.
+    pub fn tensor(&self) -> Option<&Tensor> {
+        match &self.groups[..] {
+            [all] => Some(&all.pixels),
+            _ => None,
+        }
+    }
+
+    /// Runs `model`, which gives a row a picture, on each size; the rows come in the pictures' order.
+    /// `model` gets the places of the pictures beside their pixels.
+    pub fn each(&self, mut model: impl FnMut(&Tensor, &[usize]) -> Result<Tensor>) -> Result<Tensor> {
+        if let [all] = &self.groups[..] {
+            return model(&all.pixels, &all.places);
+        }
+        let mut back = vec![0u32; self.count];
+        let order = self.groups.iter().flat_map(|group| &group.places);
+        order.enumerate().for_each(|(row, &place)| back[place] = row as u32);
+        let mut rows = Vec::with_capacity(self.groups.len());
+        for group in &self.groups {
+            rows.push(model(&group.pixels, &group.places)?);
+        }
+        let rows = Tensor::cat(&rows, 0)?;
+        Ok(rows.index_select(&Tensor::new(back, rows.device())?, 0)?)
+    }
 }
 
 /// Texts made ready, and how many were cut to the model's length.
@@ -47,19 +120,10 @@ impl Processor {
         })
     }
 
-    /// Prepared pixels of many pictures, `[batch, 3, height, width]`, from their single vectors.
-    pub fn stack(&self, pixels: Vec<Vec<f32>>, device: &Device) -> Result<Tensor> {
-        let (height, width) = self.image()?.size();
-        let batch = pixels.len();
-        let flat: Vec<f32> =
-            if batch == 1 { pixels.into_iter().next().unwrap_or_default() } else { pixels.concat() };
-        Ok(Tensor::from_vec(flat, (batch, 3, height, width), device)?)
-    }
-
-    /// Pictures to `[batch, 3, height, width]`.
-    pub fn pixels(&self, pictures: &[Picture], device: &Device) -> Result<Tensor> {
+    /// Pictures to tensors.
+    pub fn pixels(&self, pictures: &[Picture], device: &Device) -> Result<Pictures> {
         let image = self.image()?;
-        self.stack(pictures.iter().map(|picture| image.process(picture)).collect(), device)
+        Pictures::stack(pictures.iter().map(|picture| image.process(picture)).collect(), device)
     }
 
     /// Texts to tokens of equal length.

@@ -35,6 +35,7 @@ fn pictures(expected: &Expected) -> Vec<Picture> {
 fn transformers_reads_mini_alike() {
     let (loaded, expected) = (load(), Expected::of("mini", HINT));
     let pixels = loaded.processor.pixels(&pictures(&expected), &Device::Cpu).expect("pixels");
+    let pixels = pixels.tensor().expect("one size");
     let tokens = expected.tokens(&loaded);
     let model = loaded.model.contrastive().expect("a contrastive model");
     let pictures = loss::normalise(&model.embed_pictures(&pixels).expect("pictures")).expect("unit");

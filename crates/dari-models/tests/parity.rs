@@ -87,6 +87,12 @@ impl Expected {
     }
 }
 
+/// Prepared pictures of one size.
+fn tensor(loaded: &Loaded, pictures: &[Picture]) -> Tensor {
+    let pictures = loaded.processor.pixels(pictures, &Device::Cpu).expect("pixels");
+    pictures.tensor().expect("one size").clone()
+}
+
 fn tokens(loaded: &Loaded, expected: &Expected) -> Tokens {
     let texts = expected.strings("texts");
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -103,7 +109,7 @@ fn contrastive(case: &str) {
 
 /// `prepare` has the processor, `loaded` the weights.
 fn contrastive_of(prepare: &Loaded, loaded: &Loaded, expected: &Expected) {
-    let pixels = prepare.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
+    let pixels = tensor(prepare, &expected.pictures());
     if expected.file.shape("pixel_values").is_some() {
         expected.check("pixel_values", &pixels, 1e-6);
     }
@@ -117,7 +123,7 @@ fn contrastive_of(prepare: &Loaded, loaded: &Loaded, expected: &Expected) {
     expected.check("logits_per_image", &logits, 5e-4);
     if expected.file.shape("vision_last_hidden_state").is_some() {
         let features = match &loaded.model {
-            Model::Clip(clip) => clip.vision().forward(&pixels),
+            Model::Clip(clip) => clip.vision().expect("a ViT").forward(&pixels),
             Model::Siglip(siglip) => siglip.vision().forward(&pixels, None),
             _ => panic!("{}: not contrastive", expected.case),
         }
@@ -150,7 +156,7 @@ fn batch_equals_singles(
         assert!(off <= 1e-5, "{}: {what} in a batch is off by {off}", expected.case);
     };
     for (index, picture) in expected.pictures().into_iter().enumerate() {
-        let pixels = prepare.processor.pixels(&[picture], &Device::Cpu).expect("pixels");
+        let pixels = tensor(prepare, &[picture]);
         close(
             pictures.narrow(0, index, 1).expect("a row"),
             model.embed_pictures(&pixels).expect("one"),
@@ -184,7 +190,7 @@ fn clip_in_bf16_sharded_and_pickled() {
         let packed = auto::load(&folder, &Device::Cpu, Precision::Bf16).expect("bf16");
         if dari_nn::has_bf16_products() {
             // What they are multiplied with is rounded as well.
-            let pixels = prepare.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
+            let pixels = tensor(&prepare, &expected.pictures());
             let model = packed.model.contrastive().expect("a contrastive model");
             let pictures = loss::normalise(&model.embed_pictures(&pixels).expect("pictures"));
             let texts = loss::normalise(&model.embed_texts(&tokens(&prepare, &expected)).expect("texts"));
@@ -212,7 +218,7 @@ fn siglip_and_siglip_2() {
 #[test]
 fn vit_classifies() {
     let (loaded, expected) = (load("vit"), Expected::of("vit"));
-    let pixels = loaded.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
+    let pixels = tensor(&loaded, &expected.pictures());
     expected.check("pixel_values", &pixels, 1e-6);
     let classifier = loaded.model.classifier().expect("a classifier");
     expected.check("logits", &classifier.classify(&pixels).expect("logits"), 5e-4);
@@ -224,7 +230,7 @@ fn vit_classifies() {
 #[test]
 fn vit_features() {
     let (loaded, expected) = (load("vit-pooler"), Expected::of("vit-pooler"));
-    let pixels = loaded.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
+    let pixels = tensor(&loaded, &expected.pictures());
     let Model::Vit(vit) = &loaded.model else { panic!("not a ViT") };
     let features = vit.forward(&pixels).expect("features");
     expected.check("last_hidden_state", &features.tokens, 5e-4);

@@ -9,6 +9,7 @@ pub mod activation;
 pub mod attention;
 pub mod block;
 mod chain;
+pub mod conv;
 pub mod embedding;
 pub mod gradients;
 pub mod linear;
@@ -27,6 +28,7 @@ mod ops;
 
 pub use attention::{Attention, Mask};
 pub use block::Block;
+pub use conv::ConvNorm;
 pub use dari_kernels::Activation;
 pub use dari_kernels::gemm::Products;
 pub use error::{Error, Result};

@@ -448,7 +448,7 @@ pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> CandleResu
     product_of(Products::F32, x, weight, bias)
 }
 
-fn product_of(
+pub(crate) fn product_of(
     products: Products,
     x: &Tensor,
     weight: &Tensor,

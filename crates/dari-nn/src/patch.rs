@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
 use dari_kernels::patch::{self as kernel, Grid};
 
+use crate::conv;
 use crate::linear::Linear;
 use crate::ops::{self, view};
 use crate::weight::Part;
@@ -15,6 +16,16 @@ pub struct PatchEmbedding {
     linear: Linear,
     channels: usize,
     patch: usize,
+    order: Order,
+}
+
+/// In which order the weight has a patch's values.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// Channel by channel: a convolution's weight.
+    Channels,
+    /// Pixel by pixel: a linear layer's weight over patches cut beforehand.
+    Pixels,
 }
 
 impl PatchEmbedding {
@@ -32,7 +43,18 @@ impl PatchEmbedding {
             true => Some(Part::whole(weights.tensor("bias", &[width], Init::ZEROS)?)),
             false => None,
         };
-        Ok(PatchEmbedding { linear: Linear::new(weight, bias)?, channels, patch })
+        Ok(PatchEmbedding { linear: Linear::new(weight, bias)?, channels, patch, order: Order::Channels })
+    }
+
+    /// Reads `weight`, `[width, patch * patch * channels]`, and `bias`.
+    pub fn load_linear(
+        weights: &Weights,
+        channels: usize,
+        patch: usize,
+        width: usize,
+    ) -> Result<PatchEmbedding> {
+        let linear = Linear::load(weights, patch * patch * channels, width, true)?;
+        Ok(PatchEmbedding { linear, channels, patch, order: Order::Pixels })
     }
 
     /// `[batch, channels, height, width]` to `[batch, patches, width]`, row by row of patches.
@@ -46,8 +68,16 @@ impl PatchEmbedding {
                 self.patch
             )));
         }
-        let grid = Grid { channels, height, width, patch: self.patch };
-        self.linear.forward(&unfold(pixels, grid)?)
+        match self.order {
+            Order::Channels => {
+                let grid = Grid { channels, height, width, patch: self.patch };
+                self.linear.forward(&unfold(pixels, grid)?)
+            }
+            Order::Pixels => {
+                let patches = conv::patches(&conv::channels_last(pixels)?, self.patch)?;
+                self.linear.forward(&patches.flatten(1, 2)?)
+            }
+        }
     }
 }
 
@@ -65,6 +95,39 @@ pub fn keep(patches: &Tensor, kept: &Tensor) -> Result<Tensor> {
     let rows = kept.broadcast_add(&first.reshape((batch, 1))?)?.flatten_all()?;
     let picked = patches.reshape((batch * count, width))?.index_select(&rows, 0)?;
     Ok(picked.reshape((batch, kept.dim(1)?, width))?)
+}
+
+/// A square table of places, `[side * side, width]`, brought to another grid: bilinear, with the
+/// filter widened where it shrinks (PyTorch's `interpolate` with `antialias` and no aligned corners).
+pub fn resize_places(table: &Tensor, [height, width]: [usize; 2]) -> Result<Tensor> {
+    let (places, values) = table.dims2()?;
+    let side = places.isqrt();
+    let down = Tensor::from_vec(shares(side, height), (height, side), table.device())?;
+    let across = Tensor::from_vec(shares(side, width), (width, side), table.device())?;
+    // One axis after the other, the columns first: [side, side, values] to [side, width, values].
+    let columns = table.reshape((side, side, values))?.transpose(0, 1)?.contiguous()?;
+    let columns = across.matmul(&columns.reshape((side, side * values))?)?;
+    let rows = columns.reshape((width, side, values))?.transpose(0, 1)?.contiguous()?;
+    let rows = down.matmul(&rows.reshape((side, width * values))?)?;
+    Ok(rows.reshape((height * width, values))?)
+}
+
+/// What each of `inputs` points in a row gives to each of `outputs`, `[outputs, inputs]`.
+fn shares(inputs: usize, outputs: usize) -> Vec<f32> {
+    let scale = inputs as f32 / outputs.max(1) as f32;
+    let reach = scale.max(1.0);
+    let mut all = vec![0.0; outputs * inputs];
+    for (output, all) in all.chunks_exact_mut(inputs.max(1)).enumerate() {
+        let centre = scale * (output as f32 + 0.5);
+        let first = (centre - reach + 0.5).max(0.0) as usize;
+        let last = ((centre + reach + 0.5) as usize).min(inputs);
+        for (input, share) in all.iter_mut().enumerate().take(last).skip(first) {
+            *share = (1.0 - ((input as f32 - centre + 0.5) / reach).abs()).max(0.0);
+        }
+        let total: f32 = all.iter().sum();
+        all.iter_mut().for_each(|share| *share /= total);
+    }
+    all
 }
 
 fn unfold(pixels: &Tensor, grid: Grid) -> Result<Tensor> {

@@ -114,6 +114,9 @@ pub struct Weights {
     prefix: String,
 }
 
+/// Changes a weight's values, `[outputs, inputs]`, before they are packed.
+pub type Prepare = Box<dyn Fn(Vec<f32>) -> Vec<f32> + Send + Sync>;
+
 /// Decides by a tensor's full name whether it stays as it is.
 pub type Frozen = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
@@ -252,9 +255,8 @@ impl Weights {
         if !self.packs() {
             let tensor = self.take(name, stored, init, self.dtype())?;
             let inputs: usize = stored.iter().skip(1).product();
-            let products = self.shared.training.as_ref().map_or(Products::F32, |training| training.products);
             let part = Part::of(tensor, start * inputs, count * inputs);
-            return Ok(Weight::Dense { part, size: [count, inputs], products });
+            return Ok(Weight::Dense { part, size: [count, inputs], products: self.products() });
         }
         let (full, inputs) = (self.full(name), stored.iter().skip(1).product());
         let key = match (start, count) == (0, stored.first().copied().unwrap_or(1)) {
@@ -262,7 +264,7 @@ impl Weights {
             false => format!("{full}[{start}..{}]", start + count),
         };
         let rows = start * inputs..(start + count) * inputs;
-        self.pack(&key, [count, inputs], vec![full], stored, rows)
+        self.pack(&key, [count, inputs], vec![full], stored, rows, None)
     }
 
     /// Several weights `[outputs, inputs]` of one input as one, one below the other; `None` where
@@ -273,11 +275,46 @@ impl Weights {
         }
         let full: Vec<String> = names.iter().map(|name| self.full(name)).collect();
         let size = [names.len() * outputs, inputs];
-        Ok(Some(self.pack(&full.join("+"), size, full, &[outputs, inputs], 0..outputs * inputs)?))
+        let rows = 0..outputs * inputs;
+        Ok(Some(self.pack(&full.join("+"), size, full, &[outputs, inputs], rows, None)?))
+    }
+
+    /// A product's weight whose values are changed before they are packed: put in another order, or
+    /// scaled by a norm behind it. `None` where weights are not packed.
+    pub fn prepared(&self, name: &str, stored: &[usize], prepare: Prepare) -> Result<Option<Weight>> {
+        if !self.packs() {
+            return Ok(None);
+        }
+        let full = self.full(name);
+        let outputs = stored.first().copied().unwrap_or(1);
+        let inputs = stored.iter().skip(1).product();
+        let rows = 0..outputs * inputs;
+        Ok(Some(self.pack(&full, [outputs, inputs], vec![full.clone()], stored, rows, Some(prepare))?))
+    }
+
+    /// A tensor that training changes by itself and that has no gradient, as a batch norm's running
+    /// mean. It is saved with the others.
+    pub fn buffer(&self, name: &str, shape: &[usize], init: Init) -> Result<Var> {
+        let tensor = self.read_or_draw(&self.full(name), shape, init, DType::F32)?;
+        let variable = Var::from_tensor(&tensor)?;
+        let (elements, tensor) = (tensor.elem_count(), Some(variable.as_detached_tensor()));
+        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.insert(self.full(name), Taken { tensor, variable: None, elements });
+        Ok(variable)
+    }
+
+    /// Whether training changes this tensor.
+    pub fn is_trained(&self, name: &str) -> bool {
+        self.shared.training.as_ref().is_some_and(|training| !(training.frozen)(&self.full(name)))
+    }
+
+    /// How training multiplies.
+    pub fn products(&self) -> Products {
+        self.shared.training.as_ref().map_or(Products::F32, |training| training.products)
     }
 
     /// Whether weights are packed: for inference on a CPU.
-    fn packs(&self) -> bool {
+    pub(crate) fn packs(&self) -> bool {
         self.shared.training.is_none() && self.shared.source.is_some() && self.shared.device.is_cpu()
     }
 
@@ -289,6 +326,7 @@ impl Weights {
         names: Vec<String>,
         stored: &[usize],
         range: std::ops::Range<usize>,
+        prepare: Option<Prepare>,
     ) -> Result<Weight> {
         let locked = || self.shared.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = locked().get(key) {
@@ -318,7 +356,10 @@ impl Weights {
                         values.extend_from_slice(&all[range.clone()]);
                         source.release(name);
                     }
-                    Ok(values)
+                    Ok(match &prepare {
+                        Some(prepare) => prepare(values),
+                        None => values,
+                    })
                 };
                 PackedWeight::later(format, outputs, inputs, Box::new(read))
             }
@@ -346,16 +387,8 @@ impl Weights {
         if let Some(there) = taken.get(&name).and_then(|there| there.tensor.as_ref()) {
             return Ok(there.clone()); // tied weights
         }
-        let shared = &*self.shared;
-        let dtype = if shared.training.is_some() { DType::F32 } else { dtype };
-        let tensor = match &shared.source {
-            Some(source) => read(source.as_ref(), &name, shape, dtype, &shared.device)?,
-            None => {
-                let seed = shared.training.as_ref().map_or(0, |training| training.seed);
-                draw(Key::new(seed).with(&name), shape, init, &shared.device)?
-            }
-        };
-        let trained = shared.training.as_ref().is_some_and(|training| !(training.frozen)(&name));
+        let tensor = self.read_or_draw(&name, shape, init, dtype)?;
+        let trained = self.shared.training.as_ref().is_some_and(|training| !(training.frozen)(&name));
         let elements = tensor.elem_count();
         let (tensor, variable) = if trained {
             let variable = Var::from_tensor(&tensor)?;
@@ -365,6 +398,18 @@ impl Weights {
         };
         taken.insert(name, Taken { tensor: Some(tensor.clone()), variable, elements });
         Ok(tensor)
+    }
+
+    fn read_or_draw(&self, name: &str, shape: &[usize], init: Init, dtype: DType) -> Result<Tensor> {
+        let shared = &*self.shared;
+        let dtype = if shared.training.is_some() { DType::F32 } else { dtype };
+        match &shared.source {
+            Some(source) => read(source.as_ref(), name, shape, dtype, &shared.device),
+            None => {
+                let seed = shared.training.as_ref().map_or(0, |training| training.seed);
+                draw(Key::new(seed).with(name), shape, init, &shared.device)
+            }
+        }
     }
 
     /// The tensors that training changes, by full name, in the names' order.

@@ -45,7 +45,8 @@ fn embed(model: &Loaded, pictures: &[Picture]) -> Result<Vec<Vec<f32>>, Failure>
     let mut vectors = Vec::new();
     for batch in pictures.chunks(128) {
         let pixels = model.processor.pixels(batch, &Device::Cpu)?;
-        vectors.extend(loss::normalise(&road.embed_pictures(&pixels)?)?.to_vec2::<f32>()?);
+        let found = pixels.each(|pixels, _| road.embed_pictures(pixels))?;
+        vectors.extend(loss::normalise(&found)?.to_vec2::<f32>()?);
     }
     Ok(vectors)
 }

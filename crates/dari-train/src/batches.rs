@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use dari_data::datasets::{self, Caption, Pairs};
 use dari_data::image::augment::{Variation, vary};
-use dari_data::image::{Limits, Picture};
+use dari_data::image::{Limits, Picture, Pixels};
 use dari_data::scenes::Scene;
 use dari_models::Processor;
 use dari_models::capability::Tokens;
@@ -22,8 +22,8 @@ use crate::{Error, Result};
 pub struct Batch {
     /// Which step it is for, from 1.
     pub step: u64,
-    /// Prepared pictures, one vector each.
-    pub pixels: Vec<Vec<f32>>,
+    /// Prepared pictures.
+    pub pixels: Vec<Pixels>,
     /// Their texts.
     pub tokens: Tokens,
     /// Records that could not be used, as messages.

@@ -319,8 +319,10 @@ impl Recipe {
 /// What is wrong with the config of a new model, before anything is made for it.
 fn config_problem(config: &Value) -> Option<String> {
     let kind = config.get("model_type").and_then(Value::as_str);
-    if !matches!(kind, Some("clip" | "siglip")) {
-        return Some(format!("`model.config.model_type` is {kind:?}, expected \"clip\" or \"siglip\""));
+    if !matches!(kind, Some("clip" | "siglip" | "siglip2")) {
+        return Some(format!(
+            "`model.config.model_type` is {kind:?}, expected \"clip\", \"siglip\" or \"siglip2\""
+        ));
     }
     let text = config.get("text_config").is_some_and(Value::is_object);
     (!text).then(|| "`model.config.text_config` is missing, expected a table".to_owned())

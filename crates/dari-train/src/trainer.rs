@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var};
+use dari_data::image::Pixels;
 use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
 use dari_models::capability::{Contrastive, EmbedPictures, Matching, Tokens};
+use dari_models::processor::Pictures;
 use dari_models::{Loaded, auto};
 use dari_nn::random::Key;
 use dari_nn::{Gradients, Training, loss, segment};
@@ -350,9 +352,8 @@ impl Run<'_> {
         let train = &self.recipe.train;
         let mut clock = Clock::start();
         let model = contrastive(&self.loaded)?;
-        let pixels = self.loaded.processor.stack(batch.pixels, self.device)?;
         let kept = self.kept(batch.step, batch.tokens.ids.len())?;
-        let embed = || self.embed(&pixels, kept.as_ref(), &batch.tokens);
+        let embed = || self.embed(batch.pixels, kept.as_ref(), &batch.tokens);
         let (pictures, texts) = segment::checkpointed(train.checkpoint_activations, embed)?;
         let loss = model.loss(&pictures, &texts)?;
         let value = loss.to_scalar::<f32>()?;
@@ -411,26 +412,32 @@ impl Run<'_> {
     }
 
     /// Unit vectors of a batch's pictures and texts, `[batch, dim]` each.
-    fn embed(&self, pixels: &Tensor, kept: Option<&Tensor>, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
+    fn embed(&self, pixels: Vec<Pixels>, kept: Option<&Tensor>, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
         let pairs = tokens.ids.len();
         let part = self.recipe.train.micro_batch.unwrap_or(pairs);
         if part >= pairs {
             let model = contrastive(&self.loaded)?;
-            let (pictures, texts) = (see(model, pixels, kept)?, model.embed_texts(tokens)?);
+            let pictures = Pictures::stack(pixels, self.device)?;
+            let pictures = pictures.each(|pixels, _| see(model, pixels, kept))?;
+            let texts = model.embed_texts(tokens)?;
             return Ok((loss::normalise(&pictures)?, loss::normalise(&texts)?));
         }
+        let mut pixels = pixels.into_iter();
         let (mut pictures, mut texts) = (Vec::new(), Vec::new());
         for first in (0..pairs).step_by(part) {
             let count = part.min(pairs - first);
-            let loaded = self.loaded.clone();
             let kept = kept.map(|kept| kept.narrow(0, first, count)).transpose()?;
-            let body = move |pixels: &Tensor| match loaded.model.pictures() {
-                Some(model) => see(model, pixels, kept.as_ref()).map_err(inside),
-                None => Err(inside("the model sees no pictures")),
-            };
-            // A segment's input is tracked, or it would have no gradient.
-            let own = Var::from_tensor(&pixels.narrow(0, first, count)?)?.into_inner();
-            pictures.push(segment::segment(&own, Arc::new(body))?);
+            let own = Pictures::stack(pixels.by_ref().take(count).collect(), self.device)?;
+            pictures.push(own.each(|pixels, _| {
+                let (loaded, kept) = (self.loaded.clone(), kept.clone());
+                let body = move |pixels: &Tensor| match loaded.model.pictures() {
+                    Some(model) => see(model, pixels, kept.as_ref()).map_err(inside),
+                    None => Err(inside("the model sees no pictures")),
+                };
+                // A segment's input is tracked, or it would have no gradient.
+                let pixels = Var::from_tensor(pixels)?.into_inner();
+                Ok(segment::segment(&pixels, Arc::new(body))?)
+            })?);
             let loaded = self.loaded.clone();
             let own = tokens.pick(&(first..first + count).collect::<Vec<_>>());
             let body = move |_: &Tensor| match loaded.model.texts() {

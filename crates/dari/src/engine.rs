@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
-use dari_data::image::{self, Limits, Picture};
+use dari_data::image::{self, Limits, Picture, Pixels};
 use dari_files::Folder;
 use dari_models::capability::{EmbedPictures, EmbedTexts, Matching};
+use dari_models::processor::Pictures;
 use dari_models::{Loaded, auto};
 use dari_nn::Precision;
 use rayon::prelude::*;
@@ -170,11 +171,10 @@ impl Engine {
         Ok(vectors)
     }
 
-    fn embed_pixels(&self, pixels: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        let pixels = self.loaded.processor.stack(pixels, &self.device)?;
-        let vectors =
-            self.pictures()?.embed_pictures(&pixels).map_err(|error| self.failed(&error))?.to_vec2()?;
-        self.finite(vectors)
+    fn embed_pixels(&self, pixels: Vec<Pixels>) -> Result<Vec<Vec<f32>>> {
+        let (pictures, model) = (Pictures::stack(pixels, &self.device)?, self.pictures()?);
+        let vectors = pictures.each(|pixels, _| model.embed_pictures(pixels));
+        self.finite(vectors.map_err(|error| self.failed(&error))?.to_vec2()?)
     }
 
     pub(crate) fn failed(&self, problem: &dyn std::fmt::Display) -> Error {
@@ -203,11 +203,11 @@ impl Engine {
     fn each_file<T>(
         &self,
         files: &[PathBuf],
-        model: &dyn Fn(Vec<Vec<f32>>) -> Result<Vec<T>>,
+        model: &dyn Fn(Vec<Pixels>) -> Result<Vec<T>>,
     ) -> Vec<Result<T>> {
         let mut answers = Vec::with_capacity(files.len());
         for batch in files.chunks(self.options.batch.max(1)) {
-            let opened: Vec<Result<Vec<f32>>> = batch
+            let opened: Vec<Result<Pixels>> = batch
                 .par_iter()
                 .map(|file| {
                     Ok(self.loaded.processor.image()?.process(&image::open(file, &self.options.limits)?))
@@ -328,15 +328,15 @@ impl Engine {
 
     /// A classifier checkpoint's own labels of picture files, most probable first.
     pub fn classify_files(&self, files: &[PathBuf]) -> Vec<Result<Vec<Label>>> {
-        let own = |pixels: Vec<Vec<f32>>| -> Result<Vec<Vec<Label>>> {
+        let own = |pixels: Vec<Pixels>| -> Result<Vec<Vec<Label>>> {
             let Some(model) = self.loaded.model.classifier() else {
                 return Err(self.unable(
                     "name labels of its own",
                     "give --labels to a CLIP or SigLIP model, or take a ViT classifier",
                 ));
             };
-            let logits =
-                model.classify(&self.loaded.processor.stack(pixels, &self.device)?)?.to_vec2::<f32>()?;
+            let pictures = Pictures::stack(pixels, &self.device)?;
+            let logits = pictures.each(|pixels, _| model.classify(pixels))?.to_vec2::<f32>()?;
             Ok(logits
                 .iter()
                 .map(|row| sorted_labels(model.labels(), Matching::Softmax.probabilities(row)))

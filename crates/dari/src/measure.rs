@@ -12,11 +12,13 @@ impl Engine {
     /// Seconds of each of `runs` batches of pictures drawn at random, after `warm` others.
     pub fn time_pictures(&self, batch: usize, warm: usize, runs: usize) -> Result<Vec<f64>> {
         let model = &self.loaded().model;
-        let (Some(pictures), Some(size)) = (model.pictures(), model.picture_size()) else {
-            return Err(self.unable("see pictures", "take a CLIP, SigLIP or ViT model"));
+        let size = self.loaded().processor.image().ok().map(|image| image.size());
+        let size = model.picture_size().map(|side| (side, side)).or(size);
+        let (Some(pictures), Some((height, width))) = (model.pictures(), size) else {
+            return Err(self.unable("see pictures", "take a CLIP, SigLIP, ViT or ResNet model"));
         };
-        let shape = (batch, 3, size, size);
-        let (key, count) = (Key::new(1), batch * 3 * size * size);
+        let shape = (batch, 3, height, width);
+        let (key, count) = (Key::new(1), batch * 3 * height * width);
         let pixels: Vec<f32> = (0..count as u64).map(|i| key.normal(i) as f32).collect();
         let pixels = Tensor::from_vec(pixels, shape, &Device::Cpu)
             .and_then(|pixels| pixels.to_device(self.device()))

@@ -23,17 +23,18 @@ pub(super) struct Class {
 pub(super) enum Size {
     Square(u32),
     Shortest(u32),
+    Patches { patch: u32, most: u32 },
 }
 
 pub(super) const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 pub(super) const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 const HALF: [f64; 3] = [0.5; 3];
-const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+pub(super) const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+pub(super) const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// The classes whose pipeline is resize, centre crop, rescale, normalise, pad.
 #[rustfmt::skip]
-const CLASSES: [Class; 12] = [
+const CLASSES: [Class; 13] = [
     Class { name: "CLIPImageProcessor", filter: Filter::Bicubic, mean: CLIP_MEAN, std: CLIP_STD, size: Size::Shortest(224), square: false, crop: Some(224), convert: true },
     Class { name: "SiglipImageProcessor", filter: Filter::Bicubic, mean: HALF, std: HALF, size: Size::Square(224), square: false, crop: None, convert: true },
     Class { name: "ViTImageProcessor", filter: Filter::Bilinear, mean: HALF, std: HALF, size: Size::Square(224), square: true, crop: None, convert: false },
@@ -45,9 +46,12 @@ const CLASSES: [Class; 12] = [
     Class { name: "MobileNetV1ImageProcessor", filter: Filter::Bilinear, mean: HALF, std: HALF, size: Size::Shortest(256), square: false, crop: Some(224), convert: false },
     Class { name: "VideoMAEImageProcessor", filter: Filter::Bilinear, mean: HALF, std: HALF, size: Size::Shortest(224), square: false, crop: Some(224), convert: false },
     Class { name: "LlavaImageProcessor", filter: Filter::Bicubic, mean: CLIP_MEAN, std: CLIP_STD, size: Size::Shortest(224), square: false, crop: Some(224), convert: true },
+    Class { name: SIGLIP2, filter: Filter::Bilinear, mean: HALF, std: HALF, size: Size::Patches { patch: 16, most: 256 }, square: false, crop: None, convert: true },
     Class { name: CONVNEXT, filter: Filter::Bicubic, mean: HALF, std: HALF, size: Size::Shortest(384), square: false, crop: None, convert: false },
 ];
 
+/// SigLIP 2's class for pictures of any shape.
+pub(super) const SIGLIP2: &str = "Siglip2ImageProcessor";
 /// ResNet's and ConvNeXT's class: its resize crops by itself.
 pub(super) const CONVNEXT: &str = "ConvNextImageProcessor";
 /// Its share of the picture that is kept.

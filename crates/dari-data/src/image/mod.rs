@@ -24,5 +24,5 @@ mod tiff;
 pub use decode::{Limits, decode, open};
 pub use error::Error;
 pub use picture::Picture;
-pub use processor::ImageProcessor;
+pub use processor::{ImageProcessor, Pixels};
 pub use resize::Filter;

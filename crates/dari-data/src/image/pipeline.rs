@@ -17,6 +17,9 @@ pub(super) enum SizeRule {
     /// Keeps the shape so that the picture covers (`longest` false) or fits (`longest` true) the
     /// target; both sides rounded (open_clip's `ResizeKeepRatio`).
     KeepRatio { height: u32, width: u32, longest: bool },
+    /// As large as `most` patches of `patch` pixels a side allow, both sides whole patches, the shape
+    /// kept as near as they let it (`get_image_size_for_max_num_patches` of SigLIP 2).
+    Patches { patch: u32, most: u32 },
 }
 
 impl SizeRule {
@@ -50,6 +53,21 @@ impl SizeRule {
                 let (down, across) = (h / f64::from(height), w / f64::from(width));
                 let ratio = if longest { down.max(across) } else { down.min(across) };
                 let side = |length: f64| ((length / ratio).round_ties_even() as u32).max(1);
+                (side(h), side(w))
+            }
+            SizeRule::Patches { patch, most } => {
+                const EPSILON: f64 = 1e-5;
+                let p = f64::from(patch);
+                let patches = |scale: f64, length: f64| (length * scale / p).ceil().max(1.0);
+                let (mut low, mut high) = (EPSILON / 10.0, 100.0);
+                while high - low >= EPSILON {
+                    let scale = (low + high) / 2.0;
+                    match patches(scale, h) * patches(scale, w) <= f64::from(most) {
+                        true => low = scale,
+                        false => high = scale,
+                    }
+                }
+                let side = |length: f64| (patches(low, length) as u32).min(most) * patch;
                 (side(h), side(w))
             }
         }

@@ -1,17 +1,30 @@
 //! [`ImageProcessor`]: from a [`Picture`] to a model's input, as its configuration says.
 //!
 //! References: the `…ImageProcessorPil` classes of transformers 5 (the classes without `Pil` resize by
-//! torchvision there and give other pixels), and open_clip's inference transform on PIL pictures.
+//! torchvision there and give other pixels), and open_clip's and timm's inference transforms on PIL pictures.
 //! open_clip resizes before it converts to RGB: for a palette or alpha picture, which Pillow resizes in
 //! its own mode, the results differ; for RGB and grey pictures they are the same.
 
 use serde_json::{Map, Value, json};
 
-use super::classes::{CLIP_MEAN, CLIP_STD, CONVNEXT, CROP_PCT, Size, class_of};
+use super::classes::{
+    CLIP_MEAN, CLIP_STD, CONVNEXT, CROP_PCT, IMAGENET_MEAN, IMAGENET_STD, SIGLIP2, Size, class_of,
+};
 use super::config::{Fields, side, wrong};
 use super::pipeline::{self, Crop, CropRule, Scale, SizeRule};
 use super::resize::Filter;
 use super::{Error, Picture};
+
+/// A picture made ready for a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pixels {
+    /// `[3, height, width]`.
+    pub values: Vec<f32>,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
 
 /// Preprocessing of pictures for one model.
 #[derive(Debug, Clone)]
@@ -20,7 +33,15 @@ pub struct ImageProcessor {
     resize: Option<(SizeRule, Filter)>,
     crop: Option<Crop>,
     table: Box<[[f32; 256]; 3]>,
-    output: (usize, usize),
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Output {
+    /// Height and width.
+    Fixed(usize, usize),
+    /// As the picture's shape has it.
+    Patches { patch: u32, most: u32 },
 }
 
 /// What was asked for, kept to be written again.
@@ -28,13 +49,14 @@ pub struct ImageProcessor {
 enum Settings {
     Transformers(Map<String, Value>),
     OpenClip(Map<String, Value>),
+    Timm(Map<String, Value>),
 }
 
-const FOLLOWED: &str = "do_resize, size, default_to_square, resample, do_center_crop, crop_size, crop_pct, do_rescale, rescale_factor, do_normalize, image_mean, image_std, do_pad, pad_size";
+const FOLLOWED: &str = "do_resize, size, patch_size, max_num_patches, default_to_square, resample, do_center_crop, crop_size, crop_pct, do_rescale, rescale_factor, do_normalize, image_mean, image_std, do_pad, pad_size";
 
 impl ImageProcessor {
     /// A processor from a `preprocessor_config.json`, a `processor_config.json` that holds one under
-    /// `image_processor`, or an `open_clip_config.json`.
+    /// `image_processor`, an `open_clip_config.json`, or timm's `config.json` with its `pretrained_cfg`.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field: a class or field that is not followed, a value out of range,
@@ -57,33 +79,55 @@ impl ImageProcessor {
         if let Some(nested) = fields.get("image_processor") {
             return transformers(nested, class);
         }
-        match fields.get("preprocess_cfg") {
-            Some(preprocess) => open_clip(preprocess, fields.get("model_cfg")),
-            None => transformers(config, class),
+        match (fields.get("preprocess_cfg"), fields.get("pretrained_cfg")) {
+            (Some(preprocess), _) => open_clip(preprocess, fields.get("model_cfg")),
+            (None, Some(pretrained)) => timm(pretrained),
+            (None, None) => transformers(config, class),
         }
     }
 
-    /// Height and width of what [`ImageProcessor::process`] yields, in pixels.
+    /// Height and width of what [`ImageProcessor::process`] yields, in pixels; where they follow the
+    /// picture's shape, those of a square one.
     pub fn size(&self) -> (usize, usize) {
-        self.output
+        self.size_of(1, 1)
     }
 
-    /// The model's input, `[3, height, width]` with [`ImageProcessor::size`].
-    pub fn process(&self, picture: &Picture) -> Vec<f32> {
-        let (height, width) = self.output;
-        let mut out = vec![0.0; 3 * height * width];
-        pipeline::run(picture, self.resize, self.crop, &self.table, self.output, &mut out);
-        out
+    /// Height and width of what a picture of this height and width becomes.
+    pub fn size_of(&self, height: u32, width: u32) -> (usize, usize) {
+        match self.output {
+            Output::Fixed(height, width) => (height, width),
+            Output::Patches { patch, most } => {
+                let (height, width) = SizeRule::Patches { patch, most }.target(height, width);
+                (height as usize, width as usize)
+            }
+        }
+    }
+
+    /// Side of a patch and the most patches, where the output follows the picture's shape.
+    pub fn patches(&self) -> Option<(usize, usize)> {
+        match self.output {
+            Output::Fixed(..) => None,
+            Output::Patches { patch, most } => Some((patch as usize, most as usize)),
+        }
+    }
+
+    /// The model's input.
+    pub fn process(&self, picture: &Picture) -> Pixels {
+        let (height, width) = self.size_of(picture.height(), picture.width());
+        let mut values = vec![0.0; 3 * height * width];
+        pipeline::run(picture, self.resize, self.crop, &self.table, (height, width), &mut values);
+        Pixels { values, height, width }
     }
 
     /// The configuration in the layout it came from, every field spelled out: a
     /// `preprocessor_config.json` that transformers reads back as the same processor, or, for a
-    /// processor of open_clip (whose crop rounds in a way no class of transformers has), the
-    /// `preprocess_cfg` of an `open_clip_config.json`.
+    /// processor of open_clip or timm (whose crop rounds in a way no class of transformers has), the
+    /// `preprocess_cfg` of an `open_clip_config.json` or the `pretrained_cfg` of a `config.json`.
     pub fn to_config(&self) -> Value {
         match &self.settings {
             Settings::Transformers(map) => Value::Object(map.clone()),
             Settings::OpenClip(map) => json!({ "preprocess_cfg": map }),
+            Settings::Timm(map) => json!({ "pretrained_cfg": map }),
         }
     }
 }
@@ -139,9 +183,24 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
         None => match class.size {
             Size::Square(side) => SizeRule::Exact { height: side, width: side },
             Size::Shortest(side) => SizeRule::Shortest(side),
+            Size::Patches { patch, most } => {
+                let patch = match fields.get("patch_size") {
+                    Some(value) => side("patch_size", value)?,
+                    None => patch,
+                };
+                let most = match fields.get("max_num_patches") {
+                    Some(value) => side("max_num_patches", value)?,
+                    None => most,
+                };
+                out.insert("patch_size".into(), json!(patch));
+                out.insert("max_num_patches".into(), json!(most));
+                SizeRule::Patches { patch, most }
+            }
         },
     };
-    out.insert("size".into(), size_json(rule));
+    if class.name != SIGLIP2 {
+        out.insert("size".into(), size_json(rule));
+    }
     let mut resize = fields.flag("do_resize")?.unwrap_or(true).then_some((rule, filter));
     out.insert("do_resize".into(), json!(resize.is_some()));
 
@@ -194,6 +253,7 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
     let inner = match (crop, resize) {
         (Some(crop), _) => (crop.height, crop.width),
         (None, Some((SizeRule::Exact { height, width }, _))) => (height, width),
+        (None, Some((SizeRule::Patches { patch, .. }, _))) => (patch, patch),
         _ => {
             return Err(wrong(
                 "size",
@@ -226,12 +286,18 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
     fields.finish(FOLLOWED)?;
 
     let scale = if rescale { Scale::Times(factor) } else { Scale::None };
+    let output = match resize {
+        Some((SizeRule::Patches { patch, most }, _)) if crop.is_none() && !do_pad => {
+            Output::Patches { patch, most }
+        }
+        _ => Output::Fixed(output.0 as usize, output.1 as usize),
+    };
     Ok(ImageProcessor {
         settings: Settings::Transformers(out),
         resize,
         crop,
         table: pipeline::table(scale, normalize.then_some((mean, std))),
-        output: (output.0 as usize, output.1 as usize),
+        output,
     })
 }
 
@@ -306,6 +372,7 @@ fn size_json(rule: SizeRule) -> Value {
             json!({ "shortest_edge": shortest, "longest_edge": longest })
         }
         SizeRule::KeepRatio { height, width, .. } => json!([height, width]),
+        SizeRule::Patches { patch, most } => json!({ "patch_size": patch, "max_num_patches": most }),
     }
 }
 
@@ -373,6 +440,80 @@ fn open_clip(preprocess: &Value, model: Option<&Value>) -> Result<ImageProcessor
         resize: Some(resize),
         crop,
         table: pipeline::table(Scale::By255, Some((mean, std))),
-        output: (height as usize, width as usize),
+        output: Output::Fixed(height as usize, width as usize),
+    })
+}
+
+/// timm's inference transform (`create_transform` with `is_training=False`).
+fn timm(pretrained: &Value) -> Result<ImageProcessor, Error> {
+    let mut fields = Fields::of("pretrained_cfg", pretrained)?;
+    fields.skip(&[
+        "tag",
+        "custom_load",
+        "fixed_input_size",
+        "min_input_size",
+        "pool_size",
+        "num_classes",
+        "first_conv",
+        "classifier",
+        "url",
+        "file",
+        "hf_hub_id",
+        "hf_hub_filename",
+        "paper_ids",
+        "paper_name",
+        "license",
+        "origin_url",
+        "architecture",
+        "label_names",
+        "label_descriptions",
+        // A larger size that some nets are also tested at; timm's own default is `input_size`.
+        "test_input_size",
+        "test_crop_pct",
+    ]);
+    let (height, width) = match fields.get("input_size") {
+        None => (224, 224),
+        Some(Value::Array(size)) if size.len() == 3 && size[0] == json!(3) => {
+            (side("input_size", &size[1])?, side("input_size", &size[2])?)
+        }
+        Some(value) => return Err(wrong("input_size", value, "[3, height, width]")),
+    };
+    let share = fields.positive("crop_pct")?.unwrap_or(CROP_PCT);
+    let interpolation = fields.text("interpolation")?.unwrap_or("bicubic");
+    let filter = match interpolation {
+        "nearest" => Filter::Nearest,
+        "lanczos" => Filter::Lanczos,
+        "bilinear" => Filter::Bilinear,
+        "bicubic" => Filter::Bicubic,
+        "box" => Filter::Box,
+        "hamming" => Filter::Hamming,
+        other => return Err(wrong("interpolation", &json!(other), "the name of one of Pillow's filters")),
+    };
+    let mean = fields.channels("mean")?.unwrap_or(IMAGENET_MEAN);
+    let std = fields.divisors("std")?.unwrap_or(IMAGENET_STD);
+    let longer = |length: u32| side("input_size / crop_pct", &json!((f64::from(length) / share) as u64));
+    let (tall, wide) = (longer(height)?, longer(width)?);
+    let mode = fields.text("crop_mode")?.unwrap_or("center");
+    let rule = match mode {
+        "squash" => SizeRule::Exact { height: tall, width: wide },
+        "center" if tall == wide => SizeRule::Shortest(tall),
+        "center" => SizeRule::KeepRatio { height: tall, width: wide, longest: false },
+        other => return Err(wrong("crop_mode", &json!(other), "\"center\" or \"squash\"")),
+    };
+    fields.finish("input_size, crop_pct, crop_mode, interpolation, mean, std")?;
+    let out = json!({
+        "input_size": [3, height, width],
+        "crop_pct": share,
+        "crop_mode": mode,
+        "interpolation": interpolation,
+        "mean": mean,
+        "std": std,
+    });
+    Ok(ImageProcessor {
+        settings: Settings::Timm(out.as_object().cloned().unwrap_or_default()),
+        resize: Some((rule, filter)),
+        crop: Some(Crop { height, width, rule: CropRule::Torchvision, fill: 0 }),
+        table: pipeline::table(Scale::By255, Some((mean, std))),
+        output: Output::Fixed(height as usize, width as usize),
     })
 }

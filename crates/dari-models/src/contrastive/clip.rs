@@ -1,4 +1,4 @@
-//! CLIP with a ViT tower (Radford et al. 2021; `CLIPModel` of transformers).
+//! CLIP with a ViT or a ResNet tower (Radford et al. 2021; `CLIPModel` of transformers).
 
 use candle_core::Tensor;
 use dari_nn::linear::product;
@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Matching, Tokens};
+use crate::encoder::clip_resnet::{ClipResNet, ClipResNetConfig};
 use crate::encoder::clip_vision::{ClipVision, ClipVisionConfig};
 use crate::language::clip_text::{ClipText, ClipTextConfig};
 use crate::{Result, config};
@@ -23,6 +24,9 @@ pub struct ClipConfig {
     /// open_clip's models trained with a bias on the logits.
     #[serde(skip)]
     pub logit_bias: bool,
+    /// A ResNet tower in the place of `vision_config`'s; open_clip's layout alone has such.
+    #[serde(skip)]
+    pub resnet: Option<ClipResNetConfig>,
 }
 
 impl Default for ClipConfig {
@@ -33,6 +37,7 @@ impl Default for ClipConfig {
             projection_dim: 512,
             logit_scale_init_value: 2.6592,
             logit_bias: false,
+            resnet: None,
         }
     }
 }
@@ -61,13 +66,18 @@ impl ClipConfig {
 
 /// Two towers, a projection behind each, and the temperature.
 pub struct Clip {
-    vision: ClipVision,
+    vision: Vision,
     text: ClipText,
-    visual_projection: Linear,
     text_projection: Linear,
     logit_scale: Tensor,
     logit_bias: Option<Tensor>,
     dim: usize,
+}
+
+/// A vision tower with its way into the common space.
+enum Vision {
+    Vit { tower: ClipVision, projection: Linear },
+    ResNet(ClipResNet),
 }
 
 impl Clip {
@@ -75,15 +85,16 @@ impl Clip {
     pub fn load(weights: &Weights, config: &ClipConfig, origin: &str) -> Result<Clip> {
         let (vision, text, dim) = (&config.vision_config, &config.text_config, config.projection_dim);
         config::check_width(origin, "projection_dim", dim)?;
+        let vision = match &config.resnet {
+            Some(resnet) => Vision::ResNet(ClipResNet::load(&weights.pp("visual"), resnet, origin)?),
+            None => Vision::Vit {
+                tower: ClipVision::load(&weights.pp("vision_model"), vision, origin)?,
+                projection: Linear::load(&weights.pp("visual_projection"), vision.hidden_size, dim, false)?,
+            },
+        };
         Ok(Clip {
-            vision: ClipVision::load(&weights.pp("vision_model"), vision, origin)?,
+            vision,
             text: ClipText::load(&weights.pp("text_model"), text, origin)?,
-            visual_projection: Linear::load(
-                &weights.pp("visual_projection"),
-                vision.hidden_size,
-                dim,
-                false,
-            )?,
             text_projection: Linear::load(&weights.pp("text_projection"), text.hidden_size, dim, false)?,
             logit_scale: weights.tensor("logit_scale", &[], Init::Constant(config.logit_scale_init_value))?,
             logit_bias: if config.logit_bias {
@@ -95,9 +106,28 @@ impl Clip {
         })
     }
 
-    /// The vision tower, for bridges.
-    pub fn vision(&self) -> &ClipVision {
-        &self.vision
+    /// The vision tower where it is a ViT, for bridges.
+    pub fn vision(&self) -> Option<&ClipVision> {
+        match &self.vision {
+            Vision::Vit { tower, .. } => Some(tower),
+            Vision::ResNet(_) => None,
+        }
+    }
+
+    /// The vision tower where it is a ResNet.
+    pub fn resnet(&self) -> Option<&ClipResNet> {
+        match &self.vision {
+            Vision::ResNet(tower) => Some(tower),
+            Vision::Vit { .. } => None,
+        }
+    }
+
+    /// The side of its pictures, in pixels.
+    pub fn size(&self) -> usize {
+        match &self.vision {
+            Vision::Vit { tower, .. } => tower.size(),
+            Vision::ResNet(tower) => tower.size(),
+        }
     }
 
     /// The text tower.
@@ -112,15 +142,21 @@ impl EmbedPictures for Clip {
     }
 
     fn embed_pictures(&self, pixels: &Tensor) -> Result<Tensor> {
-        Ok(self.visual_projection.forward(&self.vision.pooled(pixels, None)?)?)
+        match &self.vision {
+            Vision::Vit { tower, projection } => Ok(projection.forward(&tower.pooled(pixels, None)?)?),
+            Vision::ResNet(tower) => tower.pooled(pixels),
+        }
     }
 
     fn patches(&self) -> usize {
-        self.vision.patches()
+        self.vision().map_or(0, ClipVision::patches)
     }
 
     fn embed_patches(&self, pixels: &Tensor, kept: &Tensor) -> Result<Tensor> {
-        Ok(self.visual_projection.forward(&self.vision.pooled(pixels, Some(kept))?)?)
+        match &self.vision {
+            Vision::Vit { tower, projection } => Ok(projection.forward(&tower.pooled(pixels, Some(kept))?)?),
+            Vision::ResNet(_) => config::refuse("CLIP's ResNet tower", "it needs every place of a picture"),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::clip::ClipConfig;
+use crate::encoder::clip_resnet::ClipResNetConfig;
 use crate::encoder::clip_vision::ClipVisionConfig;
 use crate::language::clip_text::ClipTextConfig;
 use crate::{Result, config};
@@ -24,7 +25,7 @@ struct ModelConfig {
 #[derive(Deserialize)]
 #[serde(default)]
 struct VisionConfig {
-    layers: usize,
+    layers: Layers,
     width: usize,
     head_width: usize,
     mlp_ratio: f64,
@@ -35,7 +36,7 @@ struct VisionConfig {
 impl Default for VisionConfig {
     fn default() -> Self {
         VisionConfig {
-            layers: 12,
+            layers: Layers::Vit(12),
             width: 768,
             head_width: 64,
             mlp_ratio: 4.0,
@@ -43,6 +44,14 @@ impl Default for VisionConfig {
             image_size: 224,
         }
     }
+}
+
+/// A number for a ViT, a list of four for a ResNet.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Layers {
+    Vit(usize),
+    ResNet([usize; 4]),
 }
 
 #[derive(Deserialize)]
@@ -95,19 +104,25 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
             return config::refuse(origin, problem);
         }
     }
-    if model.get("vision_cfg").and_then(|v| v.get("layers")).is_some_and(Value::is_array) {
-        return config::refuse(origin, "`vision_cfg.layers` is a list: ResNet towers are not read yet");
-    }
     let ModelConfig { embed_dim, vision_cfg: v, text_cfg: t, quick_gelu } = config::parse(origin, model)?;
     if v.head_width == 0 {
         return config::refuse(origin, "`vision_cfg.head_width` is 0");
     }
+    let (layers, resnet) = match v.layers {
+        Layers::Vit(layers) => (layers, None),
+        Layers::ResNet(layers) => {
+            let heads = v.width.saturating_mul(32) / v.head_width;
+            let tower =
+                ClipResNetConfig { layers, width: v.width, heads, image_size: v.image_size, dim: embed_dim };
+            (0, Some(tower))
+        }
+    };
     let activation = if quick_gelu { "quick_gelu" } else { "gelu" };
     Ok(ClipConfig {
         vision_config: ClipVisionConfig {
             hidden_size: v.width,
             intermediate_size: (v.width as f64 * v.mlp_ratio) as usize,
-            num_hidden_layers: v.layers,
+            num_hidden_layers: layers,
             num_attention_heads: v.width / v.head_width,
             num_channels: 3,
             image_size: v.image_size,
@@ -129,6 +144,7 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
         },
         projection_dim: embed_dim,
         logit_bias,
+        resnet,
         ..ClipConfig::default()
     })
 }

@@ -1,5 +1,5 @@
-//! SigLIP, and SigLIP 2 at fixed resolution (Zhai et al. 2023, Tschannen et al. 2025;
-//! `SiglipModel` of transformers).
+//! SigLIP and SigLIP 2 (Zhai et al. 2023, Tschannen et al. 2025; `SiglipModel` of transformers, and
+//! `Siglip2Model` for pictures of any shape).
 
 use candle_core::Tensor;
 use dari_nn::linear::product;
@@ -24,7 +24,12 @@ pub struct SiglipConfig {
 impl SiglipConfig {
     /// Reads and checks a config.
     pub fn parse(value: &Value, origin: &str) -> Result<SiglipConfig> {
-        let parsed: SiglipConfig = config::parse(origin, value)?;
+        let mut parsed: SiglipConfig = config::parse(origin, value)?;
+        if value.get("model_type").and_then(Value::as_str) == Some("siglip2") {
+            parsed.vision_config.num_patches.get_or_insert(256);
+        } else {
+            parsed.vision_config.num_patches = None;
+        }
         let text = parsed.text_config.projection_size.unwrap_or(parsed.text_config.hidden_size);
         let vision = parsed.vision_config.hidden_size;
         if text != vision {

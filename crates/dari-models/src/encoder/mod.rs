@@ -1,6 +1,8 @@
 //! Pixels to token embeddings.
 
+pub mod clip_resnet;
 pub mod clip_vision;
+pub mod resnet;
 pub mod siglip_vision;
 pub mod vit;
 

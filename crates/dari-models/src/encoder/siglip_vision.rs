@@ -1,4 +1,5 @@
-//! SigLIP's vision tower (Zhai et al. 2023; `SiglipVisionModel` of transformers).
+//! SigLIP's vision tower (Zhai et al. 2023; `SiglipVisionModel` of transformers), and SigLIP 2's for
+//! pictures of any shape (NaFlex: Tschannen et al. 2025; `Siglip2VisionModel`).
 
 use candle_core::Tensor;
 use dari_nn::attention::Mask;
@@ -27,6 +28,8 @@ pub struct SiglipVisionConfig {
     pub hidden_act: String,
     pub layer_norm_eps: f64,
     pub vision_use_head: bool,
+    /// NaFlex: how many places the table of positions has, a square. Pictures of one size where absent.
+    pub num_patches: Option<usize>,
 }
 
 impl Default for SiglipVisionConfig {
@@ -42,6 +45,7 @@ impl Default for SiglipVisionConfig {
             hidden_act: "gelu_pytorch_tanh".into(),
             layer_norm_eps: 1e-6,
             vision_use_head: true,
+            num_patches: None,
         }
     }
 }
@@ -53,7 +57,8 @@ pub struct SiglipVision {
     blocks: Vec<Block>,
     post_norm: Norm,
     head: Option<AttentionPool>,
-    size: usize,
+    size: Option<usize>,
+    patch: usize,
 }
 
 impl SiglipVision {
@@ -62,25 +67,37 @@ impl SiglipVision {
         let c = config;
         let block = sizes!(c, origin).block(Order::Pre, true)?;
         let block::Config { width, inner, heads, activation, epsilon, .. } = block;
-        let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
+        let (size, places) = match c.num_patches {
+            None => {
+                let side = config::check_picture(origin, c.image_size, c.patch_size, c.num_channels)?;
+                (Some(c.image_size), side * side)
+            }
+            Some(places) => {
+                config::check_picture(origin, c.patch_size, c.patch_size, c.num_channels)?;
+                if places == 0 || places > 1 << 16 || places.isqrt().pow(2) != places {
+                    let problem = format!("`num_patches` is {places}, expected a square of at most 65536");
+                    return config::refuse(origin, problem);
+                }
+                (None, places)
+            }
+        };
         let embeddings = weights.pp("embeddings");
+        let patches = embeddings.pp("patch_embedding");
         let head = if c.vision_use_head {
             Some(AttentionPool::load(&weights.pp("head"), width, inner, heads, activation, epsilon)?)
         } else {
             None
         };
         Ok(SiglipVision {
-            size: c.image_size,
-            patches: PatchEmbedding::load(
-                &embeddings.pp("patch_embedding"),
-                c.num_channels,
-                c.patch_size,
-                width,
-                true,
-            )?,
+            size,
+            patch: c.patch_size,
+            patches: match size {
+                Some(_) => PatchEmbedding::load(&patches, c.num_channels, c.patch_size, width, true)?,
+                None => PatchEmbedding::load_linear(&patches, c.num_channels, c.patch_size, width)?,
+            },
             positions: embeddings.tensor(
                 "position_embedding.weight",
-                &[side * side, width],
+                &[places, width],
                 Init::fan_in(width),
             )?,
             blocks: Block::load_stack(
@@ -94,20 +111,35 @@ impl SiglipVision {
         })
     }
 
-    /// The side of its pictures, in pixels.
-    pub fn size(&self) -> usize {
+    /// The side of its pictures, in pixels; `None` where they may have any shape.
+    pub fn size(&self) -> Option<usize> {
         self.size
     }
 
-    /// How many patches a picture has.
-    pub fn patches(&self) -> usize {
-        self.positions.dims()[0]
+    /// The side of its patches, in pixels.
+    pub fn patch(&self) -> usize {
+        self.patch
     }
 
-    /// `[batch, channels, size, size]` to features; pooled by the head, by the mean without one. Of
+    /// How many patches a picture has; 0 where that differs.
+    pub fn patches(&self) -> usize {
+        self.size.map_or(0, |_| self.positions.dims()[0])
+    }
+
+    /// The positions of a picture of that many patches down and across, `[patches, width]`.
+    pub fn positions(&self, grid: [usize; 2]) -> Result<Tensor> {
+        match self.size {
+            Some(_) => Ok(self.positions.clone()),
+            None => Ok(patch::resize_places(&self.positions, grid)?),
+        }
+    }
+
+    /// `[batch, channels, height, width]` to features; pooled by the head, by the mean without one. Of
     /// all patches, or of those that `kept`, `[batch, kept]`, numbers.
     pub fn forward(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Result<Features> {
-        let mut x = self.patches.forward(pixels)?.broadcast_add(&self.positions)?;
+        let (_, _, height, width) = pixels.dims4()?;
+        let positions = self.positions([height / self.patch, width / self.patch])?;
+        let mut x = self.patches.forward(pixels)?.broadcast_add(&positions)?;
         if let Some(kept) = kept {
             x = patch::keep(&x, kept)?;
         }

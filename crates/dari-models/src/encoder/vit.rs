@@ -79,7 +79,7 @@ impl Vit {
         let embeddings = weights.pp("embeddings");
         let positions =
             embeddings.tensor("position_embeddings", &[1, side * side + 1, width], Init::Normal(0.02))?;
-        let labels = labels(&c.id2label, origin)?;
+        let labels = config::labels(&c.id2label, origin)?;
         let classifier = if root.has("classifier.weight") {
             Some(Linear::load(&root.pp("classifier"), width, labels.len(), true)?)
         } else {
@@ -173,20 +173,4 @@ impl ClassifyPictures for Vit {
             }
         }
     }
-}
-
-/// `id2label` in the order of its numbers; transformers leaves out its two plain ones.
-fn labels(names: &BTreeMap<String, String>, origin: &str) -> Result<Vec<String>> {
-    if names.is_empty() {
-        return Ok(vec!["LABEL_0".into(), "LABEL_1".into()]);
-    }
-    let mut by_id: Vec<(usize, &String)> = Vec::with_capacity(names.len());
-    for (id, name) in names {
-        match id.parse() {
-            Ok(id) => by_id.push((id, name)),
-            Err(_) => return config::refuse(origin, format!("`id2label` has `{id}`, expected numbers")),
-        }
-    }
-    by_id.sort_unstable_by_key(|(id, _)| *id);
-    Ok(by_id.into_iter().map(|(_, name)| name.clone()).collect())
 }
