@@ -44,6 +44,8 @@ pub enum Command {
     Train(Train),
     /// Measure how fast a model runs or trains here
     Bench(Bench),
+    /// Measure how good a model is on pictures of your own
+    Evaluate(Evaluate),
     /// Write completions for a shell
     Completions(Completions),
     /// Write the manual page
@@ -348,6 +350,107 @@ Examples:
 pub struct Bench {
     #[command(subcommand)]
     pub action: BenchAction,
+}
+
+/// Arguments of `dari evaluate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Data is what training reads: a folder with captions or a folder a class, CSV, TSV, JSON Lines,
+COCO's captions, WebDataset shards. Ties go to the lower index.
+
+Examples:
+  dari evaluate zero-shot animals --template \"a photo of a {}\"
+  dari evaluate retrieval captions_val2017.json --model ~/clip
+  dari evaluate linear-probe --train animals/train --test animals/test")]
+pub struct Evaluate {
+    #[command(subcommand)]
+    pub action: EvaluateAction,
+}
+
+/// What is evaluated.
+#[derive(Debug, Subcommand)]
+pub enum EvaluateAction {
+    /// Which class each picture shows, by the classes' names
+    #[command(after_help = "\
+A picture's class is the first thing said of it. --save writes pictures.npy [n, dim], classes.npy
+[classes, templates, dim], labels.json and classes.json.
+
+JSON, one object: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\", \"classes\", \"chance\",
+\"top_1\", \"top_5\", \"mean_per_class\"}")]
+    ZeroShot {
+        /// The pictures and their classes
+        #[arg(value_name = "DATA")]
+        data: PathBuf,
+        /// The classes, one a line of this file; those that the data names when absent
+        #[arg(long, value_name = "FILE")]
+        labels_file: Option<PathBuf>,
+        /// What a class is put into, {} standing for it; may be given many times
+        #[arg(long, value_name = "TEXT")]
+        template: Vec<String>,
+        /// Judge by the words of this language alone
+        #[arg(long, value_name = "CODE")]
+        language: Option<String>,
+        /// Keep the embeddings and the classes in this folder
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        model: ModelOptions,
+    },
+    /// Pictures by their captions, and captions by their pictures
+    #[command(after_help = "\
+--save writes pictures.npy [n, dim], texts.npy [texts, dim] and pairs.json, each text's picture.
+
+JSON, one object: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\", \"texts\",
+\"text_to_picture\": {\"at_1\", \"at_5\", \"at_10\"}, \"picture_to_text\": {..}}")]
+    Retrieval {
+        /// The pictures and their captions
+        #[arg(value_name = "DATA")]
+        data: PathBuf,
+        /// Judge by the words of this language alone
+        #[arg(long, value_name = "CODE")]
+        language: Option<String>,
+        /// Keep the embeddings and the pairs in this folder
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        model: ModelOptions,
+    },
+    /// What one linear layer reads off the vectors of pictures
+    #[command(after_help = "\
+Logistic regression, fitted to its least in double precision:
+mean cross entropy + lambda / 2 * |W|^2.
+
+JSON, one object: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\", \"classes\", \"chance\",
+\"train_pictures\", \"lambda\", \"train\": {\"top_1\", \"top_5\", \"mean_per_class\"}, \"test\": {..},
+\"fit\": {\"objective\", \"steps\", \"gradient_norm\"}}")]
+    LinearProbe {
+        /// What it learns from
+        #[arg(long, value_name = "DATA")]
+        train: PathBuf,
+        /// What it is judged on
+        #[arg(long, value_name = "DATA")]
+        test: PathBuf,
+        /// How far large weights are held back
+        #[arg(long, value_name = "NUMBER", default_value_t = 1e-3)]
+        lambda: f64,
+        /// Bring each feature to mean 0 and deviation 1 first
+        #[arg(long)]
+        standardise: bool,
+        /// Judge by the words of this language alone
+        #[arg(long, value_name = "CODE")]
+        language: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        model: ModelOptions,
+    },
 }
 
 /// What is measured.

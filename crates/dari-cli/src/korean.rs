@@ -221,6 +221,67 @@ JSON, 하나: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\", \"load_ms\", \"p
         options: &[("runs", "재는 단계 수")],
     },
     Page {
+        name: "evaluate",
+        about: "내 그림에서 모델이 얼마나 좋은지 잽니다",
+        after: "\
+자료는 학습이 읽는 것과 같습니다: 캡션이 있는 폴더나 클래스마다 폴더, CSV, TSV, JSON Lines, COCO 캡션,
+WebDataset 샤드. 점수가 같으면 번호가 낮은 쪽이 먼저입니다.
+
+예:
+  dari evaluate zero-shot animals --template \"{} 사진\"
+  dari evaluate retrieval captions_val2017.json --model ~/clip
+  dari evaluate linear-probe --train animals/train --test animals/test",
+        options: &[],
+    },
+    Page {
+        name: "evaluate zero-shot",
+        about: "클래스 이름만으로 그림마다 클래스를 맞힙니다",
+        after: "\
+그림의 클래스는 그 그림에 대해 처음 적힌 말입니다. --save는 pictures.npy [n, dim], classes.npy
+[클래스, 틀, dim], labels.json, classes.json을 씁니다.
+
+JSON, 하나: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\", \"classes\", \"chance\",
+\"top_1\", \"top_5\", \"mean_per_class\"}",
+        options: &[
+            ("data", "그림과 그 클래스"),
+            ("labels_file", "한 줄에 클래스 하나씩 든 파일. 없으면 자료에 나오는 것들"),
+            ("template", "클래스를 넣을 문장, {}가 그 자리. 여러 번 줄 수 있습니다"),
+            ("language", "이 언어의 말로만 잽니다"),
+            ("save", "임베딩과 클래스를 이 폴더에 남깁니다"),
+        ],
+    },
+    Page {
+        name: "evaluate retrieval",
+        about: "캡션으로 그림을, 그림으로 캡션을 찾습니다",
+        after: "\
+--save는 pictures.npy [n, dim], texts.npy [글, dim], 글마다의 그림인 pairs.json을 씁니다.
+
+JSON, 하나: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\", \"texts\",
+\"text_to_picture\": {\"at_1\", \"at_5\", \"at_10\"}, \"picture_to_text\": {..}}",
+        options: &[
+            ("data", "그림과 그 캡션"),
+            ("language", "이 언어의 말로만 잽니다"),
+            ("save", "임베딩과 짝을 이 폴더에 남깁니다"),
+        ],
+    },
+    Page {
+        name: "evaluate linear-probe",
+        about: "그림 벡터에서 선형층 하나가 무엇을 읽어 내는지 잽니다",
+        after: "\
+배정밀도로 끝까지 맞춘 로지스틱 회귀: 평균 교차 엔트로피 + lambda / 2 * |W|^2.
+
+JSON, 하나: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\", \"classes\", \"chance\",
+\"train_pictures\", \"lambda\", \"train\": {\"top_1\", \"top_5\", \"mean_per_class\"}, \"test\": {..},
+\"fit\": {\"objective\", \"steps\", \"gradient_norm\"}}",
+        options: &[
+            ("train", "배울 자료"),
+            ("test", "잴 자료"),
+            ("lambda", "큰 가중치를 얼마나 누를지"),
+            ("standardise", "먼저 값마다 평균 0, 편차 1로 맞춥니다"),
+            ("language", "이 언어의 말로만 잽니다"),
+        ],
+    },
+    Page {
         name: "completions",
         about: "셸 자동 완성을 씁니다",
         after: "예:\n  dari completions bash > ~/.local/share/bash-completion/completions/dari",

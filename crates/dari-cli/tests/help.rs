@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::{Home, run};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 18] = [
     "",
     "embed",
     "classify",
@@ -22,6 +22,10 @@ const COMMANDS: [&str; 14] = [
     "models pull",
     "doctor",
     "train",
+    "evaluate",
+    "evaluate zero-shot",
+    "evaluate retrieval",
+    "evaluate linear-probe",
     "completions",
     "man",
 ];

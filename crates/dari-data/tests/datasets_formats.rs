@@ -296,3 +296,46 @@ fn pairs_are_shared_between_threads() {
         }
     });
 }
+
+#[test]
+fn a_folder_a_class() {
+    let home = folder();
+    for (name, grey) in [("cat/a.png", 1), ("cat/deep/b.png", 2), ("강아지/c.png", 3), ("loose.png", 4)] {
+        let path = home.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        draw(&path, grey);
+    }
+    let pairs = read(home.path());
+    assert_eq!(pairs.len(), 3);
+    let said = |index| pairs.get(index).expect("a pair").captions[0].text.clone();
+    assert_eq!([said(0), said(1), said(2)], ["cat", "cat", "강아지"]);
+    // One caption anywhere, and captions are what counts.
+    write(home.path().join("cat/a.txt"), "a cat");
+    assert_eq!(read(home.path()).len(), 1);
+}
+
+#[test]
+fn coco_captions() {
+    let home = folder();
+    for part in ["annotations", "val2017"] {
+        std::fs::create_dir(home.path().join(part)).expect("a folder");
+    }
+    draw(home.path().join("val2017/1.png"), 9);
+    let file = home.path().join("annotations/captions_val2017.json");
+    let images = r#"[{"id": 7, "file_name": "1.png"}, {"id": 8, "file_name": "2.png"}, {"id": 9, "file_name": "3.png"}]"#;
+    let captions = r#"[{"image_id": 7, "caption": "a cat"}, {"image_id": 8, "caption": "lost"}, {"image_id": 7, "caption": " two "}]"#;
+    write(&file, format!(r#"{{"info": {{}}, "images": {images}, "annotations": {captions}}}"#));
+    let pairs = read(&file);
+    assert_eq!(pairs.len(), 2);
+    let pair = pairs.get(0).expect("a pair");
+    assert_eq!(captions_of(&pair), ["a cat", "two"]);
+    fails(&*pairs, 1, &["2.png"]);
+    write(&file, format!(r#"{{"images": {images}, "annotations": [{{"image_id": 1, "caption": "x"}}]}}"#));
+    refuse(&file, &["image 1"]);
+    write(&file, "[]");
+    refuse(&file, &["captions_val2017.json", "annotations"]);
+}
+
+fn captions_of(pair: &Pair) -> Vec<&str> {
+    pair.captions.iter().map(|caption| caption.text.as_str()).collect()
+}

@@ -5,7 +5,9 @@
 
 pub mod batches;
 pub mod checkpoint;
+pub mod classification;
 pub mod optimizer;
+pub mod probe;
 pub mod recipe;
 pub mod retrieval;
 pub mod schedule;

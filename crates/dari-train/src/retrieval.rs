@@ -1,5 +1,49 @@
 //! Retrieval as the field measures it.
 
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::classification::{before, dot};
+
+/// Shares of queries with something relevant among the best.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Recalls {
+    /// Among the first.
+    pub at_1: f64,
+    /// Among the first five.
+    pub at_5: f64,
+    /// Among the first ten.
+    pub at_10: f64,
+}
+
+impl Recalls {
+    fn of(ranks: &[usize]) -> Recalls {
+        let within = |k| ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len().max(1) as f64;
+        Recalls { at_1: within(1), at_5: within(5), at_10: within(10) }
+    }
+}
+
+/// Pictures found by their texts, and texts by their pictures; `owners` has each text's picture. A
+/// picture is answered by any of its texts; one without any is not asked. Ties go to the lower index.
+pub fn both_ways(pictures: &[Vec<f32>], texts: &[Vec<f32>], owners: &[usize]) -> (Recalls, Recalls) {
+    let scores =
+        |one: &[f32], all: &[Vec<f32>]| all.iter().map(|other| dot(one, other)).collect::<Vec<f64>>();
+    let of_texts = texts.par_iter().zip(owners).map(|(text, &owner)| before(&scores(text, pictures), owner));
+    let to_pictures = Recalls::of(&of_texts.collect::<Vec<_>>());
+    let mut own = vec![Vec::new(); pictures.len()];
+    for (text, &owner) in owners.iter().enumerate() {
+        own[owner].push(text);
+    }
+    let of_pictures = pictures.par_iter().zip(&own).filter_map(|(picture, own)| {
+        let scores = scores(picture, texts);
+        // The first of its best: none of its others comes before it.
+        let best =
+            own.iter().copied().reduce(|best, at| if scores[at] > scores[best] { at } else { best })?;
+        Some(before(&scores, best))
+    });
+    (to_pictures, Recalls::of(&of_pictures.collect::<Vec<_>>()))
+}
+
 /// Cosines of every query with every candidate: both `[n][dim]`, unit length.
 pub fn similarities(queries: &[Vec<f32>], candidates: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();

@@ -98,6 +98,11 @@ impl Engine {
         &self.loaded
     }
 
+    /// How many inputs go through the model at once.
+    pub fn batch(&self) -> usize {
+        self.options.batch.max(1)
+    }
+
     /// The precision of its weights and products.
     pub fn precision(&self) -> Precision {
         self.options.precision

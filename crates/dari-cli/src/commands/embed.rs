@@ -5,11 +5,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::Outcome;
 use crate::cli::{Embed, Usage};
 use crate::inputs::{self, Need};
 use crate::language::say;
-use crate::screen;
+use crate::{Outcome, npy, screen};
 
 /// One input's row.
 struct Row {
@@ -130,20 +129,10 @@ fn write_file(path: &Path, format: Format, rows: &[Row], dim: usize) -> Result<(
     })
 }
 
-/// NumPy's format 1.0: magic, a padded Python dictionary, then little-endian values.
 fn write_npy(out: &mut impl Write, rows: &[Row], dim: usize) -> std::io::Result<()> {
-    let shape = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {dim}), }}", rows.len());
-    let padded = (10 + shape.len() + 1).next_multiple_of(64) - 10;
-    out.write_all(b"\x93NUMPY\x01\x00")?;
-    out.write_all(&(padded as u16).to_le_bytes())?;
-    writeln!(out, "{shape:<width$}", width = padded - 1)?;
+    npy::head(out, &[rows.len(), dim])?;
     let missing = vec![f32::NAN; dim];
-    for row in rows {
-        for value in row.vector.as_ref().unwrap_or(&missing) {
-            out.write_all(&value.to_le_bytes())?;
-        }
-    }
-    Ok(())
+    rows.iter().try_for_each(|row| npy::values(out, row.vector.as_ref().unwrap_or(&missing)))
 }
 
 fn write_lines(out: &mut impl Write, rows: &[Row]) -> std::io::Result<()> {

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod classify;
 pub mod doctor;
 pub mod embed;
+pub mod evaluate;
 pub mod index;
 pub mod models;
 pub mod reference;

@@ -1,5 +1,6 @@
 //! A folder of pictures with captions beside them: `a.jpg` with `a.txt`, one caption a line, and
-//! `a.ko.txt`, `a.en.txt` for captions in a language.
+//! `a.ko.txt`, `a.en.txt` for captions in a language. Without any captions, a folder a class: the name of
+//! a picture's folder is what is said of it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ struct Entry {
     key: String,
     picture: PathBuf,
     sidecars: Vec<Sidecar>,
+    class: Option<String>,
 }
 
 pub(super) struct PictureFolder {
@@ -62,15 +64,18 @@ impl PictureFolder {
         }
         pictures.sort();
         texts.sort();
-        let mut sidecars = assign(&pictures, texts);
+        let sidecars = assign(&pictures, texts);
+        let classes = sidecars.is_empty();
 
         let found = pictures.len();
         let mut entries = Vec::new();
         for picture in pictures {
             let stem = picture.with_extension("");
-            let Some(files) = sidecars.get_mut(&stem) else {
+            let class = if classes { class_of(root, &picture) } else { None };
+            if class.is_none() && !sidecars.contains_key(&stem) {
                 continue;
-            };
+            }
+            let files = sidecars.get(&stem).map(Vec::as_slice).unwrap_or_default();
             // Two pictures of one stem share their captions.
             let sidecars = files
                 .iter()
@@ -78,16 +83,24 @@ impl PictureFolder {
                 .collect();
             let key = stem.strip_prefix(root).unwrap_or(&stem).to_string_lossy().into_owned();
             let key = key.replace(std::path::MAIN_SEPARATOR, "/");
-            entries.push(Entry { key, picture, sidecars });
+            entries.push(Entry { key, picture, sidecars, class });
         }
         let without_captions = found - entries.len();
         let folder =
             PictureFolder { root: root.to_owned(), entries, without_captions, limits: limits.clone() };
         let sought = format!(
-            "{found} pictures, none with a text file of its name; expected a.txt or a.ko.txt beside a.jpg"
+            "{found} pictures, none with a text file of its name; expected a.txt or a.ko.txt beside a.jpg, or a folder a class"
         );
         check_usable(folder, root, &sought)
     }
+}
+
+/// The folder directly below `root` in which a picture lies.
+fn class_of(root: &Path, picture: &Path) -> Option<String> {
+    let mut parts = picture.strip_prefix(root).ok()?.components();
+    let first = parts.next()?.as_os_str().to_str()?.trim();
+    parts.next()?;
+    (!first.is_empty()).then(|| first.to_owned())
 }
 
 /// Which texts belong to which picture's path without extension.
@@ -136,6 +149,9 @@ impl Pairs for PictureFolder {
     fn captions(&self, index: usize) -> Result<Vec<Caption>, Error> {
         let entry = self.entry(index)?;
         let mut captions = Vec::new();
+        if let Some(class) = &entry.class {
+            captions.push(Caption { text: class.clone(), language: None });
+        }
         for sidecar in &entry.sidecars {
             let bytes = read_at_most(&sidecar.file, TEXT_LIMIT)?;
             let text = decode(&bytes).map_err(|problem| Error::record(&sidecar.file, "captions", problem))?;

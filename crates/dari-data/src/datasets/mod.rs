@@ -5,7 +5,9 @@
 //! | path | layout |
 //! | --- | --- |
 //! | a folder | pictures with captions beside them: `a.jpg` and `a.txt` (one caption a line), also `a.ko.txt` |
-//! | `.csv`, `.tsv` | a header with `picture`, `image`, `filepath` or `file`, and `caption`, `text` or `title`, also `caption_ko` |
+//! | a folder of folders, without captions | a class each: the folder's name is the caption |
+//! | `.csv`, `.tsv` | a header with `picture`, `image`, `filepath` or `file`, and `caption`, `text`, `title`, `label` or `class`, also `caption_ko` |
+//! | `.json` | COCO's captions: `images` and `annotations` |
 //! | `.jsonl`, `.ndjson` | `{"image": path, "caption": "..."}`; captions as strings, lists, or by language |
 //! | `.tar`, a folder of them, `shards-{000..012}.tar` | WebDataset: `000.jpg` with `000.txt` or `000.json` |
 //!
@@ -13,6 +15,7 @@
 //! tar files are keys and never become paths.
 
 mod captions;
+mod coco;
 mod error;
 mod folder;
 mod lines;
@@ -60,6 +63,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Pairs>, Error> {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     match extension.as_deref() {
         Some("csv" | "tsv") => Ok(Box::new(table::Table::open(path, limits)?)),
+        Some("json") => Ok(Box::new(coco::Coco::open(path, limits)?)),
         Some("jsonl" | "ndjson") => Ok(Box::new(lines::JsonLines::open(path, limits)?)),
         Some("tar") => Ok(Box::new(webdataset::WebDataset::open(path, vec![path.to_owned()], limits)?)),
         Some("tgz" | "gz" | "zst" | "bz2" | "xz" | "zip") => {

@@ -9,7 +9,7 @@ use super::records::RecordFile;
 use crate::image::Limits;
 
 const PICTURE: [&str; 5] = ["picture", "image", "filepath", "file", "file_name"];
-const CAPTION: [&str; 3] = ["caption", "text", "title"];
+const CAPTION: [&str; 5] = ["caption", "text", "title", "label", "class"];
 
 pub(super) struct Table {
     records: RecordFile,
