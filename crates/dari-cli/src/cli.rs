@@ -32,6 +32,8 @@ pub enum Command {
     Classify(Classify),
     /// Show how near pictures and texts are, as a heat map
     Similarity(Similarity),
+    /// Show where in a picture words are
+    Look(Look),
     /// Take the pictures of a folder into the search index
     Index(Index),
     /// Find pictures by words, or by a picture
@@ -176,6 +178,36 @@ pub struct Similarity {
     #[arg(long, value_name = "FILE")]
     pub png: Option<PathBuf>,
     /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+/// Arguments of `dari look`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Two maps for each text: the similarity of each place by itself, and the gradient of the whole
+picture's similarity. The picture is what the model sees of it. --png draws a row a text: the
+picture, the similarity, the gradient.
+
+JSON, one object a line: {\"picture\", \"text\", \"down\", \"across\", \"similarity\": [[..]],
+\"gradient\": [[..]], \"whole\"}
+
+Examples:
+  dari look samples/red-apple.png \"red apple\"
+  dari look photo.jpg \"강아지\" \"a ball\" --png places.png")]
+pub struct Look {
+    /// The picture
+    #[arg(value_name = "IMG")]
+    pub image: PathBuf,
+    /// What to look for
+    #[arg(value_name = "TEXT", required = true)]
+    pub texts: Vec<String>,
+    /// Draw the maps as a picture
+    #[arg(long, value_name = "FILE")]
+    pub png: Option<PathBuf>,
+    /// Print JSON lines
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

@@ -92,6 +92,21 @@ JSON, 하나: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probab
         ],
     },
     Page {
+        name: "look",
+        about: "그림의 어디에 그 말이 있는지 보여 줍니다",
+        after: "\
+글마다 지도가 둘입니다: 자리마다 따로 본 유사도, 그림 전체 유사도의 기울기. 그림은 모델이 보는 부분입니다.
+--png는 글마다 한 줄로 그림, 유사도, 기울기를 그립니다.
+
+JSON, 한 줄에 하나: {\"picture\", \"text\", \"down\", \"across\", \"similarity\": [[..]],
+\"gradient\": [[..]], \"whole\"}
+
+예:
+  dari look samples/red-apple.png \"빨간 사과\"
+  dari look photo.jpg \"강아지\" \"a ball\" --png places.png",
+        options: &[("image", "그림"), ("texts", "찾을 말"), ("png", "지도를 그림으로 그립니다")],
+    },
+    Page {
         name: "index",
         about: "폴더의 그림을 검색 색인에 넣습니다",
         after: "\

@@ -61,6 +61,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Models(arguments) => commands::models::run(arguments),
         Command::Doctor(arguments) => commands::doctor::run(arguments),
         Command::Train(arguments) => commands::train::run(arguments),
+        Command::Look(arguments) => commands::look::run(arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments),
         Command::Completions(arguments) => commands::reference::completions(arguments),

@@ -9,11 +9,12 @@ use std::path::Path;
 
 use common::{Home, run};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "",
     "embed",
     "classify",
     "similarity",
+    "look",
     "index",
     "search",
     "models",

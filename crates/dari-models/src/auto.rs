@@ -11,7 +11,7 @@ use dari_nn::weights::Source;
 use dari_nn::{Precision, Training, Weights};
 use serde_json::Value;
 
-use crate::capability::{ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask};
+use crate::capability::{ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask, Look};
 use crate::contrastive::clip::{Clip, ClipConfig};
 use crate::contrastive::open_clip::{self, OpenClip};
 use crate::contrastive::siglip::{Siglip, SiglipConfig};
@@ -79,6 +79,15 @@ impl Model {
             Model::Vit(model) => Some(model),
             Model::ResNet(model) => Some(model),
             Model::Bert(_) => None,
+        }
+    }
+
+    /// Where in a picture something is.
+    pub fn look(&self) -> Option<&dyn Look> {
+        match self {
+            Model::Clip(model) => Some(model),
+            Model::Siglip(model) => Some(model),
+            Model::Vit(_) | Model::ResNet(_) | Model::Bert(_) => None,
         }
     }
 

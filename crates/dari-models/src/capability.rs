@@ -63,6 +63,34 @@ pub trait EmbedPictures {
     }
 }
 
+/// Tells where in a picture something is.
+pub trait Look {
+    /// One picture, `[1, 3, height, width]`, as the last block finds it: `[1, tokens, width]`.
+    fn tokens(&self, pixels: &Tensor) -> Result<Seen>;
+    /// From there to the picture's embedding, `[1, dim]`.
+    fn embed_tokens(&self, tokens: &Tensor) -> Result<Tensor>;
+    /// From there to an embedding of each place, which sees itself alone from there on, `[places, dim]`
+    /// (MaskCLIP: Zhou et al. 2022).
+    fn embed_places(&self, tokens: &Tensor) -> Result<Tensor>;
+}
+
+/// A picture as the last block finds it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// `[1, tokens, width]`: a token a place, row by row, behind those that stand for no place.
+    pub tokens: Tensor,
+    /// Places down and across.
+    pub grid: [usize; 2],
+}
+
+impl Seen {
+    /// How many tokens stand before those of the places.
+    pub fn before(&self) -> usize {
+        let [down, across] = self.grid;
+        self.tokens.dims().get(1).map_or(0, |tokens| tokens.saturating_sub(down * across))
+    }
+}
+
 /// Turns texts into vectors.
 pub trait EmbedTexts {
     /// Values of one vector.

@@ -16,6 +16,7 @@
 mod devices;
 mod engine;
 mod error;
+mod look;
 mod measure;
 mod names;
 
@@ -29,6 +30,7 @@ pub use dari_nn::Precision;
 pub use devices::{automatic_precision, device, devices};
 pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, rank};
 pub use error::{Error, Result};
+pub use look::Places;
 pub use names::{Named, SHORT_NAMES, open_folder};
 
 /// The name of the model in the binary.

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod embed;
 pub mod evaluate;
 pub mod index;
+pub mod look;
 pub mod models;
 pub mod reference;
 pub mod search;

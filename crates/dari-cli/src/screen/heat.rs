@@ -33,7 +33,7 @@ fn shares(matrix: &[Vec<f32>]) -> Vec<Vec<f32>> {
 
 /// Prints a matrix, a row a picture, coloured where stdout is a terminal.
 pub fn show(matrix: &[Vec<f32>], rows: &[String], columns: &[String]) -> std::io::Result<()> {
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let coloured = is_coloured();
     let wide = rows.iter().map(|row| super::columns(row)).max().unwrap_or(0).clamp(8, 32);
     for (number, text) in columns.iter().enumerate() {
         print(&format!("{} {:>3}  {text}", " ".repeat(wide), number + 1))?;
@@ -55,6 +55,84 @@ pub fn show(matrix: &[Vec<f32>], rows: &[String], columns: &[String]) -> std::io
             })
             .collect();
         print(&format!("{} {cells}", fit(name, wide)))?;
+    }
+    Ok(())
+}
+
+/// Whether stdout shows colours.
+pub fn is_coloured() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A picture with a map of values laid over it, the least dark blue, the most yellow.
+pub fn over(picture: &Picture, map: &[Vec<f32>]) -> anyhow::Result<Picture> {
+    /// How much of the picture shines through.
+    const SHINE: f32 = 0.45;
+    let shares = shares(map);
+    let (down, across) = (shares.len(), shares.first().map_or(0, Vec::len));
+    if down == 0 || across == 0 {
+        return Ok(picture.clone());
+    }
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    // Between the middles of the places, along each axis.
+    let along = |at: usize, length: usize, places: usize| {
+        let place = (at as f32 + 0.5) / length as f32 * places as f32 - 0.5;
+        let place = place.clamp(0.0, (places - 1) as f32);
+        let low = (place as usize).min(places.saturating_sub(2));
+        (low, (low + 1).min(places - 1), place - low as f32)
+    };
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for (y, line) in picture.rgb().chunks_exact(width * 3).enumerate() {
+        let (top, bottom, v) = along(y, height, down);
+        for (x, pixel) in line.chunks_exact(3).enumerate() {
+            let (left, right, u) = along(x, width, across);
+            let mix = |row: &[f32]| row[left] * (1.0 - u) + row[right] * u;
+            let heat = colour(mix(&shares[top]) * (1.0 - v) + mix(&shares[bottom]) * v);
+            let blend = |(below, above): (&u8, u8)| {
+                (f32::from(*below) * SHINE + f32::from(above) * (1.0 - SHINE)).round() as u8
+            };
+            rgb.extend(pixel.iter().zip(heat).map(blend));
+        }
+    }
+    Ok(Picture::from_rgb(width as u32, height as u32, rgb)?)
+}
+
+/// Pictures of one size in rows, on white.
+pub fn sheet(rows: &[Vec<Picture>]) -> anyhow::Result<Picture> {
+    let one = rows.first().and_then(|row| row.first());
+    let (wide, high) = one.map_or((1, 1), |one| (one.width() as usize, one.height() as usize));
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = 2 * MARGIN + columns * (wide + MARGIN);
+    let height = 2 * MARGIN + rows.len() * (high + MARGIN);
+    let mut canvas = Canvas { width, rgb: vec![255; width * height * 3] };
+    for (row, pictures) in rows.iter().enumerate() {
+        for (column, picture) in pictures.iter().enumerate() {
+            let (x, y) = (MARGIN + column * (wide + MARGIN), MARGIN + row * (high + MARGIN));
+            canvas.put(picture, x, y, wide, high);
+        }
+    }
+    Ok(Picture::from_rgb(width as u32, height as u32, canvas.rgb)?)
+}
+
+/// Prints pictures of one height beside each other, two pixels a letter.
+pub fn print_pictures(pictures: &[Picture]) -> std::io::Result<()> {
+    let height = pictures.iter().map(|picture| picture.height() as usize).max().unwrap_or(0);
+    for y in (0..height).step_by(2) {
+        let mut line = String::new();
+        for picture in pictures {
+            let width = picture.width() as usize;
+            let at = |x: usize, y: usize| picture.rgb().get((y * width + x) * 3..(y * width + x) * 3 + 3);
+            for x in 0..width {
+                let above = at(x, y).unwrap_or(&[255; 3]);
+                let below = at(x, y + 1).unwrap_or(above);
+                line += &format!(
+                    "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀",
+                    above[0], above[1], above[2], below[0], below[1], below[2]
+                );
+            }
+            line += "\x1b[0m  ";
+        }
+        print(&line)?;
     }
     Ok(())
 }
@@ -130,7 +208,12 @@ impl Canvas {
     /// Puts a picture of at most a cell's size in the middle of the cell at (`x`, `y`).
     fn paste(&mut self, picture: &Picture, x: usize, y: usize) {
         let (width, height) = ((picture.width() as usize).min(CELL), (picture.height() as usize).min(CELL));
-        let (x, y) = (x + (CELL - width) / 2, y + (CELL - height) / 2);
+        self.put(picture, x + (CELL - width) / 2, y + (CELL - height) / 2, width, height);
+    }
+
+    /// Puts a picture, of it at most `width` by `height`, at (`x`, `y`).
+    fn put(&mut self, picture: &Picture, x: usize, y: usize, width: usize, height: usize) {
+        let (width, height) = (width.min(picture.width() as usize), height.min(picture.height() as usize));
         let rows = picture.rgb().chunks_exact(picture.width() as usize * 3).take(height);
         for (row, pixels) in rows.enumerate() {
             self.rgb[((y + row) * self.width + x) * 3..][..width * 3].copy_from_slice(&pixels[..width * 3]);

@@ -49,6 +49,21 @@ impl Picture {
         self.rgb
     }
 
+    /// The part that begins at `left`, `top`; what would lie outside the picture is left out.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when nothing of it lies inside.
+    pub fn crop(&self, left: u32, top: u32, width: u32, height: u32) -> Result<Picture, Error> {
+        let width = width.min(self.width.saturating_sub(left));
+        let height = height.min(self.height.saturating_sub(top));
+        let row = |y: u32| {
+            let start = (y as usize * self.width as usize + left as usize) * 3;
+            &self.rgb[start..start + width as usize * 3]
+        };
+        let rgb = if width == 0 { Vec::new() } else { (top..top + height).flat_map(row).copied().collect() };
+        Picture::from_rgb(width, height, rgb)
+    }
+
     /// The picture as the bytes of a PNG file.
     ///
     /// # Errors

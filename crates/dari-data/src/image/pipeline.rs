@@ -136,6 +136,26 @@ pub(super) fn table(scale: Scale, normalize: Option<([f64; 3], [f64; 3])>) -> Bo
     table
 }
 
+/// Which part of a picture of this height and width a model sees: left, top, width and height, in the
+/// picture's own pixels.
+pub(super) fn region(
+    (height, width): (u32, u32),
+    resize: Option<(SizeRule, Filter)>,
+    crop: Option<Crop>,
+) -> [f64; 4] {
+    let (tall, wide) = resize.map_or((height, width), |(rule, _)| rule.target(height, width));
+    let Some(crop) = crop else {
+        return [0.0, 0.0, width.into(), height.into()];
+    };
+    let part = |length: u32, resized: u32, cropped: u32| {
+        let scale = f64::from(length) / f64::from(resized.max(1));
+        let (start, inside) = overlap(crop.rule.offset(resized, cropped), resized, cropped).0;
+        (f64::from(start) * scale, f64::from(inside) * scale)
+    };
+    let ((left, across), (top, down)) = (part(width, wide, crop.width), part(height, tall, crop.height));
+    [left, top, across, down]
+}
+
 /// Resizes, crops and tabulates a picture into the top left of `out`, `[3, rows, columns]` with
 /// `(rows, columns)` given; what is not covered stays as it was.
 pub(super) fn run(

@@ -111,6 +111,12 @@ impl ImageProcessor {
         }
     }
 
+    /// Which part of a picture of this height and width the model sees: left, top, width and height, in
+    /// the picture's own pixels.
+    pub fn region(&self, height: u32, width: u32) -> [f64; 4] {
+        pipeline::region((height, width), self.resize, self.crop)
+    }
+
     /// The model's input.
     pub fn process(&self, picture: &Picture) -> Pixels {
         let (height, width) = self.size_of(picture.height(), picture.width());

@@ -6,7 +6,7 @@ use dari_nn::{Init, Linear, Weights, loss};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Matching, Tokens};
+use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Look, Matching, Seen, Tokens};
 use crate::encoder::clip_resnet::{ClipResNet, ClipResNetConfig};
 use crate::encoder::clip_vision::{ClipVision, ClipVisionConfig};
 use crate::language::clip_text::{ClipText, ClipTextConfig};
@@ -156,6 +156,32 @@ impl EmbedPictures for Clip {
         match &self.vision {
             Vision::Vit { tower, projection } => Ok(projection.forward(&tower.pooled(pixels, Some(kept))?)?),
             Vision::ResNet(_) => config::refuse("CLIP's ResNet tower", "it needs every place of a picture"),
+        }
+    }
+}
+
+impl Look for Clip {
+    fn tokens(&self, pixels: &Tensor) -> Result<Seen> {
+        match &self.vision {
+            Vision::Vit { tower, .. } => tower.before_last(pixels),
+            Vision::ResNet(tower) => tower.before_last(pixels),
+        }
+    }
+
+    fn embed_tokens(&self, tokens: &Tensor) -> Result<Tensor> {
+        match &self.vision {
+            Vision::Vit { tower, projection } => Ok(projection.forward(&tower.last(tokens)?)?),
+            Vision::ResNet(tower) => tower.pool(tokens),
+        }
+    }
+
+    fn embed_places(&self, tokens: &Tensor) -> Result<Tensor> {
+        match &self.vision {
+            Vision::Vit { tower, projection } => {
+                let places = tokens.narrow(1, 1, tower.patches())?.transpose(0, 1)?.contiguous()?;
+                Ok(projection.forward(&tower.last(&places)?)?)
+            }
+            Vision::ResNet(tower) => tower.each(tokens),
         }
     }
 }

@@ -7,7 +7,7 @@ use dari_nn::{Init, Weights, loss};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Matching, Tokens};
+use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Look, Matching, Seen, Tokens};
 use crate::encoder::siglip_vision::{SiglipVision, SiglipVisionConfig};
 use crate::language::siglip_text::{SiglipText, SiglipTextConfig};
 use crate::{Result, config};
@@ -90,6 +90,20 @@ impl EmbedPictures for Siglip {
 
     fn embed_patches(&self, pixels: &Tensor, kept: &Tensor) -> Result<Tensor> {
         Ok(self.vision.forward(pixels, Some(kept))?.pooled)
+    }
+}
+
+impl Look for Siglip {
+    fn tokens(&self, pixels: &Tensor) -> Result<Seen> {
+        self.vision.before_last(pixels)
+    }
+
+    fn embed_tokens(&self, tokens: &Tensor) -> Result<Tensor> {
+        self.vision.last(tokens)
+    }
+
+    fn embed_places(&self, tokens: &Tensor) -> Result<Tensor> {
+        self.vision.last(&tokens.transpose(0, 1)?.contiguous()?)
     }
 }
 

@@ -7,6 +7,7 @@ use dari_nn::conv::{self, ConvNorm, Sizes};
 use dari_nn::{Activation, Attention, Init, Linear, Weights, pool};
 
 use super::resnet::Residual;
+use crate::capability::Seen;
 use crate::{Result, config};
 
 /// The sizes of a tower.
@@ -117,8 +118,27 @@ impl ClipResNet {
 
     /// `[batch, 3, size, size]` to `[batch, dim]`: the mean of the feature map asks all its places.
     pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
-        let places = self.feature_map(pixels)?.flatten(1, 2)?;
-        let tokens = Tensor::cat(&[&places.mean_keepdim(1)?, &places], 1)?.broadcast_add(&self.positions)?;
+        self.pool(&self.feature_map(pixels)?.flatten(1, 2)?)
+    }
+
+    /// What the attention that pools finds, of `[1, 3, size, size]`.
+    pub fn before_last(&self, pixels: &Tensor) -> Result<Seen> {
+        let map = self.feature_map(pixels)?;
+        let (_, down, across, _) = map.dims4()?;
+        Ok(Seen { tokens: map.flatten(1, 2)?, grid: [down, across] })
+    }
+
+    /// Each place of `[1, places, channels]` by itself, `[places, dim]`.
+    pub fn each(&self, places: &Tensor) -> Result<Tensor> {
+        let (_, count, width) = places.dims3()?;
+        let placed = places.broadcast_add(&self.positions.narrow(0, 1, count)?)?;
+        let alone = placed.reshape((count, 1, width))?;
+        Ok(pool::token(&self.attention.cross(&alone, &alone, &Mask::none())?, 0)?)
+    }
+
+    /// `[batch, places, channels]` to `[batch, dim]`.
+    pub fn pool(&self, places: &Tensor) -> Result<Tensor> {
+        let tokens = Tensor::cat(&[&places.mean_keepdim(1)?, places], 1)?.broadcast_add(&self.positions)?;
         let asked = tokens.narrow(1, 0, 1)?.contiguous()?;
         Ok(pool::token(&self.attention.cross(&asked, &tokens, &Mask::none())?, 0)?)
     }

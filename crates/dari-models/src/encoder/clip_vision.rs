@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Features;
 use crate::Result;
+use crate::capability::Seen;
 use crate::config::{self, sizes};
 
 /// `vision_config` of a `clip` checkpoint.
@@ -112,6 +113,21 @@ impl ClipVision {
         let x = self.embed(pixels, kept)?;
         let class = Places::all_at(0, x.dim(0)?);
         Ok(self.post_norm.forward(&forward_stack_at(&self.blocks, &x, &Mask::none(), &class)?)?)
+    }
+
+    /// What the last block finds, of `[1, channels, size, size]`.
+    pub fn before_last(&self, pixels: &Tensor) -> Result<Seen> {
+        let side = self.patches().isqrt();
+        let others = self.blocks.split_last().map_or(&[][..], |(_, others)| others);
+        let tokens = forward_stack(others, &self.embed(pixels, None)?, &Mask::none())?;
+        Ok(Seen { tokens, grid: [side, side] })
+    }
+
+    /// From what the last block finds to the pooled vector, `[1, width]`.
+    pub fn last(&self, tokens: &Tensor) -> Result<Tensor> {
+        let last = self.blocks.split_last().map_or(&[][..], |(last, _)| std::slice::from_ref(last));
+        let class = Places::all_at(0, tokens.dim(0)?);
+        Ok(self.post_norm.forward(&forward_stack_at(last, tokens, &Mask::none(), &class)?)?)
     }
 
     fn embed(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Result<Tensor> {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::Features;
 use crate::Result;
+use crate::capability::Seen;
 use crate::config::{self, sizes};
 
 /// `vision_config` of a `siglip` checkpoint.
@@ -134,6 +135,28 @@ impl SiglipVision {
         }
     }
 
+    /// What the last block finds, of `[1, channels, height, width]`.
+    pub fn before_last(&self, pixels: &Tensor) -> Result<Seen> {
+        let (_, _, height, width) = pixels.dims4()?;
+        let grid = [height / self.patch, width / self.patch];
+        let x = self.patches.forward(pixels)?.broadcast_add(&self.positions(grid)?)?;
+        let others = self.blocks.split_last().map_or(&[][..], |(_, others)| others);
+        Ok(Seen { tokens: forward_stack(others, &x, &Mask::none())?, grid })
+    }
+
+    /// From what the last block finds to the pooled vector, `[batch, width]`.
+    pub fn last(&self, tokens: &Tensor) -> Result<Tensor> {
+        let last = self.blocks.split_last().map_or(&[][..], |(last, _)| std::slice::from_ref(last));
+        self.pool(&self.post_norm.forward(&forward_stack(last, tokens, &Mask::none())?)?)
+    }
+
+    fn pool(&self, tokens: &Tensor) -> Result<Tensor> {
+        match &self.head {
+            Some(head) => Ok(head.forward(tokens)?),
+            None => Ok(pool::mean(tokens, None)?),
+        }
+    }
+
     /// `[batch, channels, height, width]` to features; pooled by the head, by the mean without one. Of
     /// all patches, or of those that `kept`, `[batch, kept]`, numbers.
     pub fn forward(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Result<Features> {
@@ -145,10 +168,7 @@ impl SiglipVision {
         }
         let x = forward_stack(&self.blocks, &x, &Mask::none())?;
         let tokens = self.post_norm.forward(&x)?;
-        let pooled = match &self.head {
-            Some(head) => head.forward(&tokens)?,
-            None => pool::mean(&tokens, None)?,
-        };
+        let pooled = self.pool(&tokens)?;
         Ok(Features { tokens, pooled })
     }
 }

@@ -1,0 +1,103 @@
+//! `dari look`: where in a picture words are.
+
+use dari::data::image::{self, Filter, resize};
+use dari::{Limits, Picture, Places};
+use serde_json::json;
+
+use crate::cli::Look;
+use crate::inputs::{self, Need};
+use crate::language::say;
+use crate::screen::heat;
+use crate::{Outcome, screen};
+
+/// The longer side of what is drawn, in pixels.
+const DRAWN: u32 = 448;
+/// Columns of what is shown on a terminal.
+const SHOWN: u32 = 36;
+
+/// Runs the command.
+pub fn run(arguments: &Look) -> anyhow::Result<Outcome> {
+    let engine = inputs::open(&arguments.model)?;
+    inputs::require(&engine, Need::Both)?;
+    let picture = image::open(&arguments.image, &Limits::default())?;
+    let texts: Vec<&str> = arguments.texts.iter().map(String::as_str).collect();
+    let found = engine.look(&picture, &texts)?;
+    if arguments.json {
+        for (text, places) in texts.iter().zip(&found) {
+            let mut line = serde_json::to_value(places)?;
+            line["picture"] = json!(arguments.image.display().to_string());
+            line["text"] = json!(text);
+            screen::json(&line)?;
+        }
+    }
+    let seen = part(&picture, engine.loaded().processor.image()?.region(picture.height(), picture.width()))?;
+    if !arguments.json {
+        for (text, places) in texts.iter().zip(&found) {
+            show(text, places, &seen)?;
+        }
+    }
+    if let Some(path) = &arguments.png {
+        let large = scaled(&seen, DRAWN)?;
+        let mut rows = Vec::with_capacity(found.len());
+        for places in &found {
+            rows.push(vec![
+                large.clone(),
+                heat::over(&large, &places.similarity)?,
+                heat::over(&large, &places.gradient)?,
+            ]);
+        }
+        dari::files::write_atomically(path, &heat::sheet(&rows)?.to_png()?)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Says where the words are; on a terminal that shows colours, draws it.
+fn show(text: &str, places: &Places, seen: &Picture) -> anyhow::Result<()> {
+    let (text, whole) = (screen::clean(text), places.whole);
+    screen::print(&say!(
+        "{text}: cosine {whole:.3} with the whole picture",
+        "{text}: 그림 전체와 코사인 {whole:.3}"
+    ))?;
+    let names = [say!("similarity of the places", "자리마다의 유사도"), say!("gradient", "기울기")];
+    for (name, map) in names.iter().zip([&places.similarity, &places.gradient]) {
+        let (row, column) = best(map);
+        let [down, across] = [row as f64 + 0.5, column as f64 + 0.5];
+        let y = 100.0 * down / places.down.max(1) as f64;
+        let x = 100.0 * across / places.across.max(1) as f64;
+        let best = &map[row][column];
+        screen::print(&say!(
+            "  {name}: most, {best:.3}, at {x:.0} % from the left, {y:.0} % from the top",
+            "  {name}: 가장 큰 {best:.3}, 왼쪽에서 {x:.0} %, 위에서 {y:.0} %"
+        ))?;
+    }
+    if heat::is_coloured() {
+        let small = scaled(seen, SHOWN)?;
+        heat::print_pictures(&[
+            small.clone(),
+            heat::over(&small, &places.similarity)?,
+            heat::over(&small, &places.gradient)?,
+        ])?;
+    }
+    Ok(())
+}
+
+/// The place of the largest value.
+fn best(map: &[Vec<f32>]) -> (usize, usize) {
+    let places =
+        map.iter().enumerate().flat_map(|(y, row)| row.iter().enumerate().map(move |(x, v)| ((y, x), *v)));
+    places.fold(((0, 0), f32::NEG_INFINITY), |best, at| if at.1 > best.1 { at } else { best }).0
+}
+
+/// The part of a picture that the model sees.
+fn part(picture: &Picture, [left, top, across, down]: [f64; 4]) -> anyhow::Result<Picture> {
+    let start = |at: f64, length: u32| (at.round() as u32).min(length - 1);
+    let (left, top) = (start(left, picture.width()), start(top, picture.height()));
+    Ok(picture.crop(left, top, (across.round() as u32).max(1), (down.round() as u32).max(1))?)
+}
+
+/// A picture brought to a longer side of `side`.
+fn scaled(picture: &Picture, side: u32) -> anyhow::Result<Picture> {
+    let longest = picture.width().max(picture.height());
+    let to = |length: u32| ((u64::from(length) * u64::from(side) / u64::from(longest)) as u32).max(1);
+    Ok(resize::resize(picture, to(picture.width()), to(picture.height()), Filter::Bicubic)?)
+}
