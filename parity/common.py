@@ -28,6 +28,7 @@ PICTURE_SIZES = {  # name: (width, height)
     "sliver.png": (1, 20),
 }
 PICTURES = list(PICTURE_SIZES)
+MORE_PICTURE_SIZES = {"wide.png": (90, 14), "tall.png": (18, 75), "tiny.png": (3, 2)}  # for siglip2-naflex alone
 
 # How every transformers checkpoint is read back for its reference.
 EAGER = {"dtype": torch.float32, "attn_implementation": "eager"}
@@ -53,7 +54,7 @@ TEXTS = [
 def draw_pictures() -> None:
     """Writes the shared pictures: waves with a different phase in each channel, and one hard edge."""
     PICTURES_FOLDER.mkdir(parents=True, exist_ok=True)
-    for number, (name, (width, height)) in enumerate(PICTURE_SIZES.items()):
+    for number, (name, (width, height)) in enumerate({**PICTURE_SIZES, **MORE_PICTURE_SIZES}.items()):
         y, x = np.mgrid[0:height, 0:width].astype(np.int64)
         red = (x * x + 3 * y * (number + 1)) % 256
         green = (7 * x + 5 * y + 40 * number) % 256
@@ -62,10 +63,10 @@ def draw_pictures() -> None:
         Image.fromarray(pixels, "RGB").save(PICTURES_FOLDER / name, optimize=True)
 
 
-def load_pictures() -> list:
-    if not all((PICTURES_FOLDER / name).exists() for name in PICTURES):
+def load_pictures(names=PICTURES) -> list:
+    if not all((PICTURES_FOLDER / name).exists() for name in names):
         draw_pictures()
-    return [Image.open(PICTURES_FOLDER / name).convert("RGB") for name in PICTURES]
+    return [Image.open(PICTURES_FOLDER / name).convert("RGB") for name in names]
 
 
 def noise(key: str, shape) -> torch.Tensor:
@@ -78,10 +79,16 @@ def noise(key: str, shape) -> torch.Tensor:
 def randomise(model: torch.nn.Module, case: str, **scalars: float) -> torch.nn.Module:
     """Fills every parameter with seeded noise whose scale keeps outputs of different inputs far apart.
 
-    Norm weights lie around 1, biases are not zero; `scalars` sets logit_scale, logit_bias and such by name.
+    Norm weights lie around 1, biases are not zero, a batch norm's running mean is not zero and its running
+    variance not 1; `scalars` sets logit_scale, logit_bias and such by name.
     """
     for module_name, module in model.named_modules():
-        is_norm = isinstance(module, torch.nn.LayerNorm)
+        is_batch_norm = isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        is_norm = isinstance(module, torch.nn.LayerNorm) or is_batch_norm
+        if is_batch_norm:
+            module.running_mean.copy_(0.2 * noise(f"{case}/{module_name}.running_mean", module.running_mean.shape))
+            spread = noise(f"{case}/{module_name}.running_var", module.running_var.shape)
+            module.running_var.copy_((0.4 * spread).exp())
         for name, parameter in module.named_parameters(recurse=False):
             values = noise(f"{case}/{module_name}.{name}", parameter.shape)
             if name in scalars:

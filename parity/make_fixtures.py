@@ -1,9 +1,10 @@
 """Writes fixtures/parity: tiny checkpoints as the reference libraries save them, and what those libraries compute.
 
-    python parity/make_fixtures.py                  # every case but minilm
+    python parity/make_fixtures.py                  # every case but minilm and resnet50
     python parity/make_fixtures.py --only vit       # one case
     python parity/make_fixtures.py --only mini      # whenever models/mini has changed
     python parity/make_fixtures.py --only minilm    # needs the weights that scripts/fetch_weights.py fetches
+    python parity/make_fixtures.py --only resnet50  # so does this
 
 Every checkpoint is written first and then read back by the library, so that what is expected is what the
 files say. All references are computed at f32 on the CPU with the Pillow image processors.
@@ -13,7 +14,7 @@ import argparse
 
 import common
 import torch
-from cases import bert, clip, open_clip, real, siglip, training, vit
+from cases import bert, clip, naflex, open_clip, real, resnet, siglip, training, vit
 
 CASES = {
     "clip-openai": clip.clip_openai,
@@ -21,18 +22,27 @@ CASES = {
     "clip-laion": clip.clip_laion,
     "open-clip": open_clip.open_clip_vit,
     "open-clip-custom": open_clip.open_clip_custom,
+    "clip-resnet-openai": open_clip.clip_resnet_openai,
     "siglip": siglip.siglip,
     "siglip2": siglip.siglip2,
+    "siglip2-naflex": naflex.siglip2_naflex,
     "vit": vit.vit,
     "vit-pooler": vit.vit_pooler,
+    "resnet": resnet.resnet,
+    "resnet-basic": resnet.resnet_basic,
+    "resnet-timm": resnet.resnet_timm,
+    "resnet-torchvision": resnet.resnet_torchvision,
     "bert": bert.bert,
     "bert-masked": bert.bert_masked,
     "clip-training": training.clip_training,  # reads clip-laion
     "siglip-training": training.siglip_training,  # reads siglip
+    "siglip2-naflex-training": training.siglip2_naflex_training,  # reads siglip2-naflex
+    "clip-resnet-training": training.clip_resnet_training,  # reads clip-resnet-openai
+    "classifier-training": training.classifier_training,  # reads vit and resnet
     "mini": real.mini,  # reads models/mini and samples
 }
 
-ON_DEMAND = {"minilm": real.minilm}  # reads weights that are not in the repository
+ON_DEMAND = {"minilm": real.minilm, "resnet50": real.resnet50}  # read weights that are not in the repository
 
 SIBLINGS = {"clip-openai-bf16": ["clip-openai-sharded", "clip-openai-bin"]}  # written by the same function
 

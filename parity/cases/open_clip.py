@@ -27,8 +27,11 @@ def simple_tokenizer(context: int):
     return tokenizer
 
 
-def open_clip_case(case: str, model, config: dict, preprocess: dict, dtype, side_files: bool) -> None:
-    """Saves `model` as open_clip pushes it, reads it back, and writes what it computes."""
+def open_clip_case(case: str, model, config: dict, preprocess: dict, dtype, side_files: bool, more=None) -> None:
+    """Saves `model` as open_clip pushes it, reads it back, and writes what it computes.
+
+    `more(model, pixels)` gives further expected tensors by name.
+    """
     import open_clip
     from open_clip.model import set_model_preprocess_cfg
     from open_clip.push_to_hf_hub import save_for_hf
@@ -64,12 +67,13 @@ def open_clip_case(case: str, model, config: dict, preprocess: dict, dtype, side
         text = model.encode_text(ids)
         image_embeddings, text_embeddings = (torch.nn.functional.normalize(rows, dim=-1) for rows in (image, text))
         logits, _ = model.get_logits(pixels, ids)
+        further = more(model, pixels) if more else {}
     check_spread(case, image_embeddings=image_embeddings, text_embeddings=text_embeddings)
     save_tensors(folder / "expected.safetensors", {
         "pixel_values": pixels, "input_ids": ids, "input_ids_tokenizer_json": fast_ids["input_ids"],
         "attention_mask_tokenizer_json": fast_ids["attention_mask"], "image_features": image, "text_features": text,
         "image_embeddings": image_embeddings, "text_embeddings": text_embeddings, "logits_per_image": logits,
-    })
+    } | further)
     save_json(folder / "inputs.json", {
         "pictures": PICTURES, "texts": TEXTS, "texts_where_tokenizer_json_differs": differing,
     })
@@ -110,3 +114,27 @@ def open_clip_custom():
     model = randomise(CustomTextCLIP(**parts), "open-clip-custom", logit_scale=2.0, logit_bias=-2.5)
     preprocess = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"}
     open_clip_case("open-clip-custom", model, config, preprocess, torch.float16, side_files=False)
+
+
+def clip_resnet_openai():
+    """`open_clip.CLIP` with a ModifiedResNet: OpenAI's RN50 in small. Its state dict has OpenAI's own names."""
+    from open_clip.model import CLIP
+
+    config = {
+        "embed_dim": 12,
+        "quick_gelu": True,
+        # 64 pixels leave a map of 2 x 2; heads are width * 32 / head_width.
+        "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 4, "head_width": 32, "patch_size": None},
+        "text_cfg": {
+            "context_length": 20, "vocab_size": len(clip_vocabulary(clip_merges())), "width": 8, "heads": 2,
+            "layers": 2, "mlp_ratio": 2.0,
+        },
+    }
+    case = "clip-resnet-openai"
+    model = randomise(CLIP(**config), case, logit_scale=2.5)
+
+    def feature_map(model, pixels):
+        found = model.visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
+        return {"vision_feature_map": found["image_intermediates"][0]}
+
+    open_clip_case(case, model, config, {}, torch.float16, side_files=False, more=feature_map)

@@ -1,4 +1,4 @@
-"""Models that learned something: `mini`, which the repository carries, and MiniLM, which it fetches."""
+"""Models that learned something: `mini`, which the repository carries, and MiniLM and ResNet-50, which it fetches."""
 
 import os
 import unicodedata
@@ -44,6 +44,9 @@ MINILM_TEXTS = [
     "The quick brown fox jumps over the lazy dog. " * 40,
 ]
 
+RESNET50_FOLDER = "resnet-50-augnet"
+RESNET50_SAMPLES = ["red-apple.png", "red-flower.png", "blue-car.png"]
+
 
 @torch.no_grad()
 def mini():
@@ -67,16 +70,16 @@ def mini():
     save_json(folder / "inputs.json", {"pictures": PICTURES, "samples": SAMPLES, "texts": MINI_TEXTS})
 
 
-def minilm_folder() -> Path:
-    """Where scripts/fetch_weights.py puts the model."""
+def fetched(case: str, folder: str) -> Path:
+    """Where scripts/fetch_weights.py puts the model of `case`."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("DARI_WEIGHTS") or Path(cache) / "dari" / "weights") / MINILM_FOLDER
-    if not (folder / "model.safetensors").is_file():
+    place = Path(os.environ.get("DARI_WEIGHTS") or Path(cache) / "dari" / "weights") / folder
+    if not (place / "model.safetensors").is_file():
         raise SystemExit(
-            f"minilm: no weights in {folder}: fetch them with `python scripts/fetch_weights.py minilm`, "
+            f"{case}: no weights in {place}: fetch them with `python scripts/fetch_weights.py {case}`, "
             "or say with DARI_WEIGHTS where they are"
         )
-    return folder
+    return place
 
 
 @torch.no_grad()
@@ -84,7 +87,7 @@ def minilm():
     """all-MiniLM-L6-v2: the mean of the tokens that are not padding, normalised, as sentence-transformers does."""
     from transformers import AutoTokenizer, BertModel
 
-    source = minilm_folder()
+    source = fetched("minilm", MINILM_FOLDER)
     model, report = BertModel.from_pretrained(source, **EAGER, output_loading_info=True)
     if faults := {name: values for name, values in report.items() if values}:
         raise SystemExit(f"minilm: transformers reads the weights in part only: {faults}")
@@ -103,3 +106,29 @@ def minilm():
         "input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"], "embeddings": embeddings,
     })
     save_json(folder / "inputs.json", {"texts": MINILM_TEXTS})
+
+
+@torch.no_grad()
+def resnet50():
+    """A ResNet-50 that learned which pictures are alike: torchvision's net and its recipe for 224 pixels.
+
+    The package itself puts a tanh behind `fc`, and pictures of 350 pixels in front, uncropped.
+    """
+    from safetensors.torch import load_file
+    from torchvision.models import resnet50 as net_of_torchvision
+    from torchvision.transforms._presets import ImageClassification
+
+    weights = load_file(fetched("resnet50", RESNET50_FOLDER) / "model.safetensors")
+    net = net_of_torchvision(num_classes=len(weights["fc.bias"]))
+    net.load_state_dict(weights)
+    pooled = []
+    net.eval().avgpool.register_forward_hook(lambda module, inputs, output: pooled.append(output.flatten(1)))
+    pictures = [Image.open(REPOSITORY / "samples" / name).convert("RGB") for name in RESNET50_SAMPLES]
+    logits = net(torch.stack([ImageClassification(crop_size=224)(picture) for picture in pictures]))
+    check_spread("resnet50", pooled=pooled[0], logits=logits)
+    apple, flower, car = normalise(pooled[0])
+    if not apple @ flower > apple @ car + 0.1:
+        raise SystemExit("resnet50: what is red is not nearer to red than to a blue car: not the weights of this case")
+    folder = case_folder("resnet50")
+    save_tensors(folder / "expected.safetensors", {"pooled": pooled[0], "logits": logits})
+    save_json(folder / "inputs.json", {"samples": RESNET50_SAMPLES})

@@ -162,12 +162,13 @@ def siglip2():
     save_json(folder / "inputs.json", {"pictures": PICTURES, "texts": TEXTS})
 
 
-def leave_out_defaults(path) -> None:
+def leave_out_defaults(path, text_kind=None, vision_kind=None) -> None:
     """Drops every field that equals its class's default: published configs leave them out."""
     from transformers import SiglipTextConfig, SiglipVisionConfig
 
     config = json.loads(path.read_text())
-    for part, kind in {"text_config": SiglipTextConfig, "vision_config": SiglipVisionConfig}.items():
+    kinds = {"text_config": text_kind or SiglipTextConfig, "vision_config": vision_kind or SiglipVisionConfig}
+    for part, kind in kinds.items():
         defaults = kind().to_dict()
         kept = {key: value for key, value in config[part].items() if defaults.get(key, ...) != value}
         config[part] = {key: value for key, value in kept.items() if not key.endswith("_token_id")}

@@ -110,7 +110,7 @@ pub struct Embed {
     /// Texts, one a line of this file
     #[arg(long, value_name = "FILE")]
     pub texts_file: Option<PathBuf>,
-    /// Where to write: .npy (float32, [n, dim]) or .jsonl; JSON lines to stdout when absent
+    /// Where to write: .npy (float32, [n, dim]), .jsonl or .parquet; JSON lines to stdout when absent
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Give the vectors as the model does, not brought to unit length
@@ -365,6 +365,9 @@ pub struct Train {
     /// Threads to use; all cores when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// One bar on a terminal instead of the live view
+    #[arg(long)]
+    pub plain: bool,
     /// Print JSON lines, a step each
     #[arg(long)]
     pub json: bool,

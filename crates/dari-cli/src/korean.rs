@@ -50,7 +50,7 @@ JSON, 한 줄에 하나: {\"input\", \"kind\": \"picture\"|\"text\", \"vector\":
             ("images", "그림 파일, 또는 그림이 든 폴더"),
             ("texts", "글"),
             ("texts_file", "한 줄에 글 하나씩 든 파일"),
-            ("output", "쓸 곳: .npy (float32, [n, dim]) 또는 .jsonl. 없으면 stdout에 JSON 줄로"),
+            ("output", "쓸 곳: .npy (float32, [n, dim]), .jsonl, .parquet. 없으면 stdout에 JSON 줄로"),
             ("no_normalize", "길이를 1로 맞추지 않고 모델이 준 대로"),
         ],
     },
@@ -192,6 +192,7 @@ JSON, 하나: {\"model\", \"precision\", \"file\", \"bytes\"}",
         after: "\
 레시피는 TOML이고 프로젝트의 것은 recipes/에 있습니다. 체크포인트는 공개 형식의 모델 폴더입니다.
 Ctrl-C는 체크포인트를 남기고 끝나며, --resume은 끊기지 않은 것처럼 가장 새것에서 이어 갑니다.
+터미널에서는 손실 곡선과 배치의 유사도를 실시간으로 보여 주고, 끝나면 loss.png를 출력 폴더에 그립니다.
 JSON, 단계마다 한 줄: {\"step\", \"steps\", \"loss\", \"learning_rate\", ..}
 
 예:
@@ -201,6 +202,7 @@ JSON, 단계마다 한 줄: {\"step\", \"steps\", \"loss\", \"learning_rate\", .
         options: &[
             ("device", "실행할 곳: 지금은 cpu만"),
             ("resume", "체크포인트가 있으면 가장 새것에서 이어 갑니다"),
+            ("plain", "터미널에서 실시간 화면 대신 막대 하나만"),
         ],
     },
     Page {

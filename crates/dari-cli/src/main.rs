@@ -3,6 +3,7 @@
 //! 0: all went well. 1: something failed, or some of the inputs did. 2: the command line is wrong.
 
 mod cli;
+mod columns;
 mod commands;
 mod gallery;
 mod index;
@@ -93,7 +94,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// A panic inside one of these crates is caught and becomes an error of the file it read; the
 /// default hook would print it as well.
-const CAUGHT: [&str; 14] = [
+const CAUGHT: [&str; 15] = [
     "/image-",
     "/image-webp-",
     "/png-",
@@ -107,6 +108,7 @@ const CAUGHT: [&str; 14] = [
     "/spm_precompiled-",
     "/hf-hub-",
     "/ureq-",
+    "/parquet-",
     "/unicode-normalization-",
 ];
 

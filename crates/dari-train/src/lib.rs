@@ -11,6 +11,7 @@ pub mod probe;
 pub mod recipe;
 pub mod retrieval;
 pub mod schedule;
+pub mod tensorboard;
 pub mod trainer;
 
 mod error;

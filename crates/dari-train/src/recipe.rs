@@ -147,6 +147,9 @@ pub struct TrainRecipe {
     /// What follows.
     #[serde(default)]
     pub schedule: Shape,
+    /// Writes TensorBoard's event files as well, below `tensorboard` of the output.
+    #[serde(default)]
+    pub tensorboard: bool,
     /// Steps between checkpoints.
     #[serde(default = "five_hundred")]
     pub checkpoint_every: u64,
@@ -312,6 +315,7 @@ impl Recipe {
         same.train.checkpoint_every = 1;
         same.train.keep = 1;
         same.train.workers = 1;
+        same.train.tensorboard = false;
         serde_json::to_string(&same).unwrap_or_default()
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
 use dari_data::image::Pixels;
@@ -22,6 +22,7 @@ use crate::batches::{Ahead, Batch, Mixture};
 use crate::checkpoint::{self, Carried, Checkpoints, State};
 use crate::optimizer::{AdamW, clamp};
 use crate::recipe::{Recipe, matches};
+use crate::tensorboard::Events;
 use crate::{Error, Result, schedule};
 
 /// What one step did; also a line of `metrics.jsonl`.
@@ -51,6 +52,8 @@ pub trait Observer {
     fn started(&mut self, lines: &[String]);
     /// After each step.
     fn stepped(&mut self, report: &StepReport);
+    /// After some steps, the cosines of the batch's first pictures (rows) and texts (columns).
+    fn matched(&mut self, _cosines: &[Vec<f32>]) {}
     /// After each checkpoint.
     fn saved(&mut self, folder: &Path);
     /// A record was skipped, and why.
@@ -67,6 +70,31 @@ pub enum Outcome {
     /// Stopped on request; going on starts from there.
     Stopped(PathBuf),
 }
+
+impl StepReport {
+    /// What is drawn over the steps, by name.
+    fn scalars(&self) -> [(&'static str, f64); 5] {
+        [
+            ("loss", self.loss.into()),
+            ("learning_rate", self.learning_rate),
+            ("gradient_norm", self.gradient_norm),
+            ("logit_scale", self.logit_scale.into()),
+            ("pairs_per_second", self.pairs_per_second),
+        ]
+    }
+}
+
+/// What a step left.
+struct Stepped {
+    report: StepReport,
+    parts: Parts,
+    cosines: Vec<Vec<f32>>,
+}
+
+/// Pairs of a batch whose cosines are shown.
+const SHOWN: usize = 16;
+/// How often they are.
+const SHOWN_EVERY: Duration = Duration::from_millis(400);
 
 /// CLIP's bound on the temperature: a scale of 100.
 const LARGEST_LOG_SCALE: f32 = 4.605_170_2;
@@ -121,7 +149,7 @@ pub fn time_steps(
     }
     let mut all = Vec::new();
     for batch in batches {
-        all.push(run.step(batch, 0)?.1);
+        all.push(run.step(batch, 0)?.parts);
     }
     Ok(all.split_off(warm))
 }
@@ -265,6 +293,12 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
     Ok(Folder::open(&folder)?)
 }
 
+/// Cosines of a batch's first pictures and texts, of unit vectors.
+fn cosines(pictures: &Tensor, texts: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let first = |x: &Tensor| x.detach().narrow(0, 0, x.dim(0)?.min(SHOWN));
+    Ok(dari_nn::linear::product(&first(pictures)?, &first(texts)?, None)?.to_vec2()?)
+}
+
 /// Embeds whole pictures, or the patches that `kept` numbers.
 fn see(
     model: &(impl EmbedPictures + ?Sized),
@@ -296,6 +330,11 @@ impl Run<'_> {
         let train = &self.recipe.train;
         observer.started(&self.describe(&mixture, &state));
         let mut metrics = Metrics::open(&self.recipe.output.join("metrics.jsonl"), state.step)?;
+        let mut events = match train.tensorboard {
+            true => Some(Events::create(&self.recipe.output.join("tensorboard"), state.step)?),
+            false => None,
+        };
+        let mut shown = Instant::now();
         let mut ahead =
             Ahead::start(mixture, self.loaded.processor.clone(), state.step + 1, train.steps, train.workers);
         while state.step < train.steps {
@@ -306,14 +345,24 @@ impl Run<'_> {
             }
             state.skipped += batch.skipped.len() as u64;
             let step = batch.step;
-            let (mut report, _) = self.step(batch, state.skipped)?;
+            let Stepped { mut report, cosines, .. } = self.step(batch, state.skipped)?;
             report.pairs_per_second = train.batch as f64 / began.elapsed().as_secs_f64().max(1e-9);
             state.step = step;
             metrics.write(&report)?;
+            if let Some(events) = &mut events {
+                events.scalars(step, &report.scalars())?;
+            }
             observer.stepped(&report);
+            if step == train.steps || shown.elapsed() >= SHOWN_EVERY {
+                shown = Instant::now();
+                observer.matched(&cosines);
+            }
             let stop = observer.stop();
             if stop || state.step.is_multiple_of(train.checkpoint_every) || state.step == train.steps {
                 metrics.flush()?;
+                if let Some(events) = &mut events {
+                    events.flush()?;
+                }
                 let folder = self.save(&state)?;
                 observer.saved(&folder);
                 if stop && state.step < train.steps {
@@ -348,13 +397,14 @@ impl Run<'_> {
         self.checkpoints.write(state, &self.loaded, &self.carried, self.optimizer.moments())
     }
 
-    fn step(&self, batch: Batch, skipped: u64) -> Result<(StepReport, Parts)> {
+    fn step(&self, batch: Batch, skipped: u64) -> Result<Stepped> {
         let train = &self.recipe.train;
         let mut clock = Clock::start();
         let model = contrastive(&self.loaded)?;
         let kept = self.kept(batch.step, batch.tokens.ids.len())?;
         let embed = || self.embed(batch.pixels, kept.as_ref(), &batch.tokens);
         let (pictures, texts) = segment::checkpointed(train.checkpoint_activations, embed)?;
+        let cosines = cosines(&pictures, &texts)?;
         let loss = model.loss(&pictures, &texts)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
@@ -388,7 +438,7 @@ impl Run<'_> {
             pairs_per_second: 0.0,
             skipped,
         };
-        Ok((report, parts))
+        Ok(Stepped { report, parts, cosines })
     }
 
     /// The numbers of the patches that this step looks at, `[pictures, kept]`; none where it looks at all.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::{Embed, Usage};
 use crate::inputs::{self, Need};
 use crate::language::say;
-use crate::{Outcome, npy, screen};
+use crate::{Outcome, columns, npy, screen};
 
 /// One input's row.
 struct Row {
@@ -103,6 +103,7 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
 enum Format {
     Npy,
     JsonLines,
+    Parquet,
 }
 
 impl Format {
@@ -110,11 +111,12 @@ impl Format {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => Ok(Format::Npy),
             Some("jsonl" | "ndjson") => Ok(Format::JsonLines),
+            Some("parquet") => Ok(Format::Parquet),
             _ => {
                 let path = path.display();
                 Err(Usage(say!(
-                    "--output is `{path}`: expected a name that ends in .npy or .jsonl",
-                    "--output이 `{path}`입니다: .npy나 .jsonl로 끝나야 합니다"
+                    "--output is `{path}`: expected a name that ends in .npy, .jsonl or .parquet",
+                    "--output이 `{path}`입니다: .npy, .jsonl, .parquet 가운데 하나로 끝나야 합니다"
                 )))
             }
         }
@@ -126,7 +128,16 @@ fn write_file(path: &Path, format: Format, rows: &[Row], dim: usize) -> Result<(
     dari::files::write_with(path, |out| match format {
         Format::Npy => write_npy(out, rows, dim),
         Format::JsonLines => write_lines(out, rows),
+        Format::Parquet => {
+            let rows: Vec<columns::Row<'_>> = rows.iter().map(columns_row).collect();
+            columns::write(out, &rows).map_err(std::io::Error::other)
+        }
     })
+}
+
+fn columns_row(row: &Row) -> columns::Row<'_> {
+    let vector = row.vector.as_deref().map_err(String::as_str);
+    columns::Row { input: &row.input, kind: row.kind, vector }
 }
 
 fn write_npy(out: &mut impl Write, rows: &[Row], dim: usize) -> std::io::Result<()> {

@@ -11,6 +11,8 @@ use crate::Outcome;
 use crate::cli::{Train, Usage};
 use crate::language::say;
 use crate::screen;
+use crate::screen::curve;
+use crate::screen::live::Live;
 
 /// Failures named one by one before only their number is told.
 const NAMED: u64 = 10;
@@ -38,14 +40,13 @@ pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
             std::process::exit(130);
         }
     })?;
-    let mut watcher = Watcher {
-        bar: screen::bar(recipe.train.steps, "steps"),
-        json: arguments.json,
-        stop,
-        smooth: None,
-        skipped: 0,
-        problem: None,
+    let live = if arguments.json || arguments.plain { None } else { Live::begin() };
+    let bar = match live {
+        Some(_) => ProgressBar::hidden(),
+        None => screen::bar(recipe.train.steps, "steps"),
     };
+    let mut watcher =
+        Watcher { bar, live, json: arguments.json, stop, smooth: None, skipped: 0, problem: None };
     let open = |model: &str| {
         let mut bar = screen::Fetching::default();
         dari::open_folder(model, &mut |file, done, total| bar.show(file, done, total)).map_err(|error| {
@@ -54,6 +55,10 @@ pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
     };
     let ended = train(&recipe, arguments.resume, &device, &open, &mut watcher);
     watcher.bar.finish_and_clear();
+    if let Some(live) = watcher.live.take() {
+        live.end();
+    }
+    draw_curve(&recipe);
     if watcher.skipped > NAMED {
         let count = watcher.skipped;
         screen::warn(&say!("{count} records were skipped in all", "모두 {count}개를 건너뛰었습니다"));
@@ -80,8 +85,22 @@ pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
     }
 }
 
+/// Draws the loss beside the run's other files; a run is no worse for want of it.
+fn draw_curve(recipe: &Recipe) {
+    let drawn = || -> anyhow::Result<()> {
+        let Some(picture) = curve::of_metrics(&recipe.output.join("metrics.jsonl"))? else { return Ok(()) };
+        Ok(dari::files::write_atomically(&recipe.output.join("loss.png"), &picture.to_png()?)?)
+    };
+    if let Err(error) = drawn()
+        && recipe.output.join("metrics.jsonl").exists()
+    {
+        screen::warn(&error.to_string());
+    }
+}
+
 struct Watcher {
     bar: ProgressBar,
+    live: Option<Live>,
     json: bool,
     stop: Arc<AtomicBool>,
     smooth: Option<f32>,
@@ -90,11 +109,25 @@ struct Watcher {
     problem: Option<std::io::Error>,
 }
 
+impl Watcher {
+    fn note(&mut self, line: &str) {
+        match &mut self.live {
+            Some(live) => live.note(line),
+            None => self.bar.suspend(|| screen::note(line)),
+        }
+    }
+
+    fn warn(&mut self, line: &str) {
+        match &mut self.live {
+            Some(live) => live.note(line),
+            None => self.bar.suspend(|| screen::warn(line)),
+        }
+    }
+}
+
 impl Observer for Watcher {
     fn started(&mut self, lines: &[String]) {
-        for line in lines {
-            self.bar.suspend(|| screen::note(line));
-        }
+        lines.iter().for_each(|line| self.note(line));
     }
 
     fn stepped(&mut self, report: &StepReport) {
@@ -106,6 +139,9 @@ impl Observer for Watcher {
             self.bar.reset_eta();
         }
         self.bar.set_position(report.step);
+        if let Some(live) = &mut self.live {
+            live.stepped(report);
+        }
         self.bar.set_message(format!("loss {smooth:.3}  {:.0} pairs/s", report.pairs_per_second));
         if self.json {
             let line = serde_json::to_value(report).unwrap_or_default();
@@ -116,21 +152,22 @@ impl Observer for Watcher {
         }
     }
 
+    fn matched(&mut self, cosines: &[Vec<f32>]) {
+        if let Some(live) = &mut self.live {
+            live.matched(cosines);
+        }
+    }
+
     fn saved(&mut self, folder: &Path) {
-        self.bar.suspend(|| screen::note(&folder.display().to_string()));
+        self.note(&folder.display().to_string());
     }
 
     fn skipped(&mut self, message: &str) {
         self.skipped += 1;
         match self.skipped {
-            ..=NAMED => self.bar.suspend(|| screen::warn(message)),
+            ..=NAMED => self.warn(message),
             count if count.is_power_of_two() => {
-                self.bar.suspend(|| {
-                    screen::warn(&say!(
-                        "{count} records skipped so far",
-                        "지금까지 {count}개를 건너뛰었습니다"
-                    ))
-                });
+                self.warn(&say!("{count} records skipped so far", "지금까지 {count}개를 건너뛰었습니다"));
             }
             _ => {}
         }

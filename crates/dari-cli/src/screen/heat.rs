@@ -8,7 +8,7 @@ use super::{fit, print};
 
 /// A colour between dark blue and yellow (after viridis: even in lightness, safe for the colour
 /// blind), for a share in 0..=1.
-fn colour(share: f32) -> [u8; 3] {
+pub fn colour(share: f32) -> [u8; 3] {
     const STOPS: [[f32; 3]; 5] = [
         [68.0, 1.0, 84.0],
         [59.0, 82.0, 139.0],
@@ -24,7 +24,7 @@ fn colour(share: f32) -> [u8; 3] {
 }
 
 /// Where a value lies between the least and the most of a matrix.
-fn shares(matrix: &[Vec<f32>]) -> Vec<Vec<f32>> {
+pub fn shares(matrix: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let values = || matrix.iter().flatten().copied().filter(|v| v.is_finite());
     let (low, high) = (values().fold(f32::INFINITY, f32::min), values().fold(f32::NEG_INFINITY, f32::max));
     let span = (high - low).max(1e-6);
@@ -104,14 +104,14 @@ pub fn sheet(rows: &[Vec<Picture>]) -> anyhow::Result<Picture> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = 2 * MARGIN + columns * (wide + MARGIN);
     let height = 2 * MARGIN + rows.len() * (high + MARGIN);
-    let mut canvas = Canvas { width, rgb: vec![255; width * height * 3] };
+    let mut canvas = Canvas::white(width, height);
     for (row, pictures) in rows.iter().enumerate() {
         for (column, picture) in pictures.iter().enumerate() {
             let (x, y) = (MARGIN + column * (wide + MARGIN), MARGIN + row * (high + MARGIN));
             canvas.put(picture, x, y, wide, high);
         }
     }
-    Ok(Picture::from_rgb(width as u32, height as u32, canvas.rgb)?)
+    canvas.finish()
 }
 
 /// Prints pictures of one height beside each other, two pixels a letter.
@@ -159,7 +159,7 @@ pub fn draw(matrix: &[Vec<f32>], thumbnails: &[Option<Picture>]) -> anyhow::Resu
             matrix.len()
         );
     }
-    let mut canvas = Canvas { width, rgb: vec![255; width * height * 3] };
+    let mut canvas = Canvas::white(width, height);
     for column in 0..columns {
         let x = MARGIN + (column + 1) * (CELL + GAP);
         canvas.write(&(column + 1).to_string(), x + CELL / 2, MARGIN + HEAD / 2, [40; 3]);
@@ -176,7 +176,7 @@ pub fn draw(matrix: &[Vec<f32>], thumbnails: &[Option<Picture>]) -> anyhow::Resu
             canvas.write(&format!("{value:.2}"), x + CELL / 2, y + CELL / 2, ink);
         }
     }
-    Ok(Picture::from_rgb(width as u32, height as u32, canvas.rgb)?)
+    canvas.finish()
 }
 
 /// A picture to fit a cell, for [`draw`].
@@ -191,13 +191,41 @@ pub fn thumbnail(picture: &Picture, side: u32) -> Option<Picture> {
 /// The side of a cell's thumbnail.
 pub const THUMBNAIL: u32 = CELL as u32;
 
-struct Canvas {
+/// Pixels to draw on.
+pub struct Canvas {
     width: usize,
     rgb: Vec<u8>,
 }
 
 impl Canvas {
-    fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, colour: [u8; 3]) {
+    /// All white.
+    pub fn white(width: usize, height: usize) -> Canvas {
+        Canvas { width, rgb: vec![255; width * height * 3] }
+    }
+
+    /// What was drawn.
+    pub fn finish(self) -> anyhow::Result<Picture> {
+        let height = self.rgb.len() / 3 / self.width.max(1);
+        Ok(Picture::from_rgb(self.width as u32, height as u32, self.rgb)?)
+    }
+
+    /// A straight line between two points, `thick` pixels wide; what lies outside is left out.
+    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), thick: usize, ink: [u8; 3]) {
+        let steps = (to.0 - from.0).abs().max((to.1 - from.1).abs()).ceil().max(1.0) as usize;
+        let height = self.rgb.len() / 3 / self.width.max(1);
+        for step in 0..=steps {
+            let share = step as f64 / steps as f64;
+            let at = |a: f64, b: f64| (a + (b - a) * share).round() as usize;
+            let (x, y) = (at(from.0, to.0), at(from.1, to.1));
+            let (left, top) = (x.saturating_sub(thick / 2), y.saturating_sub(thick / 2));
+            if left + thick <= self.width && top + thick <= height {
+                self.fill(left, top, thick, thick, ink);
+            }
+        }
+    }
+
+    /// Fills a rectangle, which lies inside.
+    pub fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, colour: [u8; 3]) {
         for row in y..y + height {
             for pixel in self.rgb[(row * self.width + x) * 3..][..width * 3].chunks_exact_mut(3) {
                 pixel.copy_from_slice(&colour);
@@ -221,7 +249,7 @@ impl Canvas {
     }
 
     /// Writes digits around a point, in a 3 x 5 face doubled.
-    fn write(&mut self, text: &str, x: usize, y: usize, ink: [u8; 3]) {
+    pub fn write(&mut self, text: &str, x: usize, y: usize, ink: [u8; 3]) {
         const SCALE: usize = 2;
         let advance = 4 * SCALE;
         let mut left = x.saturating_sub(text.len() * advance / 2);

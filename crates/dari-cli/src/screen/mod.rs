@@ -1,6 +1,8 @@
 //! What a person sees on a terminal: progress, warnings, heat maps. Silence in a pipe.
 
+pub mod curve;
 pub mod heat;
+pub mod live;
 
 use std::io::{IsTerminal, Write};
 

@@ -9,6 +9,7 @@
 //! | `.csv`, `.tsv` | a header with `picture`, `image`, `filepath` or `file`, and `caption`, `text`, `title`, `label` or `class`, also `caption_ko` |
 //! | `.json` | COCO's captions: `images` and `annotations` |
 //! | `.jsonl`, `.ndjson` | `{"image": path, "caption": "..."}`; captions as strings, lists, or by language |
+//! | `.parquet` | pictures inside: `image` as bytes or `{bytes, path}`, and captions or labels (the hub's datasets) |
 //! | `.tar`, a folder of them, `shards-{000..012}.tar` | WebDataset: `000.jpg` with `000.txt` or `000.json` |
 //!
 //! Paths in tables and JSON Lines are the user's own: relative to the file, or absolute. Names in
@@ -20,6 +21,7 @@ mod error;
 mod folder;
 mod lines;
 mod pairs;
+mod parquet;
 mod records;
 mod table;
 mod tar;
@@ -65,6 +67,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Box<dyn Pairs>, Error> {
         Some("csv" | "tsv") => Ok(Box::new(table::Table::open(path, limits)?)),
         Some("json") => Ok(Box::new(coco::Coco::open(path, limits)?)),
         Some("jsonl" | "ndjson") => Ok(Box::new(lines::JsonLines::open(path, limits)?)),
+        Some("parquet") => Ok(Box::new(parquet::ParquetFile::open(path, limits)?)),
         Some("tar") => Ok(Box::new(webdataset::WebDataset::open(path, vec![path.to_owned()], limits)?)),
         Some("tgz" | "gz" | "zst" | "bz2" | "xz" | "zip") => {
             Err(unknown("a compressed file, which cannot be read by number: unpack it first".into()))
