@@ -146,7 +146,7 @@ def draw_photograph(number: int, fields: Path, folder: Path) -> None:
     smooth = enlarged(small, (WIDTH, HEIGHT))
     sharpness = enlarged(draw.uniform(-0.2, 1.0, (6, 8)).clip(0, 1), (WIDTH, HEIGHT))
     luma = enlarged(scene[0], (WIDTH, HEIGHT)) + draw.uniform(18, 34) * (smooth + sharpness * (texture - smooth))
-    luma += draw.uniform(0.8, 4.5) * cut(fields, "sensor", draw)
+    luma += draw.uniform(0.8, 6.5) * cut(fields, "sensor", draw)
     gamma = draw.uniform(0.85, 1.2)
     curve = [round(255 * (level / 255) ** gamma) for level in range(256)]
     planes = [as_plane(luma).point(curve)]

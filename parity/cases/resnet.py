@@ -33,8 +33,8 @@ def resnet():
     processor.save_pretrained(folder)
     # What microsoft/resnet-50 itself has: a size that is a number, and the old class's name.
     old = {
-        "crop_pct": 0.875, "do_normalize": True, "do_resize": True, "feature_extractor_type": "ConvNextFeatureExtractor",
-        "resample": 3, "size": 33, **IMAGENET,
+        "crop_pct": 0.875, "do_normalize": True, "do_resize": True,
+        "feature_extractor_type": "ConvNextFeatureExtractor", "resample": 3, "size": 33, **IMAGENET,
     }
     save_json(folder / "preprocessor_old.json", old)
     model = ResNetForImageClassification.from_pretrained(folder, **EAGER).eval()
@@ -97,8 +97,9 @@ def resnet_timm():
         "input_size": (3, 33, 33), "crop_pct": 0.9, "interpolation": "bilinear",
         "mean": (0.5, 0.4, 0.45), "std": (0.5, 0.55, 0.6),
     }
+    let_differences_count(randomise(net, case)).to(torch.float16)
     timm.models.save_for_hf(
-        let_differences_count(randomise(net, case)).to(torch.float16), folder, safe_serialization=True, data_config=prepared,
+        net, folder, safe_serialization=True, data_config=prepared,
         model_config={"label_names": LABELS, "label_descriptions": {name: f"a {name}" for name in LABELS[:2]}},
     )
     net = timm.create_model(f"local-dir:{folder}", pretrained=True).float().eval()

@@ -11,6 +11,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod batch_norm;
 pub mod conv;
 pub mod cross_entropy;
 pub mod gemm;

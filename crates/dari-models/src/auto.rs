@@ -158,10 +158,22 @@ pub fn load_plain(folder: &Folder, device: &Device, precision: Precision) -> Res
     build(folder, layout, Weights::read(source, device, precision, None))
 }
 
-/// Loads a folder to go on training it.
-pub fn load_for_training(folder: &Folder, device: &Device, training: Training) -> Result<Loaded> {
-    let layout = Layout::read(folder)?;
-    if layout.form != Form::Transformers {
+/// Loads a folder to go on training it. A classifier that knows other classes than `classes` gets a
+/// new head for them.
+pub fn load_for_training(
+    folder: &Folder,
+    device: &Device,
+    mut training: Training,
+    classes: Option<&[String]>,
+) -> Result<Loaded> {
+    let mut layout = Layout::read(folder)?;
+    if let Some(classes) = classes
+        && config::labels_of(&layout.config, &layout.origin)? != classes
+    {
+        config::set_labels(&mut layout.config, classes);
+        training.fresh = Box::new(|name| name.starts_with("classifier."));
+    }
+    if layout.form == Form::OpenClip {
         // What open_clip does to texts, and a bias on CLIP's logits, have no place in the layout
         // that training writes.
         let problem = "training goes on from transformers' layout only: convert the checkpoint first";
@@ -169,6 +181,23 @@ pub fn load_for_training(folder: &Folder, device: &Device, training: Training) -
     }
     let source = layout.source(folder)?;
     build(folder, layout, Weights::train(Some(source), device, training))
+}
+
+pub use crate::config::set_labels;
+
+/// Loads a folder of any layout with its weights as variables; what is trained of open_clip's cannot be
+/// written back.
+pub fn load_any_for_training(folder: &Folder, device: &Device, training: Training) -> Result<Loaded> {
+    let layout = Layout::read(folder)?;
+    let source = layout.source(folder)?;
+    build(folder, layout, Weights::train(Some(source), device, training))
+}
+
+/// Whether a folder's model names classes of its own.
+pub fn is_classifier(folder: &Folder) -> Result<bool> {
+    let layout = Layout::read(folder)?;
+    let kind = layout.config.get("model_type").and_then(Value::as_str);
+    Ok(matches!(kind, Some("vit" | "resnet")))
 }
 
 /// Draws a new model of a folder's configuration, which needs no weights.

@@ -142,3 +142,17 @@ pub fn labels(names: &BTreeMap<String, String>, origin: &str) -> Result<Vec<Stri
     by_id.sort_unstable_by_key(|(id, _)| *id);
     Ok(by_id.into_iter().map(|(_, name)| name.clone()).collect())
 }
+
+/// The labels that a classifier's config names.
+pub fn labels_of(config: &Value, origin: &str) -> Result<Vec<String>> {
+    let names = config.get("id2label").cloned().unwrap_or(Value::Object(Default::default()));
+    labels(&parse(origin, &names)?, origin)
+}
+
+/// Puts other labels into a classifier's config.
+pub fn set_labels(config: &mut Value, classes: &[String]) {
+    let numbered = || classes.iter().enumerate();
+    config["id2label"] =
+        numbered().map(|(at, class)| (at.to_string(), Value::from(class.as_str()))).collect();
+    config["label2id"] = numbered().map(|(at, class)| (class.clone(), Value::from(at))).collect();
+}

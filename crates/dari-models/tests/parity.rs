@@ -109,22 +109,24 @@ fn contrastive(case: &str) {
 
 /// `prepare` has the processor, `loaded` the weights.
 fn contrastive_of(prepare: &Loaded, loaded: &Loaded, expected: &Expected) {
-    let pixels = tensor(prepare, &expected.pictures());
-    if expected.file.shape("pixel_values").is_some() {
-        expected.check("pixel_values", &pixels, 1e-6);
+    let prepared = prepare.processor.pixels(&expected.pictures(), &Device::Cpu).expect("pixels");
+    let pixels = prepared.tensor();
+    if let Some(pixels) = pixels.filter(|_| expected.file.shape("pixel_values").is_some()) {
+        expected.check("pixel_values", pixels, 1e-6);
     }
     let tokens = tokens(prepare, expected);
     let model = loaded.model.contrastive().expect("a contrastive model");
-    let pictures = loss::normalise(&model.embed_pictures(&pixels).expect("pictures")).expect("unit");
+    let pictures = prepared.each(|pixels, _| model.embed_pictures(pixels)).expect("pictures");
+    let pictures = loss::normalise(&pictures).expect("unit");
     let texts = loss::normalise(&model.embed_texts(&tokens).expect("texts")).expect("unit");
     expected.check("image_embeddings", &pictures, CLOSE);
     expected.check("text_embeddings", &texts, CLOSE);
     let logits = model.logits(&pictures, &texts).expect("logits");
     expected.check("logits_per_image", &logits, 5e-4);
-    if expected.file.shape("vision_last_hidden_state").is_some() {
+    if let Some(pixels) = pixels.filter(|_| expected.file.shape("vision_last_hidden_state").is_some()) {
         let features = match &loaded.model {
-            Model::Clip(clip) => clip.vision().expect("a ViT").forward(&pixels),
-            Model::Siglip(siglip) => siglip.vision().forward(&pixels, None),
+            Model::Clip(clip) => clip.vision().expect("a ViT").forward(pixels),
+            Model::Siglip(siglip) => siglip.vision().forward(pixels, None),
             _ => panic!("{}: not contrastive", expected.case),
         }
         .expect("features");
@@ -282,5 +284,108 @@ fn nothing_in_a_checkpoint_is_passed_over() {
         "bert-masked",
     ] {
         assert_eq!(load(case).unused, Vec::<String>::new(), "{case}");
+    }
+}
+
+#[test]
+fn clip_with_a_resnet_tower() {
+    contrastive("clip-resnet-openai");
+    let (loaded, expected) = (load("clip-resnet-openai"), Expected::of("clip-resnet-openai"));
+    let pixels = tensor(&loaded, &expected.pictures());
+    let Model::Clip(clip) = &loaded.model else { panic!("not a CLIP") };
+    let map = clip.resnet().expect("a ResNet").feature_map(&pixels).expect("features");
+    expected.check("vision_feature_map", &map.permute((0, 3, 1, 2)).expect("channels first"), 5e-4);
+    let features = loaded.model.pictures().expect("embeds").embed_pictures(&pixels).expect("features");
+    expected.check("image_features", &features, 5e-4);
+    assert_eq!(loaded.unused, Vec::<String>::new());
+}
+
+fn resnet(case: &str) -> (Loaded, Expected, Tensor) {
+    let (loaded, expected) = (load(case), Expected::of(case));
+    let pixels = tensor(&loaded, &expected.pictures());
+    expected.check("pixel_values", &pixels, 1e-6);
+    let Model::ResNet(net) = &loaded.model else { panic!("{case}: not a ResNet") };
+    let features = net.forward(&pixels).expect("features");
+    let map = features.tokens.transpose(1, 2).expect("channels first");
+    expected.check("last_hidden_state", &map, 5e-4);
+    expected.check("pooled", &features.pooled, 5e-4);
+    if expected.file.shape("logits").is_some() {
+        let classifier = loaded.model.classifier().expect("a classifier");
+        let logits = classifier.classify(&pixels).expect("logits");
+        expected.check("logits", &logits, 5e-4);
+        assert_eq!(classifier.labels().len(), logits.dims()[1]);
+    }
+    assert_eq!(loaded.unused, Vec::<String>::new());
+    (loaded, expected, pixels)
+}
+
+#[test]
+fn resnets_of_transformers() {
+    resnet("resnet");
+    let (basic, ..) = resnet("resnet-basic");
+    assert!(basic.model.classifier().is_none());
+}
+
+#[test]
+fn resnets_of_timm() {
+    let (loaded, ..) = resnet("resnet-timm");
+    let labels = loaded.model.classifier().expect("a classifier").labels();
+    assert!(!labels[0].starts_with("LABEL"), "{labels:?}");
+}
+
+#[test]
+fn resnets_of_torchvision_are_known_by_their_weights_alone() {
+    let case = "resnet-torchvision";
+    let (loaded, expected) = (load(case), Expected::of(case));
+    // torchvision's own size; the fixture's smaller pictures are given as they are.
+    let pictures = expected.pictures();
+    let pixels = tensor(&loaded, &pictures);
+    assert_eq!(pixels.dims()[2..], [224, 224]);
+    let Model::ResNet(net) = &loaded.model else { panic!("not a ResNet") };
+    expected.check("pooled_224", &net.forward(&pixels).expect("features").pooled, 5e-4);
+    let classifier = loaded.model.classifier().expect("a classifier");
+    expected.check("logits_224", &classifier.classify(&pixels).expect("logits"), 5e-4);
+    let shape = expected.file.shape("pixel_values").expect("pixels").to_vec();
+    let pixels = Tensor::from_vec(expected.values("pixel_values"), shape, &Device::Cpu).expect("pixels");
+    let features = net.forward(&pixels).expect("features");
+    expected.check("last_hidden_state", &features.tokens.transpose(1, 2).expect("channels first"), 5e-4);
+    expected.check("logits", &classifier.classify(&pixels).expect("logits"), 5e-4);
+}
+
+/// `[count, patches, values]` of pictures cut row by row, zeros behind each.
+fn patches(pictures: &[Picture], loaded: &Loaded, most: usize) -> Vec<f32> {
+    let image = loaded.processor.image().expect("an image processor");
+    let (side, _) = image.patches().expect("patches");
+    let mut all = Vec::new();
+    for picture in pictures {
+        let pixels = image.process(picture);
+        let (down, across) = (pixels.height / side, pixels.width / side);
+        let mut rows = Vec::new();
+        for place in 0..down * across {
+            let (y, x) = (place / across * side, place % across * side);
+            for inside in 0..side * side {
+                let at = (y + inside / side) * pixels.width + x + inside % side;
+                rows.extend((0..3).map(|channel| pixels.values[channel * pixels.height * pixels.width + at]));
+            }
+        }
+        rows.resize(most * side * side * 3, 0.0);
+        all.extend(rows);
+    }
+    all
+}
+
+#[test]
+fn siglip_2_of_any_shape() {
+    let case = "siglip2-naflex";
+    contrastive(case);
+    let (loaded, expected) = (load(case), Expected::of(case));
+    assert_eq!(loaded.model.kind(), "siglip2");
+    let shape = expected.file.shape("pixel_values").expect("pixels").to_vec();
+    let found = patches(&expected.pictures(), &loaded, shape[1]);
+    expected.check("pixel_values", &Tensor::from_vec(found, shape, &Device::Cpu).expect("patches"), 1e-6);
+    let Model::Siglip(siglip) = &loaded.model else { panic!("not a SigLIP") };
+    for grid in [[2, 10], [3, 3], [5, 4], [6, 1]] {
+        let name = format!("position_embeddings_{}x{}", grid[0], grid[1]);
+        expected.check(&name, &siglip.vision().positions(grid).expect("positions"), 1e-6);
     }
 }

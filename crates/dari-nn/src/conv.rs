@@ -1,7 +1,10 @@
 //! Convolutional layers over channels-last pictures, `[batch, height, width, channels]`.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, Var};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result as CandleResult, Shape, Tensor, Var,
+};
 use dari_kernels::Activation;
+use dari_kernels::batch_norm as kernel_norm;
 use dari_kernels::conv::{self as kernel, Window};
 use dari_kernels::gemm::Products;
 
@@ -192,22 +195,46 @@ impl BatchNorm {
         Ok((scales.iter().map(|scale| *scale as f32).collect(), terms.collect()))
     }
 
+    /// Moves the running statistics towards those of a batch of `rows`.
+    fn keep(&self, rows: usize, (means, variances): &(Vec<f64>, Vec<f64>)) -> Result<()> {
+        // A segment's first run is not the one that counts.
+        if !gradients::is_recording() {
+            return Ok(());
+        }
+        let unbiased = rows as f64 / (rows.max(2) - 1) as f64;
+        for (running, found, factor) in [(&self.mean, means, 1.0), (&self.variance, variances, unbiased)] {
+            let old = running.to_vec1::<f32>()?;
+            let new = old
+                .iter()
+                .zip(found)
+                .map(|(old, found)| (f64::from(*old) * (1.0 - MOMENTUM) + found * factor * MOMENTUM) as f32);
+            let new: Vec<f32> = new.collect();
+            running.set(&Tensor::from_vec(new, old.len(), running.device())?)?;
+        }
+        Ok(())
+    }
+
     /// `[.., width]` to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let width = self.weight.elem_count();
         let rows = x.reshape(((), width))?;
         let (centred, variance) = match self.by_batch {
+            true if ops::by_kernel(x) => {
+                let x = x.contiguous()?;
+                let moments = kernel_norm::moments(&ops::hold::<f32>(&x)?, width);
+                self.keep(x.elem_count() / width.max(1), &moments)?;
+                let scales = moments.1.iter().map(|variance| (variance + EPSILON).powf(-0.5)).collect();
+                let op = ByBatch { means: moments.0, scales };
+                return Ok(x.apply_op3(&self.weight, &self.bias, op)?);
+            }
             true => {
                 let mean = rows.mean_keepdim(0)?;
                 let centred = rows.broadcast_sub(&mean)?;
                 let variance = centred.sqr()?.mean_keepdim(0)?;
-                // A segment's first run is not the one that counts.
-                if gradients::is_recording() {
-                    let count = rows.dim(0)? as f64;
-                    let unbiased = (&variance * (count / (count - 1.0).max(1.0)))?;
-                    keep(&self.mean, &mean)?;
-                    keep(&self.variance, &unbiased)?;
-                }
+                let read = |x: &Tensor| -> CandleResult<Vec<f64>> {
+                    x.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1()
+                };
+                self.keep(rows.dim(0)?, &(read(&mean)?, read(&variance)?))?;
                 (centred, variance)
             }
             false => (
@@ -220,11 +247,50 @@ impl BatchNorm {
     }
 }
 
-/// Moves a running statistic towards a batch's.
-fn keep(running: &Var, found: &Tensor) -> Result<()> {
-    let found = found.detach().flatten_all()?;
-    let old = running.as_detached_tensor();
-    Ok(running.set(&((old * (1.0 - MOMENTUM))? + (found * MOMENTUM)?)?)?)
+/// Batch norm by the moments of the batch at hand.
+struct ByBatch {
+    means: Vec<f64>,
+    scales: Vec<f64>,
+}
+
+impl CustomOp3 for ByBatch {
+    fn name(&self) -> &'static str {
+        "batch norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        weight: &CpuStorage,
+        wl: &Layout,
+        bias: &CpuStorage,
+        bl: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (x, weight, bias) = (view::<f32>(x, xl)?, view::<f32>(weight, wl)?, view::<f32>(bias, bl)?);
+        let y = kernel_norm::forward(x, &self.means, &self.scales, weight, bias);
+        Ok((CpuStorage::F32(y), xl.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let (dx, dweight, dbias) = kernel_norm::backward(
+            &ops::hold::<f32>(x)?,
+            &self.means,
+            &self.scales,
+            &ops::hold::<f32>(weight)?,
+            &ops::hold::<f32>(&dy)?,
+        );
+        let wanted = |of: &Tensor, values| of.track_op().then(|| ops::tensor(values, of)).transpose();
+        Ok((wanted(x, dx)?, wanted(weight, dweight)?, wanted(bias, dbias)?))
+    }
 }
 
 /// The mean of windows of `side`, as far apart: `[batch, height, width, channels]` to a `side`th.

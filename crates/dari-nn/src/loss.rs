@@ -1,4 +1,4 @@
-//! The losses of the contrastive road, and unit length.
+//! The losses of the contrastive road and of classifiers, and unit length.
 
 use std::sync::OnceLock;
 
@@ -19,8 +19,9 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_sub(&x.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
 }
 
-/// Mean cross entropy of the softmax of logits `[rows, classes]` and a class a row.
-pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
+/// Mean cross entropy of the softmax of logits `[rows, classes]` and a class a row, of whose weight
+/// `smoothing` goes to all classes alike (Szegedy et al. 2016; PyTorch's `label_smoothing`).
+pub fn cross_entropy(logits: &Tensor, targets: &[u32], smoothing: f32) -> Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
     if targets.len() != rows || targets.iter().any(|&target| target as usize >= classes) {
         return Err(Error::Config(format!(
@@ -29,15 +30,19 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
         )));
     }
     if ops::by_kernel(logits) {
-        let op = CrossEntropy { targets: targets.to_vec(), logs: OnceLock::new() };
+        let op = CrossEntropy { targets: targets.to_vec(), smoothing, logs: OnceLock::new() };
         return Ok(logits.contiguous()?.apply_op1(op)?);
     }
     let targets = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
-    Ok((log_softmax(logits)?.gather(&targets, 1)?.sum_all()? * (-1.0 / rows as f64))?)
+    let logs = log_softmax(logits)?;
+    let own = (logs.gather(&targets, 1)?.sum_all()? * (f64::from(smoothing) - 1.0))?;
+    let all = (logs.sum_all()? * (-f64::from(smoothing) / classes as f64))?;
+    Ok(((own + all)? * (1.0 / rows as f64))?)
 }
 
 struct CrossEntropy {
     targets: Vec<u32>,
+    smoothing: f32,
     /// Saved by the forward pass for the backward pass.
     logs: OnceLock<Vec<f32>>,
 }
@@ -50,7 +55,16 @@ impl CustomOp1 for CrossEntropy {
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let rows = self.targets.len();
         let (mut losses, mut logs) = (vec![0.0; rows], vec![0.0; rows]);
-        kernel::forward(ops::view(logits, layout)?, &self.targets, &mut losses, &mut logs);
+        let logits = ops::view(logits, layout)?;
+        kernel::forward(logits, &self.targets, &mut losses, &mut logs);
+        if self.smoothing > 0.0 {
+            let classes = logits.len() / rows;
+            for (loss, (log, logits)) in losses.iter_mut().zip(logs.iter().zip(logits.chunks_exact(classes)))
+            {
+                let mean = logits.iter().map(|&logit| f64::from(logit)).sum::<f64>() / classes as f64;
+                *loss += self.smoothing * ((f64::from(*log) - mean) as f32 - *loss);
+            }
+        }
         self.logs.get_or_init(|| logs);
         let total: f64 = losses.iter().map(|&loss| loss as f64).sum();
         Ok((CpuStorage::F32(vec![(total / rows as f64) as f32]), Shape::from(())))
@@ -63,6 +77,14 @@ impl CustomOp1 for CrossEntropy {
         let scale = dy.to_scalar::<f32>()? / self.targets.len() as f32;
         let mut slopes = vec![0.0; logits.elem_count()];
         kernel::backward(&ops::hold::<f32>(logits)?, &self.targets, logs, scale, &mut slopes);
+        if self.smoothing > 0.0 {
+            let classes = slopes.len() / self.targets.len();
+            let moved = scale * self.smoothing;
+            for (slopes, &target) in slopes.chunks_exact_mut(classes).zip(&self.targets) {
+                slopes.iter_mut().for_each(|slope| *slope -= moved / classes as f32);
+                slopes[target as usize] += moved;
+            }
+        }
         Ok(Some(ops::tensor(slopes, logits)?))
     }
 }
@@ -72,7 +94,7 @@ impl CustomOp1 for CrossEntropy {
 pub fn info_nce(pictures: &Tensor, texts: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let logits = product(texts, pictures, None)?.broadcast_mul(&scale.exp()?)?;
     let own: Vec<u32> = (0..logits.dim(0)? as u32).collect();
-    let both = (cross_entropy(&logits, &own)? + cross_entropy(&logits.t()?.contiguous()?, &own)?)?;
+    let both = (cross_entropy(&logits, &own, 0.0)? + cross_entropy(&logits.t()?.contiguous()?, &own, 0.0)?)?;
     Ok((both * 0.5)?)
 }
 
@@ -122,11 +144,11 @@ mod tests {
     #[test]
     fn the_kernel_agrees_with_candle() -> Result<()> {
         let logits = Tensor::randn(0f32, 3., (5, 7), &Device::Cpu)?;
-        let ours = cross_entropy(&logits, &[0, 6, 3, 3, 1])?.to_scalar::<f32>()?;
+        let ours = cross_entropy(&logits, &[0, 6, 3, 3, 1], 0.0)?.to_scalar::<f32>()?;
         let theirs = log_softmax(&logits)?.to_vec2::<f32>()?;
         let picked = [theirs[0][0], theirs[1][6], theirs[2][3], theirs[3][3], theirs[4][1]];
         assert!((ours + picked.iter().sum::<f32>() / 5.0).abs() < 1e-5);
-        assert!(cross_entropy(&logits, &[0, 7, 0, 0, 0]).is_err());
+        assert!(cross_entropy(&logits, &[0, 7, 0, 0, 0], 0.0).is_err());
         Ok(())
     }
 

@@ -137,6 +137,8 @@ pub struct Training {
     pub seed: u64,
     /// What stays as it is.
     pub frozen: Frozen,
+    /// What is drawn anew although the checkpoint has it, as a head for other classes.
+    pub fresh: Frozen,
     /// The numbers that linear layers multiply, forward and backward.
     pub products: Products,
 }
@@ -144,7 +146,7 @@ pub struct Training {
 impl Training {
     /// Everything is trained, in f32.
     pub fn all(seed: u64) -> Training {
-        Training { seed, frozen: Box::new(|_| false), products: Products::F32 }
+        Training { seed, frozen: Box::new(|_| false), fresh: Box::new(|_| false), products: Products::F32 }
     }
 }
 
@@ -205,7 +207,16 @@ impl Weights {
     /// Whether the checkpoint has such a tensor; true where everything is drawn anew.
     pub fn has(&self, name: &str) -> bool {
         let name = self.full(name);
-        self.shared.source.as_ref().is_none_or(|source| source.shape(&name).is_some())
+        self.shared.source.as_ref().is_none_or(|source| source.shape(&name).is_some() || self.is_fresh(&name))
+    }
+
+    /// Whether everything is drawn, and nothing read.
+    pub fn is_new(&self) -> bool {
+        self.shared.source.is_none()
+    }
+
+    fn is_fresh(&self, name: &str) -> bool {
+        self.shared.training.as_ref().is_some_and(|training| (training.fresh)(name))
     }
 
     /// A tensor used outside products, in f32.
@@ -404,8 +415,8 @@ impl Weights {
         let shared = &*self.shared;
         let dtype = if shared.training.is_some() { DType::F32 } else { dtype };
         match &shared.source {
-            Some(source) => read(source.as_ref(), name, shape, dtype, &shared.device),
-            None => {
+            Some(source) if !self.is_fresh(name) => read(source.as_ref(), name, shape, dtype, &shared.device),
+            _ => {
                 let seed = shared.training.as_ref().map_or(0, |training| training.seed);
                 draw(Key::new(seed).with(name), shape, init, &shared.device)
             }

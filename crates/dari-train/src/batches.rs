@@ -1,7 +1,7 @@
 //! Batches from mixed sources: a function of the recipe and the step alone, so that a run taken up
 //! again sees what it would have seen.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -24,7 +24,9 @@ pub struct Batch {
     pub step: u64,
     /// Prepared pictures.
     pub pixels: Vec<Pixels>,
-    /// Their texts.
+    /// What is said of each.
+    pub words: Vec<String>,
+    /// The same as tokens, for models that read.
     pub tokens: Tokens,
     /// Records that could not be used, as messages.
     pub skipped: Vec<String>,
@@ -41,6 +43,8 @@ pub struct Mixture {
     /// How many pairs of a batch each source gives.
     counts: Vec<usize>,
     augment: Variation,
+    /// Whether pictures of one batch are told from each other, so that what is said of them differs.
+    distinct: bool,
     key: Key,
 }
 
@@ -65,8 +69,27 @@ impl Mixture {
             sources,
             counts: shares(&weights, recipe.train.batch),
             augment: recipe.augment,
+            distinct: true,
             key: Key::new(recipe.seed).with("data"),
         })
+    }
+
+    /// Pictures are told by their classes: many of a batch may be of one.
+    pub fn of_classes(self) -> Mixture {
+        Mixture { distinct: false, ..self }
+    }
+
+    /// The classes: everything that is said of a picture, in order, once.
+    pub fn classes(&self) -> Vec<String> {
+        let mut all = BTreeSet::new();
+        for (source, data) in &self.sources {
+            let Source::Files(pairs) = source else { continue };
+            for index in 0..pairs.len() {
+                let Ok(captions) = pairs.captions(index) else { continue };
+                all.extend(wanted(&captions, &data.languages).map(|caption| caption.text.clone()));
+            }
+        }
+        all.into_iter().collect()
     }
 
     /// How many pairs each source has; scenes have no end, and say 0.
@@ -140,7 +163,9 @@ impl Mixture {
                     let key = key.with("pair").at(ordinal).at(attempt);
                     let chosen = match self.choose(source, data, ordinal, attempt, key) {
                         // The last tries take what comes: a small set may have nothing unseen left.
-                        Ok(chosen) if attempt < TRIES / 2 && seen.contains(&chosen.text) => continue,
+                        Ok(chosen) if self.distinct && attempt < TRIES / 2 && seen.contains(&chosen.text) => {
+                            continue;
+                        }
                         Ok(chosen) => self.picture(source, chosen, key, (width as u32, height as u32)),
                         Err(message) => Err(message),
                     };
@@ -163,9 +188,14 @@ impl Mixture {
                 texts.push(text);
             }
         }
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let tokens = processor.tokens(&texts)?.tokens;
-        Ok(Batch { step, pixels: pictures, tokens, skipped })
+        let tokens = match self.distinct {
+            true => {
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                processor.tokens(&texts)?.tokens
+            }
+            false => Tokens::default(),
+        };
+        Ok(Batch { step, pixels: pictures, words: texts, tokens, skipped })
     }
 
     /// Which pair of a source is its `ordinal`th in this run, or a stand-in after failed attempts,

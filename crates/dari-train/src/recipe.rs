@@ -141,6 +141,9 @@ pub struct TrainRecipe {
     /// Share of the steps after which pictures are whole, for the last ones to be like use.
     #[serde(default = "one")]
     pub patch_dropout_until: f64,
+    /// Of a classifier: the share of a picture's weight that goes to all classes alike.
+    #[serde(default)]
+    pub label_smoothing: f64,
     /// Steps in which it rises from zero.
     #[serde(default)]
     pub warmup: u64,
@@ -261,6 +264,8 @@ impl Recipe {
             format!("`augment.{problem}")
         } else if !(0.0..1.0).contains(&self.train.average) {
             format!("`train.average` is {}, expected 0 (none) to below 1", self.train.average)
+        } else if !(0.0..1.0).contains(&self.train.label_smoothing) {
+            format!("`train.label_smoothing` is {}, expected 0 (none) to below 1", self.train.label_smoothing)
         } else if !(0.0..1.0).contains(&self.train.patch_dropout) {
             format!("`train.patch_dropout` is {}, expected 0 (none) to below 1", self.train.patch_dropout)
         } else if !(0.0..=1.0).contains(&self.train.patch_dropout_until) {
@@ -323,10 +328,15 @@ impl Recipe {
 /// What is wrong with the config of a new model, before anything is made for it.
 fn config_problem(config: &Value) -> Option<String> {
     let kind = config.get("model_type").and_then(Value::as_str);
-    if !matches!(kind, Some("clip" | "siglip" | "siglip2")) {
-        return Some(format!(
-            "`model.config.model_type` is {kind:?}, expected \"clip\", \"siglip\" or \"siglip2\""
-        ));
+    match kind {
+        Some("clip" | "siglip" | "siglip2") => {}
+        // Classifiers have one tower.
+        Some("vit" | "resnet") => return None,
+        _ => {
+            return Some(format!(
+                "`model.config.model_type` is {kind:?}, expected \"clip\", \"siglip\", \"siglip2\", \"vit\" or \"resnet\""
+            ));
+        }
     }
     let text = config.get("text_config").is_some_and(Value::is_object);
     (!text).then(|| "`model.config.text_config` is missing, expected a table".to_owned())

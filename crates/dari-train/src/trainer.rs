@@ -1,12 +1,13 @@
 //! The loop: a batch, a loss, its gradients, a step; now and then a checkpoint.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{D, Device, Tensor, Var};
 use dari_data::image::Pixels;
 use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
@@ -38,8 +39,12 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// The gradients' norm before clipping.
     pub gradient_norm: f64,
-    /// The logit scale, e to the learned temperature.
-    pub logit_scale: f32,
+    /// The logit scale of a contrastive model, e to the learned temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_scale: Option<f32>,
+    /// Of a classifier: the share of the batch whose class it found before this step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f32>,
     /// Pairs a second over this step.
     pub pairs_per_second: f64,
     /// Records skipped so far in the run.
@@ -73,14 +78,16 @@ pub enum Outcome {
 
 impl StepReport {
     /// What is drawn over the steps, by name.
-    fn scalars(&self) -> [(&'static str, f64); 5] {
-        [
+    fn scalars(&self) -> Vec<(&'static str, f64)> {
+        let mut scalars = vec![
             ("loss", self.loss.into()),
             ("learning_rate", self.learning_rate),
             ("gradient_norm", self.gradient_norm),
-            ("logit_scale", self.logit_scale.into()),
             ("pairs_per_second", self.pairs_per_second),
-        ]
+        ];
+        let named = [("logit_scale", self.logit_scale), ("accuracy", self.accuracy)];
+        scalars.extend(named.into_iter().filter_map(|(name, value)| Some((name, value?.into()))));
+        scalars
     }
 }
 
@@ -174,12 +181,12 @@ fn prepare<'a>(
         return Err(Error::Recipe { origin: recipe.output.display().to_string(), problem });
     }
     fs::create_dir_all(&recipe.output).map_err(Error::file(&recipe.output))?;
-    let mixture = Arc::new(Mixture::open(recipe)?);
+    let mut mixture = Mixture::open(recipe)?;
     let freeze = recipe.model.freeze.clone();
     let training = Training {
-        seed: recipe.seed,
         frozen: Box::new(move |name: &str| matches(&freeze, name)),
         products: recipe.train.products.into(),
+        ..Training::all(recipe.seed)
     };
 
     let (folder, loaded, state, moments) = match newest {
@@ -199,7 +206,7 @@ fn prepare<'a>(
                 return Err(Error::Recipe { origin: path.display().to_string(), problem });
             }
             let folder = Folder::open(&path)?;
-            let loaded = auto::load_for_training(&folder, device, training)?;
+            let loaded = auto::load_for_training(&folder, device, training, None)?;
             (folder, loaded, state, Some(moments))
         }
         None => {
@@ -208,7 +215,8 @@ fn prepare<'a>(
             let (folder, loaded) = match &recipe.model.from {
                 Some(from) => {
                     let folder = open(&recipe.start(from))?;
-                    let loaded = auto::load_for_training(&folder, device, training)?;
+                    let classes = auto::is_classifier(&folder)?.then(|| mixture.classes());
+                    let loaded = auto::load_for_training(&folder, device, training, classes.as_deref())?;
                     (folder, loaded)
                 }
                 None => {
@@ -220,8 +228,15 @@ fn prepare<'a>(
             (folder, loaded, state, None)
         }
     };
-    if contrastive(&loaded)?.patches() == 0 && recipe.train.patch_dropout > 0.0 {
-        let problem = "`train.patch_dropout` needs a vision tower of patches: leave it out".to_owned();
+    let task = Task::of(&loaded, recipe)?;
+    if let Task::Classes { .. } = task {
+        mixture = mixture.of_classes();
+    }
+    let patches = loaded.model.pictures().map_or(0, EmbedPictures::patches);
+    if recipe.train.patch_dropout > 0.0 && (patches == 0 || matches!(task, Task::Classes { .. })) {
+        let problem =
+            "`train.patch_dropout` is for clip and siglip models with a tower of patches: leave it out"
+                .to_owned();
         return Err(Error::Recipe { origin: "the recipe".into(), problem });
     }
     let mut optimizer = AdamW::new(recipe.optimizer, loaded.weights.variables())
@@ -238,18 +253,41 @@ fn prepare<'a>(
         return Err(Error::Recipe { origin: "the recipe".into(), problem });
     }
     let carried = checkpoint::carried(&folder)?;
-    let run = Run { recipe, device, carried, checkpoints, optimizer, loaded: Arc::new(loaded) };
-    Ok((run, state, mixture))
+    let run = Run { recipe, device, carried, checkpoints, optimizer, task, loaded: Arc::new(loaded) };
+    Ok((run, state, Arc::new(mixture)))
 }
 
-/// The model's loss; only contrastive models have one yet.
+/// What a model learns.
+enum Task {
+    /// Which picture and which text belong together.
+    Pairs,
+    /// Which class a picture is of: the classes' numbers by name.
+    Classes { places: HashMap<String, u32>, smoothing: f32 },
+}
+
+impl Task {
+    fn of(loaded: &Loaded, recipe: &Recipe) -> Result<Task> {
+        if loaded.model.contrastive().is_some() {
+            return Ok(Task::Pairs);
+        }
+        let Some(model) = loaded.model.classifier() else {
+            return Err(untaught(loaded));
+        };
+        let numbered = model.labels().iter().cloned().zip(0..);
+        let smoothing = recipe.train.label_smoothing as f32;
+        Ok(Task::Classes { places: numbered.collect(), smoothing })
+    }
+}
+
+fn untaught(loaded: &Loaded) -> Error {
+    let kind = loaded.model.kind();
+    let problem =
+        format!("a `{kind}` model has no loss yet; clip and siglip models and classifiers can be trained");
+    Error::Recipe { origin: "the recipe".into(), problem }
+}
+
 fn contrastive(loaded: &Loaded) -> Result<&dyn Contrastive> {
-    loaded.model.contrastive().ok_or_else(|| {
-        let kind = loaded.model.kind();
-        let problem =
-            format!("a `{kind}` model has no contrastive loss; clip and siglip models can be trained");
-        Error::Recipe { origin: "the recipe".into(), problem }
-    })
+    loaded.model.contrastive().ok_or_else(|| untaught(loaded))
 }
 
 /// Writes what a new model needs before its first step: config, preprocessor, tokenizer.
@@ -261,34 +299,37 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
         .preprocessor
         .as_ref()
         .ok_or_else(|| refuse("`model.preprocessor` is missing: a new model needs one"))?;
-    let tokenizer = recipe
-        .model
-        .tokenizer
-        .as_ref()
-        .ok_or_else(|| refuse("`model.tokenizer` is missing: a new model needs one"))?;
-    let trained =
-        train_tokenizer(mixture.captions(tokenizer.scene_captions).into_iter(), tokenizer.vocabulary)?;
-    let entries = trained["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
-    let text = &mut config["text_config"];
-    if !text.is_object() {
-        return Err(refuse("`model.config.text_config` is missing"));
+    let mut files = vec![("preprocessor_config.json", preprocessor.clone())];
+    let kind = config.get("model_type").and_then(Value::as_str);
+    if matches!(kind, Some("vit" | "resnet")) {
+        auto::set_labels(&mut config, &mixture.classes());
+    } else {
+        let tokenizer = recipe
+            .model
+            .tokenizer
+            .as_ref()
+            .ok_or_else(|| refuse("`model.tokenizer` is missing: a new model needs one"))?;
+        let trained =
+            train_tokenizer(mixture.captions(tokenizer.scene_captions).into_iter(), tokenizer.vocabulary)?;
+        let entries = trained["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
+        let text = &mut config["text_config"];
+        if !text.is_object() {
+            return Err(refuse("`model.config.text_config` is missing"));
+        }
+        text["vocab_size"] = json!(entries);
+        // The two last entries, as CLIP has them.
+        text["bos_token_id"] = json!(entries.saturating_sub(2));
+        text["eos_token_id"] = json!(entries.saturating_sub(1));
+        text["pad_token_id"] = json!(entries.saturating_sub(1));
+        let context = text.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(77) as usize;
+        files.push(("tokenizer.json", trained));
+        files.push(("tokenizer_config.json", tokenizer_config(context)));
     }
-    text["vocab_size"] = json!(entries);
-    // The two last entries, as CLIP has them.
-    text["bos_token_id"] = json!(entries.saturating_sub(2));
-    text["eos_token_id"] = json!(entries.saturating_sub(1));
-    text["pad_token_id"] = json!(entries.saturating_sub(1));
-    let context = text.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(77) as usize;
+    files.push(("config.json", config));
     let folder = recipe.output.join("start");
     fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
-    for (file, value) in [
-        ("config.json", &config),
-        ("preprocessor_config.json", preprocessor),
-        ("tokenizer.json", &trained),
-        ("tokenizer_config.json", &tokenizer_config(context)),
-    ] {
-        let text = value.to_string();
-        write_atomically(&folder.join(file), text.as_bytes())?;
+    for (file, value) in files {
+        write_atomically(&folder.join(file), value.to_string().as_bytes())?;
     }
     Ok(Folder::open(&folder)?)
 }
@@ -299,16 +340,11 @@ fn cosines(pictures: &Tensor, texts: &Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(dari_nn::linear::product(&first(pictures)?, &first(texts)?, None)?.to_vec2()?)
 }
 
-/// Embeds whole pictures, or the patches that `kept` numbers.
-fn see(
-    model: &(impl EmbedPictures + ?Sized),
-    pixels: &Tensor,
-    kept: Option<&Tensor>,
-) -> dari_models::Result<Tensor> {
-    match kept {
-        Some(kept) => model.embed_patches(pixels, kept),
-        None => model.embed_pictures(pixels),
-    }
+/// What a batch came to.
+struct Asked {
+    loss: Tensor,
+    cosines: Vec<Vec<f32>>,
+    accuracy: Option<f32>,
 }
 
 /// An error on its way through a segment.
@@ -322,6 +358,7 @@ struct Run<'a> {
     carried: Carried,
     checkpoints: Checkpoints,
     optimizer: AdamW,
+    task: Task,
     loaded: Arc<Loaded>,
 }
 
@@ -400,12 +437,9 @@ impl Run<'_> {
     fn step(&self, batch: Batch, skipped: u64) -> Result<Stepped> {
         let train = &self.recipe.train;
         let mut clock = Clock::start();
-        let model = contrastive(&self.loaded)?;
-        let kept = self.kept(batch.step, batch.tokens.ids.len())?;
-        let embed = || self.embed(batch.pixels, kept.as_ref(), &batch.tokens);
-        let (pictures, texts) = segment::checkpointed(train.checkpoint_activations, embed)?;
-        let cosines = cosines(&pictures, &texts)?;
-        let loss = model.loss(&pictures, &texts)?;
+        let Asked { loss, cosines, accuracy } = segment::checkpointed(train.checkpoint_activations, || {
+            self.ask(batch.step, batch.pixels, &batch.words, &batch.tokens)
+        })?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             // A weight that an earlier step spoilt is the cause; else the loss itself is.
@@ -423,7 +457,8 @@ impl Run<'_> {
         self.optimizer.update(&gradients, rate, batch.step, norm)?;
         for (name, variable) in self.optimizer.variables() {
             // CLIP's bound; SigLIP's published temperatures stand above it.
-            if name == "logit_scale" && model.matching() == Matching::Softmax {
+            let matching = self.loaded.model.contrastive().map(Contrastive::matching);
+            if name == "logit_scale" && matching == Some(Matching::Softmax) {
                 clamp(variable.as_tensor(), LARGEST_LOG_SCALE)?;
             }
         }
@@ -434,16 +469,82 @@ impl Run<'_> {
             loss: value,
             learning_rate: rate,
             gradient_norm: norm,
-            logit_scale: model.log_scale()?.exp(),
+            logit_scale: match self.loaded.model.contrastive() {
+                Some(model) => Some(model.log_scale()?.exp()),
+                None => None,
+            },
+            accuracy,
             pairs_per_second: 0.0,
             skipped,
         };
         Ok(Stepped { report, parts, cosines })
     }
 
+    /// The loss of a batch.
+    fn ask(&self, step: u64, pixels: Vec<Pixels>, words: &[String], tokens: &Tokens) -> Result<Asked> {
+        match &self.task {
+            Task::Pairs => {
+                let kept = self.kept(step, pixels.len())?;
+                let (pictures, texts) = self.embed(pixels, kept.as_ref(), tokens)?;
+                let loss = contrastive(&self.loaded)?.loss(&pictures, &texts)?;
+                Ok(Asked { loss, cosines: cosines(&pictures, &texts)?, accuracy: None })
+            }
+            Task::Classes { places, smoothing } => {
+                let mut targets = Vec::with_capacity(words.len());
+                for word in words {
+                    targets.push(*places.get(word).ok_or_else(|| {
+                        let problem =
+                            format!("`{word}` is said of a picture, which is none of the model's classes");
+                        Error::Recipe { origin: "the data".into(), problem }
+                    })?);
+                }
+                let logits =
+                    self.in_parts(pixels, |loaded, pixels, _, _| match loaded.model.classifier() {
+                        Some(model) => model.classify(pixels).map_err(inside),
+                        None => Err(inside("the model names no classes")),
+                    })?;
+                let best = logits.detach().argmax(D::Minus1)?.to_vec1::<u32>()?;
+                let right = best.iter().zip(&targets).filter(|(best, target)| best == target).count();
+                let accuracy = Some(right as f32 / targets.len().max(1) as f32);
+                let loss = loss::cross_entropy(&logits, &targets, *smoothing)?;
+                Ok(Asked { loss, cosines: Vec::new(), accuracy })
+            }
+        }
+    }
+
+    /// Runs a tower over a batch's pictures, in the recipe's parts: a row a picture, in their order. `run`
+    /// gets the pixels of a size, the first picture's number and how many go through at once.
+    fn in_parts(
+        &self,
+        pixels: Vec<Pixels>,
+        run: impl Fn(&Loaded, &Tensor, usize, usize) -> dari_nn::Result<Tensor> + Clone + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        let count = pixels.len();
+        let part = self.recipe.train.micro_batch.unwrap_or(count).max(1);
+        let mut pixels = pixels.into_iter();
+        let mut rows = Vec::new();
+        for first in (0..count).step_by(part) {
+            let many = part.min(count - first);
+            let own = Pictures::stack(pixels.by_ref().take(many).collect(), self.device)?;
+            rows.push(own.each(|pixels, _| {
+                if part >= count {
+                    return Ok(run(&self.loaded, pixels, first, many)?);
+                }
+                let (loaded, run) = (self.loaded.clone(), run.clone());
+                // A segment's input is tracked, or it would have no gradient.
+                let pixels = Var::from_tensor(pixels)?.into_inner();
+                Ok(segment::segment(&pixels, Arc::new(move |pixels| run(&loaded, pixels, first, many)))?)
+            })?);
+        }
+        match &rows[..] {
+            [all] => Ok(all.clone()),
+            _ => Ok(Tensor::cat(&rows, 0)?),
+        }
+    }
+
     /// The numbers of the patches that this step looks at, `[pictures, kept]`; none where it looks at all.
     fn kept(&self, step: u64, pictures: usize) -> Result<Option<Tensor>> {
-        let patches = contrastive(&self.loaded)?.patches();
+        let patches = self.loaded.model.pictures().map_or(0, EmbedPictures::patches);
         let kept = self.recipe.train.patches_kept(step, patches);
         if kept == patches {
             return Ok(None);
@@ -464,39 +565,29 @@ impl Run<'_> {
     /// Unit vectors of a batch's pictures and texts, `[batch, dim]` each.
     fn embed(&self, pixels: Vec<Pixels>, kept: Option<&Tensor>, tokens: &Tokens) -> Result<(Tensor, Tensor)> {
         let pairs = tokens.ids.len();
-        let part = self.recipe.train.micro_batch.unwrap_or(pairs);
-        if part >= pairs {
-            let model = contrastive(&self.loaded)?;
-            let pictures = Pictures::stack(pixels, self.device)?;
-            let pictures = pictures.each(|pixels, _| see(model, pixels, kept))?;
-            let texts = model.embed_texts(tokens)?;
-            return Ok((loss::normalise(&pictures)?, loss::normalise(&texts)?));
-        }
-        let mut pixels = pixels.into_iter();
-        let (mut pictures, mut texts) = (Vec::new(), Vec::new());
+        let kept = kept.cloned();
+        let pictures = self.in_parts(pixels, move |loaded, pixels, first, many| {
+            let model = loaded.model.pictures().ok_or_else(|| inside("the model sees no pictures"))?;
+            match &kept {
+                Some(kept) => model.embed_patches(pixels, &kept.narrow(0, first, many)?).map_err(inside),
+                None => model.embed_pictures(pixels).map_err(inside),
+            }
+        })?;
+        let part = self.recipe.train.micro_batch.unwrap_or(pairs).max(1);
+        let mut texts = Vec::new();
         for first in (0..pairs).step_by(part) {
-            let count = part.min(pairs - first);
-            let kept = kept.map(|kept| kept.narrow(0, first, count)).transpose()?;
-            let own = Pictures::stack(pixels.by_ref().take(count).collect(), self.device)?;
-            pictures.push(own.each(|pixels, _| {
-                let (loaded, kept) = (self.loaded.clone(), kept.clone());
-                let body = move |pixels: &Tensor| match loaded.model.pictures() {
-                    Some(model) => see(model, pixels, kept.as_ref()).map_err(inside),
-                    None => Err(inside("the model sees no pictures")),
-                };
-                // A segment's input is tracked, or it would have no gradient.
-                let pixels = Var::from_tensor(pixels)?.into_inner();
-                Ok(segment::segment(&pixels, Arc::new(body))?)
-            })?);
+            let own = tokens.pick(&(first..pairs.min(first + part)).collect::<Vec<_>>());
             let loaded = self.loaded.clone();
-            let own = tokens.pick(&(first..first + count).collect::<Vec<_>>());
             let body = move |_: &Tensor| match loaded.model.texts() {
                 Some(model) => model.embed_texts(&own).map_err(inside),
                 None => Err(inside("the model reads no texts")),
             };
-            texts.push(segment::segment(&segment::anchor()?, Arc::new(body))?);
+            texts.push(match part >= pairs {
+                true => contrastive(&self.loaded)?.embed_texts(tokens)?,
+                false => segment::segment(&segment::anchor()?, Arc::new(body))?,
+            });
         }
-        Ok((loss::normalise(&Tensor::cat(&pictures, 0)?)?, loss::normalise(&Tensor::cat(&texts, 0)?)?))
+        Ok((loss::normalise(&pictures)?, loss::normalise(&Tensor::cat(&texts, 0)?)?))
     }
 
     /// The first weight that holds a number that is none.

@@ -228,7 +228,8 @@ mod tests {
                 loss: 1.0,
                 learning_rate: 1e-3,
                 gradient_norm: 1.0,
-                logit_scale: 14.0,
+                logit_scale: Some(14.0),
+                accuracy: None,
                 pairs_per_second: 321.0,
                 skipped: 0,
             });
@@ -241,7 +242,7 @@ mod tests {
         for part in ["50/100", "321", "1:40", "1.00e-3"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let cell = |x, y| buffer[(90 - 34 + 1 + x, 2 + 1 + y)].bg;
+        let cell = |x: u16, y: u16| buffer[(90 - 34 + 1 + x, 2 + 1 + y)].bg;
         assert_ne!(cell(0, 0), cell(2, 0));
         assert_eq!(cell(0, 0), cell(2, 1));
     }

@@ -29,7 +29,8 @@ struct VisionConfig {
     width: usize,
     head_width: usize,
     mlp_ratio: f64,
-    patch_size: usize,
+    /// Null for a ResNet.
+    patch_size: Option<usize>,
     image_size: usize,
 }
 
@@ -40,7 +41,7 @@ impl Default for VisionConfig {
             width: 768,
             head_width: 64,
             mlp_ratio: 4.0,
-            patch_size: 16,
+            patch_size: Some(16),
             image_size: 224,
         }
     }
@@ -126,7 +127,7 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
             num_attention_heads: v.width / v.head_width,
             num_channels: 3,
             image_size: v.image_size,
-            patch_size: v.patch_size,
+            patch_size: v.patch_size.unwrap_or(16),
             hidden_act: activation.into(),
             layer_norm_eps: 1e-5,
         },

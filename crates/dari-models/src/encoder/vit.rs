@@ -85,7 +85,8 @@ impl Vit {
         } else {
             None
         };
-        let pooler = if weights.has("pooler.dense.weight") {
+        // A new model is a classifier, which has none.
+        let pooler = if !weights.is_new() && weights.has("pooler.dense.weight") {
             let outputs = c.pooler_output_size.unwrap_or(width);
             let dense = Linear::load(&weights.pp("pooler.dense"), width, outputs, true)?;
             Some((dense, config::activation(origin, &c.pooler_act)?))
