@@ -29,26 +29,28 @@ struct Group {
     pixels: Tensor,
 }
 
+/// Pictures with their places, by height and width.
+type BySize = BTreeMap<(usize, usize), Vec<(usize, Vec<f32>)>>;
+
 impl Pictures {
     /// Gathers prepared pictures; for models of one size that is one group.
     pub fn stack(pixels: Vec<Pixels>, device: &Device) -> Result<Pictures> {
         let count = pixels.len();
-        let mut sizes: BTreeMap<(usize, usize), (Vec<usize>, Vec<Vec<f32>>)> = BTreeMap::new();
+        let mut sizes = BySize::new();
         for (place, Pixels { values, height, width }) in pixels.into_iter().enumerate() {
-            let (places, all) = sizes.entry((height, width)).or_default();
-            places.push(place);
-            all.push(values);
+            sizes.entry((height, width)).or_default().push((place, values));
         }
-        let group = |((height, width), (places, all)): ((usize, usize), (Vec<usize>, Vec<Vec<f32>>))| {
+        let mut groups = Vec::with_capacity(sizes.len());
+        for ((height, width), own) in sizes {
+            let (places, all): (Vec<usize>, Vec<Vec<f32>>) = own.into_iter().unzip();
             let batch = all.len();
             let flat = match batch {
                 1 => all.into_iter().next().unwrap_or_default(),
                 _ => all.concat(),
             };
-            let pixels = Tensor::from_vec(flat, (batch, 3, height, width), device)?;
-            Ok(Group { places, pixels })
-        };
-        Ok(Pictures { groups: sizes.into_iter().map(group).collect::<Result<_>>()?, count })
+            groups.push(Group { places, pixels: Tensor::from_vec(flat, (batch, 3, height, width), device)? });
+        }
+        Ok(Pictures { groups, count })
     }
 
     /// How many there are.

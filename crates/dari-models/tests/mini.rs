@@ -38,7 +38,7 @@ fn transformers_reads_mini_alike() {
     let pixels = pixels.tensor().expect("one size");
     let tokens = expected.tokens(&loaded);
     let model = loaded.model.contrastive().expect("a contrastive model");
-    let pictures = loss::normalise(&model.embed_pictures(&pixels).expect("pictures")).expect("unit");
+    let pictures = loss::normalise(&model.embed_pictures(pixels).expect("pictures")).expect("unit");
     let texts = loss::normalise(&model.embed_texts(&tokens).expect("texts")).expect("unit");
     expected.check("image_embeddings", &pictures, CLOSE);
     expected.check("text_embeddings", &texts, CLOSE);

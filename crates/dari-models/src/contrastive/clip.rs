@@ -77,7 +77,7 @@ pub struct Clip {
 /// A vision tower with its way into the common space.
 enum Vision {
     Vit { tower: ClipVision, projection: Linear },
-    ResNet(ClipResNet),
+    ResNet(Box<ClipResNet>),
 }
 
 impl Clip {
@@ -86,7 +86,9 @@ impl Clip {
         let (vision, text, dim) = (&config.vision_config, &config.text_config, config.projection_dim);
         config::check_width(origin, "projection_dim", dim)?;
         let vision = match &config.resnet {
-            Some(resnet) => Vision::ResNet(ClipResNet::load(&weights.pp("visual"), resnet, origin)?),
+            Some(resnet) => {
+                Vision::ResNet(Box::new(ClipResNet::load(&weights.pp("visual"), resnet, origin)?))
+            }
             None => Vision::Vit {
                 tower: ClipVision::load(&weights.pp("vision_model"), vision, origin)?,
                 projection: Linear::load(&weights.pp("visual_projection"), vision.hidden_size, dim, false)?,
