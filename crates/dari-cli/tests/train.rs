@@ -321,18 +321,18 @@ fn a_language_that_no_caption_has_is_named() {
 }
 
 #[test]
-fn a_model_without_a_contrastive_loss_is_refused_at_once() {
+fn a_model_without_a_loss_is_refused_at_once() {
     let home = Home::new();
     partly_broken(&home);
     let text = recipe::recipe("", SHORT);
     let (_, train) = text.split_once("[train]").expect("a part");
-    for model in ["vit", "bert"] {
+    for model in ["bert", "bert-masked"] {
         let path = common::fixture(model).display().to_string();
         let head = format!("output = \"{model}\"\n[model]\nfrom = \"{path}\"\n");
         home.write("from.toml", format!("{head}[[data]]\npath = \"data\"\n[train]{train}"));
         let ran = home.dari(["train", "from.toml"]);
         assert_ne!(ran.code, Some(0), "{ran}");
-        ran.one_error(&[model, "contrastive"]);
+        ran.one_error(&["loss"]);
     }
 }
 
@@ -398,4 +398,64 @@ fn a_wrong_device_is_a_wrong_command_line() {
     let mut command = home.command(["train", "recipe.toml"]);
     command.env("DARI_MODEL", "no-such-model");
     run(command).ok();
+}
+
+/// Pictures of one colour each, a folder a class.
+fn colours(home: &Home, classes: &[(&str, [u8; 3])]) {
+    for (class, colour) in classes {
+        for number in 0..6u8 {
+            let rgb: Vec<u8> =
+                (0..16 * 16).flat_map(|_| colour.map(|c| c.saturating_add(number * 3))).collect();
+            let picture = dari::Picture::from_rgb(16, 16, rgb).expect("a picture").to_png().expect("a PNG");
+            home.write(format!("set/{class}/{number}.png"), picture);
+        }
+    }
+}
+
+fn classifier(config: &str) -> String {
+    format!(
+        r#"
+output = "run"
+[model.config]
+{config}
+[model.preprocessor]
+image_processor_type = "ViTImageProcessor"
+size = {{ height = 32, width = 32 }}
+[[data]]
+path = "set"
+[train]
+steps = 40
+batch = 8
+learning_rate = 1e-2
+label_smoothing = 0.1
+tensorboard = true
+"#
+    )
+}
+
+#[test]
+fn classifiers_learn_the_folders_they_are_given() {
+    let vit = "model_type = \"vit\"\nhidden_size = 16\nintermediate_size = 32\nnum_hidden_layers = 1\nnum_attention_heads = 2\nimage_size = 32\npatch_size = 16";
+    let resnet = "model_type = \"resnet\"\nembedding_size = 8\nhidden_sizes = [8, 16]\ndepths = [1, 1]\nlayer_type = \"basic\"";
+    for config in [vit, resnet] {
+        let home = Home::new();
+        colours(&home, &[("빨강", [200, 20, 20]), ("green", [20, 200, 20]), ("blue", [20, 20, 200])]);
+        home.write("recipe.toml", classifier(config));
+        home.dari(["train", "recipe.toml"]).ok();
+        let last = metrics(&home.path("run")).pop().expect("a line");
+        assert_eq!(last["accuracy"], 1.0, "{last}");
+        assert!(last.get("logit_scale").is_none());
+        assert!(home.path("run/loss.png").exists() && home.path("run/tensorboard").is_dir());
+        let found = home.dari(["classify", "set/빨강/0.png", "--model", "run/model", "--json"]).ok().json();
+        assert_eq!(found["labels"][0]["label"], "빨강", "{found}");
+        // Gone on with, for other classes: a new head.
+        std::fs::rename(home.path("set/blue"), home.path("set/하양")).expect("renamed");
+        let from = "output = \"again\"\n[model]\nfrom = \"run/model\"\n[[data]]\npath = \"set\"\n[train]\nsteps = 20\nbatch = 6\nlearning_rate = 1e-2\nmicro_batch = 3\n";
+        home.write("again.toml", from);
+        home.dari(["train", "again.toml"]).ok();
+        let found = home.dari(["classify", "set/하양/0.png", "--model", "again/model", "--json"]).ok().json();
+        let labels: Vec<_> =
+            found["labels"].as_array().expect("labels").iter().map(|l| &l["label"]).collect();
+        assert!(labels.contains(&&Value::from("하양")) && labels.len() == 3, "{found}");
+    }
 }

@@ -339,3 +339,78 @@ fn coco_captions() {
 fn captions_of(pair: &Pair) -> Vec<&str> {
     pair.captions.iter().map(|caption| caption.text.as_str()).collect()
 }
+
+/// Two row groups of three rows: pictures in `{bytes, path}`, a list of captions, a class by number.
+fn parquet(path: &Path, pictures: [&[u8]; 3]) {
+    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    let schema = "message m {
+        optional group image { optional binary bytes; optional binary path (UTF8); }
+        optional group caption (LIST) { repeated group list { optional binary element (UTF8); } }
+        optional int64 label;
+    }";
+    let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).expect("a schema"));
+    let names = r#"{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["cat", "개"]}}}}"#;
+    let about = vec![KeyValue { key: "huggingface".into(), value: Some(names.into()) }];
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(about)).build();
+    let file = std::fs::File::create(path).expect("a file");
+    let mut writer = SerializedFileWriter::new(file, schema, properties.into()).expect("a writer");
+    let bytes = |all: &[&[u8]]| all.iter().map(|one| ByteArray::from(one.to_vec())).collect::<Vec<_>>();
+    for _ in 0..2 {
+        let mut group = writer.next_row_group().expect("a group");
+        let mut number = 0;
+        while let Some(mut column) = group.next_column().expect("a column") {
+            match number {
+                0 => column.typed::<ByteArrayType>().write_batch(&bytes(&pictures), Some(&[2, 2, 2]), None),
+                1 => column.typed::<ByteArrayType>().write_batch(&[], Some(&[1, 1, 1]), None),
+                2 => column.typed::<ByteArrayType>().write_batch(
+                    &bytes(&[b"one", b"two", b"three"]),
+                    Some(&[3, 3, 3, 0]),
+                    Some(&[0, 1, 0, 0]),
+                ),
+                _ => column.typed::<Int64Type>().write_batch(&[0, 1, 7], Some(&[1, 1, 1]), None),
+            }
+            .expect("written");
+            column.close().expect("closed");
+            number += 1;
+        }
+        group.close().expect("closed");
+    }
+    writer.close().expect("closed");
+}
+
+#[test]
+fn parquet_with_pictures_inside() {
+    let home = folder();
+    draw(home.path().join("a.png"), 7);
+    let png = std::fs::read(home.path().join("a.png")).expect("a picture");
+    let path = home.path().join("set.parquet");
+    parquet(&path, [&png, b"no picture", &png]);
+    let pairs = read(&path);
+    assert_eq!(pairs.len(), 6);
+    assert_eq!(captions_of(&pairs.get(0).expect("a pair")), ["one", "two", "cat"]);
+    assert_eq!(captions_of(&pairs.get(3).expect("a pair")), ["one", "two", "cat"]);
+    fails(&*pairs, 1, &["row 2"]);
+    // Row 3 has no caption, and a class without a name.
+    fails(&*pairs, 2, &["row 3", "no words"]);
+    let whole = std::fs::read(&path).expect("the file");
+    for length in (0..whole.len()).step_by(7) {
+        let cut = home.path().join("cut.parquet");
+        write(&cut, &whole[..length]);
+        assert!(open(&cut, &Limits::default()).is_err(), "{length} bytes");
+    }
+    for at in 0..whole.len() {
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 0x55;
+        let file = home.path().join("spoilt.parquet");
+        write(&file, &spoilt);
+        // Whatever comes of it, it comes to an end.
+        if let Ok(pairs) = open(&file, &Limits::default()) {
+            for index in 0..pairs.len().min(8) {
+                let _ = pairs.get(index);
+            }
+        }
+    }
+}
