@@ -73,6 +73,25 @@ pub struct ModelOptions {
     /// Pictures or texts that go through the model at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub batch: u16,
+    /// Decode photographs in full; else a JPEG far larger than the model's input is decoded at a part of
+    /// its size
+    #[arg(long)]
+    pub exact: bool,
+    /// Look at a part of each picture file: left, top, width and height in pixels
+    #[arg(long, value_name = "X,Y,W,H", value_parser = crop)]
+    pub crop: Option<Crop>,
+}
+
+/// Left, top, width and height.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crop(pub [u32; 4]);
+
+fn crop(text: &str) -> Result<Crop, String> {
+    let numbers: Result<Vec<u32>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    match numbers.as_deref() {
+        Ok(&[x, y, width, height]) if width > 0 && height > 0 => Ok(Crop([x, y, width, height])),
+        _ => Err("expected four whole numbers, left,top,width,height, the last two above 0".into()),
+    }
 }
 
 /// The precisions to choose from.

@@ -27,6 +27,8 @@ pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
         precision: precision(options.precision),
         device: options.device.clone(),
         batch: options.batch.into(),
+        exact: options.exact,
+        crop: options.crop.map(|crop| crop.0),
         ..Options::default()
     };
     // A wrong device is a wrong command line, and is said before anything is fetched.

@@ -129,7 +129,8 @@ fn embeddings_as_parquet() {
     let picture = picture.to_str().expect("a path");
     let command = ["embed", "--images", picture, "none.png", "--texts", "사과", "--output"];
     let to = |name: &str| home.dari(command.iter().copied().chain([name])).exits(1);
-    (to("rows.parquet"), to("rows.npy"));
+    to("rows.parquet");
+    to("rows.npy");
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
     let file = std::fs::File::open(home.path("rows.parquet")).expect("written");

@@ -390,10 +390,10 @@ fn parquet_with_pictures_inside() {
     parquet(&path, [&png, b"no picture", &png]);
     let pairs = read(&path);
     assert_eq!(pairs.len(), 6);
-    assert_eq!(captions_of(&pairs.get(0).expect("a pair")), ["one", "two", "cat"]);
-    assert_eq!(captions_of(&pairs.get(3).expect("a pair")), ["one", "two", "cat"]);
+    assert_eq!(captions_of(&pairs.get(0).expect("a pair")), ["one", "two"]);
+    assert_eq!(captions_of(&pairs.get(3).expect("a pair")), ["one", "two"]);
     fails(&*pairs, 1, &["row 2"]);
-    // Row 3 has no caption, and a class without a name.
+    // Row 3 has no caption: the class counts only where no column has any.
     fails(&*pairs, 2, &["row 3", "no words"]);
     let whole = std::fs::read(&path).expect("the file");
     for length in (0..whole.len()).step_by(7) {
@@ -413,4 +413,19 @@ fn parquet_with_pictures_inside() {
             }
         }
     }
+}
+
+#[test]
+fn a_class_counts_where_there_is_no_caption() {
+    let home = folder();
+    draw(home.path().join("a.png"), 3);
+    write(home.path().join("both.csv"), "image,caption,label\na.png,a cat,7\n");
+    write(home.path().join("class.csv"), "image,label\na.png,cat\n");
+    write(home.path().join("both.jsonl"), "{\"image\": \"a.png\", \"label\": 3, \"caption\": \"a cat\"}");
+    write(home.path().join("class.jsonl"), "{\"image\": \"a.png\", \"label\": 3}");
+    let said = |name: &str| captions_of(&read(home.path().join(name)).get(0).expect("a pair")).join("|");
+    assert_eq!(said("both.csv"), "a cat");
+    assert_eq!(said("class.csv"), "cat");
+    assert_eq!(said("both.jsonl"), "a cat");
+    assert_eq!(said("class.jsonl"), "3");
 }

@@ -115,7 +115,7 @@ fn corrupt_samples() {
         member("e.png", png()),
         member("e.json", "{\"caption\": "),
         member("f.png", png()),
-        member("f.json", "{\"label\": 3}"),
+        member("f.json", "{\"width\": 3}"),
         member("g.png", png()),
         member("g.txt", "once"),
         member("g.jpg", png()),

@@ -1,9 +1,9 @@
 //! A loaded model, asked for what it can do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use dari_data::image::{self, Limits, Picture, Pixels};
+use dari_data::image::{self, Limits, Need, Picture, Pixels};
 use dari_files::Folder;
 use dari_models::capability::{EmbedPictures, EmbedTexts, Matching};
 use dari_models::processor::Pictures;
@@ -25,11 +25,23 @@ pub struct Options {
     pub limits: Limits,
     /// Pictures or texts that the model takes at once.
     pub batch: usize,
+    /// Decode every file in full; else a JPEG far larger than the model's input is decoded at a part of
+    /// its size, at least twice what is needed.
+    pub exact: bool,
+    /// The part of each picture that is looked at: left, top, width and height, in pixels.
+    pub crop: Option<[u32; 4]>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { precision: Precision::F32, device: "cpu".into(), limits: Limits::default(), batch: 32 }
+        Options {
+            precision: Precision::F32,
+            device: "cpu".into(),
+            limits: Limits::default(),
+            batch: 32,
+            exact: false,
+            crop: None,
+        }
     }
 }
 
@@ -204,39 +216,79 @@ impl Engine {
         self.each_file(files, &|pixels| self.embed_pixels(pixels))
     }
 
-    /// Opens files in parallel, batch by batch, and runs `model` on what could be opened.
+    /// Opens a picture file as the options say.
+    pub fn open_picture(&self, file: &Path) -> Result<Picture> {
+        let (image, options) = (self.loaded.processor.image()?, &self.options);
+        let Some([left, top, width, height]) = options.crop else {
+            let need = |height, width| image.resized(height, width);
+            let need: Option<Need<'_>> = if options.exact { None } else { Some(&need) };
+            return Ok(image::open_for(file, &options.limits, need)?);
+        };
+        let picture = image::open(file, &options.limits)?;
+        picture.crop(left, top, width, height).map_err(|_| Error::Crop {
+            file: file.display().to_string(),
+            crop: [left, top, width, height],
+            size: [picture.width(), picture.height()],
+        })
+    }
+
+    /// Opens files in parallel, batch by batch, the next while `model` runs on those that could be
+    /// opened.
     fn each_file<T>(
         &self,
         files: &[PathBuf],
         model: &dyn Fn(Vec<Pixels>) -> Result<Vec<T>>,
     ) -> Vec<Result<T>> {
+        let mut batches = files.chunks(self.batch());
+        let open = |batch: &[PathBuf]| -> Vec<Result<Pixels>> {
+            let ready =
+                |file: &PathBuf| Ok(self.loaded.processor.image()?.process(&self.open_picture(file)?));
+            batch.par_iter().map(ready).collect()
+        };
         let mut answers = Vec::with_capacity(files.len());
-        for batch in files.chunks(self.options.batch.max(1)) {
-            let opened: Vec<Result<Pixels>> = batch
-                .par_iter()
-                .map(|file| {
-                    Ok(self.loaded.processor.image()?.process(&image::open(file, &self.options.limits)?))
-                })
-                .collect();
-            let mut pixels = Vec::with_capacity(opened.len());
-            // What could be opened waits for the model's answer; what could not has its own.
-            let failures: Vec<Option<Error>> =
-                opened.into_iter().map(|answer| answer.map(|one| pixels.push(one)).err()).collect();
-            let found = if pixels.is_empty() { Ok(Vec::new()) } else { model(pixels) };
-            let problem = match &found {
-                Ok(_) => None,
-                Err(Error::Forward { problem, .. }) => Some(problem.clone()),
-                Err(error) => Some(error.to_string()),
+        let mut next = batches.next().map(open);
+        while let Some(opened) = next.take() {
+            let batch = batches.next();
+            let (answered, ahead) = std::thread::scope(|scope| {
+                let ahead = batch.map(|batch| scope.spawn(|| open(batch)));
+                (self.answer(opened, model), ahead.map(std::thread::ScopedJoinHandle::join))
+            });
+            answers.extend(answered);
+            next = match ahead {
+                // Decoders' panics are caught where they are called: what comes here is a fault of ours.
+                Some(Err(panic)) => std::panic::resume_unwind(panic),
+                Some(Ok(opened)) => Some(opened),
+                None => None,
             };
-            let mut found = found.unwrap_or_default().into_iter();
-            answers.extend(failures.into_iter().map(|failure| match failure {
-                Some(error) => Err(error),
-                None => found.next().ok_or_else(|| Error::Forward {
-                    model: self.name.clone(),
-                    problem: problem.clone().unwrap_or_else(|| "it gave fewer answers than pictures".into()),
-                }),
-            }));
         }
+        answers
+    }
+
+    /// Runs `model` on the pictures that could be opened; each gets its answer, or its own error.
+    fn answer<T>(
+        &self,
+        opened: Vec<Result<Pixels>>,
+        model: &dyn Fn(Vec<Pixels>) -> Result<Vec<T>>,
+    ) -> Vec<Result<T>> {
+        let mut answers = Vec::with_capacity(opened.len());
+        let mut pixels = Vec::with_capacity(opened.len());
+        // What could be opened waits for the model's answer; what could not has its own.
+        let failures: Vec<Option<Error>> =
+            opened.into_iter().map(|answer| answer.map(|one| pixels.push(one)).err()).collect();
+        let found = if pixels.is_empty() { Ok(Vec::new()) } else { model(pixels) };
+        let problem = match &found {
+            Ok(_) => None,
+            Err(Error::Forward { problem, .. }) => Some(problem.clone()),
+            Err(error) => Some(error.to_string()),
+        };
+        let mut found = found.unwrap_or_default().into_iter();
+        answers.extend(failures.into_iter().map(|failure| match failure {
+            Some(error) => Err(error),
+            None => found.next().ok_or_else(|| Error::Forward {
+                model: self.name.clone(),
+                problem: problem.clone().unwrap_or_else(|| "it gave fewer answers than pictures".into()),
+            }),
+        }));
         answers
     }
 

@@ -24,6 +24,16 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+    /// A part of a picture that does not lie in it.
+    #[error("{file}: the part {crop:?} (left, top, width, height) lies outside its {size:?} pixels")]
+    Crop {
+        /// The picture.
+        file: String,
+        /// Left, top, width and height.
+        crop: [u32; 4],
+        /// The picture's width and height.
+        size: [u32; 2],
+    },
     /// The model cannot do this.
     #[error("{model} cannot {what}: {instead}")]
     Unable {

@@ -50,7 +50,8 @@ pub fn run(arguments: &Embed) -> anyhow::Result<Outcome> {
     }
     let mut rows = Vec::with_capacity(files.len() + texts.len());
     let bar = screen::bar(files.len() as u64, "pictures");
-    for batch in files.chunks(arguments.model.batch.into()) {
+    // Several batches at once: one is opened while another goes through the model.
+    for batch in files.chunks(4 * usize::from(arguments.model.batch)) {
         let vectors = match arguments.no_normalize {
             true => engine.embed_files_as_is(batch),
             false => engine.embed_files(batch),

@@ -1,7 +1,7 @@
 //! `dari look`: where in a picture words are.
 
-use dari::data::image::{self, Filter, resize};
-use dari::{Limits, Picture, Places};
+use dari::data::image::{Filter, resize};
+use dari::{Picture, Places};
 use serde_json::json;
 
 use crate::cli::Look;
@@ -19,7 +19,7 @@ const SHOWN: u32 = 36;
 pub fn run(arguments: &Look) -> anyhow::Result<Outcome> {
     let engine = inputs::open(&arguments.model)?;
     inputs::require(&engine, Need::Both)?;
-    let picture = image::open(&arguments.image, &Limits::default())?;
+    let picture = engine.open_picture(&arguments.image)?;
     let texts: Vec<&str> = arguments.texts.iter().map(String::as_str).collect();
     let found = engine.look(&picture, &texts)?;
     if arguments.json {

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::pairs::Caption;
 
+/// Columns and fields that hold a class; they count where nothing else is said of a picture.
+pub(super) const CLASS: [&str; 2] = ["label", "class"];
+
 /// The most bytes of captions that one picture may have.
 pub(super) const TEXT_LIMIT: u64 = 1 << 20;
 
@@ -51,18 +54,23 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// The captions of a JSON record: under `caption`, `captions`, `text`, `label` or `class`, with or without a
+/// The captions of a JSON record: under `caption`, `captions` or `text`, else `label` or `class`, with or without a
 /// language in the name, a string, a list of strings, or either by language.
 pub(super) fn from_json(record: &Value) -> Result<Vec<Caption>, String> {
     let object = record.as_object().ok_or("no JSON object; expected {\"image\": ..., \"caption\": ...}")?;
     let mut captions = Vec::new();
     let mut named = false;
-    for (name, value) in object {
-        let Some(language) = column_language(name, &["captions", "caption", "text", "label", "class"]) else {
-            continue;
-        };
-        named = true;
-        add_json(&mut captions, name, value, language.as_deref(), true)?;
+    for words in [&["captions", "caption", "text"][..], &CLASS] {
+        if named {
+            break;
+        }
+        for (name, value) in object {
+            let Some(language) = column_language(name, words) else {
+                continue;
+            };
+            named = true;
+            add_json(&mut captions, name, value, language.as_deref(), true)?;
+        }
     }
     if !named {
         return Err("no \"caption\" or \"text\"; expected a caption".into());
@@ -84,6 +92,10 @@ fn add_json(
         Value::Null => Ok(()),
         Value::String(text) => {
             add(captions, text, language);
+            Ok(())
+        }
+        Value::Number(class) if CLASS.contains(&name) => {
+            add(captions, &class.to_string(), language);
             Ok(())
         }
         Value::Array(texts) => texts.iter().try_for_each(|text| match text {

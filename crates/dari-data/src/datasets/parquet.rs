@@ -16,13 +16,13 @@ use parquet::record::Field;
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-use super::captions::{add, column_language};
+use super::captions::{CLASS, add, column_language};
 use super::error::Error;
 use super::pairs::{Caption, Pair, Pairs, check_usable};
 use crate::image::{self, Limits};
 
 const PICTURE: [&str; 7] = ["image", "picture", "img", "jpg", "jpeg", "png", "webp"];
-const WORDS: [&str; 6] = ["captions", "caption", "text", "title", "label", "class"];
+const WORDS: [&str; 4] = ["captions", "caption", "text", "title"];
 
 struct Entry {
     start: u64,
@@ -72,10 +72,22 @@ fn read(path: &Path, limits: &Limits) -> Result<(File, Vec<Entry>), Error> {
     let picture = find(&PICTURE).ok_or_else(|| {
         unknown(format!("no column of pictures ({}), found {}", PICTURE.join(", "), listed()))
     })?;
-    let words: Vec<&Arc<Type>> =
-        fields.iter().filter(|field| column_language(field.name(), &WORDS).is_some()).collect();
+    let said = |known: &[&str]| {
+        let fits = |field: &&Arc<Type>| column_language(field.name(), known).is_some();
+        fields.iter().filter(fits).collect::<Vec<_>>()
+    };
+    let mut known = &WORDS[..];
+    if said(known).is_empty() {
+        known = &CLASS;
+    }
+    let words = said(known);
     if words.is_empty() {
-        return Err(unknown(format!("no column of words ({}), found {}", WORDS.join(", "), listed())));
+        return Err(unknown(format!(
+            "no column of words ({}, {}), found {}",
+            WORDS.join(", "),
+            CLASS.join(", "),
+            listed()
+        )));
     }
     let names = class_names(
         about
@@ -104,7 +116,7 @@ fn read(path: &Path, limits: &Limits) -> Result<(File, Vec<Entry>), Error> {
                     entry.length = bytes.len() as u64;
                     end += entry.length;
                 }
-            } else if let Some(language) = column_language(name, &WORDS) {
+            } else if let Some(language) = column_language(name, known) {
                 say(&mut entry.captions, field, language.as_deref(), names.get(name.as_str()));
             }
         }

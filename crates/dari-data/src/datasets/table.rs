@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::captions::{add, column_language, decode};
+use super::captions::{CLASS, add, column_language, decode};
 use super::error::Error;
 use super::pairs::{Caption, Pair, Pairs, check_usable};
 use super::records::RecordFile;
 use crate::image::Limits;
 
 const PICTURE: [&str; 5] = ["picture", "image", "filepath", "file", "file_name"];
-const CAPTION: [&str; 5] = ["caption", "text", "title", "label", "class"];
+const CAPTION: [&str; 3] = ["caption", "text", "title"];
 
 pub(super) struct Table {
     records: RecordFile,
@@ -45,15 +45,18 @@ impl Table {
             .map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase())
             .collect();
         let picture = PICTURE.iter().find_map(|wanted| names.iter().position(|name| name == wanted));
-        let captions: Vec<(usize, Option<String>)> = names
-            .iter()
-            .enumerate()
-            .filter_map(|(at, name)| Some((at, column_language(name, &CAPTION)?)))
-            .collect();
+        let said = |words: &[&str]| -> Vec<(usize, Option<String>)> {
+            let columns = names.iter().enumerate();
+            columns.filter_map(|(at, name)| Some((at, column_language(name, words)?))).collect()
+        };
+        let mut captions = said(&CAPTION);
+        if captions.is_empty() {
+            captions = said(&CLASS);
+        }
         let (Some(picture), false) = (picture, captions.is_empty()) else {
             return Err(refuse(format!(
                 "columns {names:?}; expected one of {PICTURE:?} and one of {CAPTION:?}, the latter also \
-                 with a language as in caption_ko"
+                 with a language as in caption_ko, or one of {CLASS:?}"
             )));
         };
         records.skip_first();

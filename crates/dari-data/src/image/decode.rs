@@ -5,23 +5,11 @@
 //! bits a channel the high byte is kept, but 16-bit and floating grey is cut to 0 to 255; CMYK in a
 //! JPEG is taken as inverted; an animation gives its first frame.
 //!
-//! PNG, GIF, BMP, TIFF and WebP (lossy, too) give the same bytes as Pillow. JPEG does not quite: zune-jpeg
-//! rounds its inverse transform, its chroma upsampling and its colour conversion differently from
-//! libjpeg-turbo 3.2. Absolute difference of the 8-bit samples, measured over 327 pictures of 97 x 130 to
-//! 400 x 300 pixels (waves, 1/f noise, white noise with hard edges; qualities 50, 75, 85 and 95; baseline
-//! and progressive) and over two photographs of 720 x 477 as they came and re-encoded 24 times:
-//!
-//! | JPEG | mean | largest | samples off by more than 3 |
-//! | --- | --- | --- | --- |
-//! | grey | 0.006 to 0.018 | 1 | none |
-//! | 4:4:4 | 0.012 to 0.036 | 3 | none |
-//! | 4:2:2 | 0.14 to 0.19 | 4 | at most 3 in a million |
-//! | 4:2:0 | 0.29 to 0.40 | 6 (25 in white noise) | at most 5 in 100,000 (39 in white noise) |
-//!
-//! The differences above 5 lie in the last two rows and columns of pictures whose size is no multiple of
-//! 16. Not read, unlike in Pillow: arithmetic-coded, lossless and 12-bit JPEG; TIFF as BigTIFF with a
-//! palette, in Lab, with 12 bits, or with YCbCr that is subsampled without JPEG; a PNG's orientation in
-//! a text chunk.
+//! All formats give the same bytes as Pillow; JPEG by [`jpeg`], which rounds as libjpeg-turbo does. Not
+//! read, unlike in Pillow: arithmetic-coded, lossless and 12-bit JPEG; TIFF as BigTIFF with a palette, in
+//! Lab, with 12 bits, or with YCbCr that is subsampled without JPEG; a PNG's orientation in a text chunk.
+//! The few kinds of JPEG that [`jpeg`] leaves out (sampling factors whose ratios are no whole numbers,
+//! progressive files that end unfinished) are decoded by zune-jpeg, which rounds otherwise.
 //!
 //! A JPEG, PNG or WebP must be whole to its end mark (of what follows a GIF's first frame nothing is
 //! asked).
@@ -40,6 +28,7 @@ use ::image::{ColorType, ImageDecoder, ImageError, Limits as DecoderLimits};
 
 use super::error::one_line;
 use super::gif::FirstFrame;
+use super::jpeg::{self, Scale};
 use super::sniff::{Format, walk};
 use super::{Error, Picture, orientation, tiff};
 
@@ -70,11 +59,23 @@ impl Limits {
     }
 }
 
+/// How large a picture of a height and a width, upright, is needed: height and width.
+pub type Need<'a> = &'a dyn Fn(u32, u32) -> (u32, u32);
+
 /// Reads and decodes a picture file; the format is told from its content.
 ///
 /// # Errors
 /// Any of [`Error`]'s variants about files; each names the file.
 pub fn open(path: &Path, limits: &Limits) -> Result<Picture, Error> {
+    open_for(path, limits, None)
+}
+
+/// The same, where `need` says how large a picture is needed: a JPEG is decoded at a half, a quarter or an
+/// eighth of its size as long as it stays at least twice that.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(path: &Path, limits: &Limits, need: Option<Need<'_>>) -> Result<Picture, Error> {
     let name = path.display().to_string();
     let fail = |source| Error::Read { name: name.clone(), source };
     let file = File::open(path).map_err(fail)?;
@@ -85,7 +86,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Picture, Error> {
     let mut bytes = Vec::new();
     // A file may grow, and a pipe has no size: the limit holds for what is read, too.
     file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
-    decode(&name, &bytes, limits)
+    decode_for(&name, &bytes, limits, need)
 }
 
 /// Decodes a picture from memory; `name` is for messages.
@@ -95,6 +96,19 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Picture, Error> {
 /// # Errors
 /// Any of [`Error`]'s variants about files; each gives `name`.
 pub fn decode(name: &str, bytes: &[u8], limits: &Limits) -> Result<Picture, Error> {
+    decode_for(name, bytes, limits, None)
+}
+
+/// The same, as large as needed; see [`open_for`].
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_for(
+    name: &str,
+    bytes: &[u8],
+    limits: &Limits,
+    need: Option<Need<'_>>,
+) -> Result<Picture, Error> {
     if bytes.is_empty() {
         return Err(Error::Empty { name: name.into() });
     }
@@ -106,7 +120,7 @@ pub fn decode(name: &str, bytes: &[u8], limits: &Limits) -> Result<Picture, Erro
         });
     }
     let format = Format::of(name, bytes)?;
-    let attempt = AssertUnwindSafe(|| decode_as(name, format, bytes, limits));
+    let attempt = AssertUnwindSafe(|| decode_as(name, format, bytes, limits, need));
     match catch_unwind(attempt) {
         Ok(result) => result,
         Err(panic) => {
@@ -127,14 +141,31 @@ pub fn decode(name: &str, bytes: &[u8], limits: &Limits) -> Result<Picture, Erro
 /// How the message of a decoder that panicked begins.
 const PANICKED: &str = "its decoder gave up";
 
-fn decode_as(name: &str, format: Format, bytes: &[u8], limits: &Limits) -> Result<Picture, Error> {
+fn decode_as(
+    name: &str,
+    format: Format,
+    bytes: &[u8],
+    limits: &Limits,
+    need: Option<Need<'_>>,
+) -> Result<Picture, Error> {
     let frame = walk(name, format, bytes)?;
+    let orientation = || {
+        let exif = frame.exif.and_then(orientation::from_exif);
+        exif.or_else(|| frame.xmp.and_then(orientation::from_xmp)).unwrap_or(1)
+    };
     let fail = |error| convert(name, format, error);
     let input = || Cursor::new(bytes);
     let picture = match format {
         Format::Jpeg => {
-            let (width, height, samples) = run(name, format, limits, JpegDecoder::new(input()))?;
-            to_picture(width, height, samples, false)?
+            // From 5 on a picture lies on its side.
+            let turned = orientation() >= 5;
+            match decode_jpeg(name, bytes, limits, need, turned)? {
+                Some(picture) => picture,
+                None => {
+                    let (width, height, samples) = run(name, format, limits, JpegDecoder::new(input()))?;
+                    to_picture(width, height, samples, false)?
+                }
+            }
         }
         Format::Png => {
             // The header's colour type 0 is grey; a transparent colour makes the decoder add alpha.
@@ -166,12 +197,46 @@ fn decode_as(name: &str, format: Format, bytes: &[u8], limits: &Limits) -> Resul
             return orientation::apply(picture, orientation);
         }
     };
-    let orientation = frame
-        .exif
-        .and_then(orientation::from_exif)
-        .or_else(|| frame.xmp.and_then(orientation::from_xmp))
-        .unwrap_or(1);
-    orientation::apply(picture, orientation)
+    orientation::apply(picture, orientation())
+}
+
+/// A JPEG at the smallest scale that serves; nothing where another decoder has to be asked.
+fn decode_jpeg(
+    name: &str,
+    bytes: &[u8],
+    limits: &Limits,
+    need: Option<Need<'_>>,
+    turned: bool,
+) -> Result<Option<Picture>, Error> {
+    let format = Format::Jpeg;
+    let damaged = |detail: String| Error::Damaged { name: name.into(), format: format.name(), detail };
+    let header = match jpeg::header(bytes) {
+        Ok(header) => header,
+        Err(jpeg::Error::Unsupported(_)) => return Ok(None),
+        Err(error) => return Err(damaged(error.to_string())),
+    };
+    let (width, height) = (header.width, header.height);
+    check_size(name, format, width.into(), height.into(), limits)?;
+    let scale = need.map_or(Scale::Whole, |need| {
+        let (down, across) = match turned {
+            true => {
+                let (across, down) = need(width, height);
+                (down, across)
+            }
+            false => need(height, width),
+        };
+        let serves = |scale: &Scale| {
+            let part = |length: u32| u64::from(length).div_ceil(scale.denominator() as u64);
+            part(height) >= 2 * u64::from(down) && part(width) >= 2 * u64::from(across)
+        };
+        Scale::ALL.into_iter().find(serves).unwrap_or(Scale::Whole)
+    });
+    let most = usize::try_from(limits.memory()).unwrap_or(usize::MAX);
+    match jpeg::decode(bytes, scale, most) {
+        Ok(decoded) => Ok(Some(Picture::from_rgb(decoded.width, decoded.height, decoded.pixels)?)),
+        Err(jpeg::Error::Unsupported(_)) => Ok(None),
+        Err(error) => Err(damaged(error.to_string())),
+    }
 }
 
 /// The decoder's samples, after its size has been checked.

@@ -111,6 +111,11 @@ impl ImageProcessor {
         }
     }
 
+    /// Height and width to which a picture of this height and width is resized.
+    pub fn resized(&self, height: u32, width: u32) -> (u32, u32) {
+        self.resize.map_or((height, width), |(rule, _)| rule.target(height, width))
+    }
+
     /// Which part of a picture of this height and width the model sees: left, top, width and height, in
     /// the picture's own pixels.
     pub fn region(&self, height: u32, width: u32) -> [f64; 4] {
