@@ -280,6 +280,9 @@ pub struct Search {
     /// Pictures to show
     #[arg(short = 'k', value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub k: u64,
+    /// Show the pictures in the terminal: as pictures where it can (kitty, iTerm), else as blocks of colour
+    #[arg(long)]
+    pub show: bool,
     /// Write what was found as a page with its pictures inside
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

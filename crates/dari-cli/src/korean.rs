@@ -136,6 +136,7 @@ JSON, 한 줄에 하나: {\"rank\", \"score\", \"path\"}
   dari search --image cat.jpg -k 20
   dari search \"바다 위의 배\" --in ~/Pictures --html found.html",
         options: &[
+            ("show", "그림을 터미널에 보여 줍니다: 되는 곳(kitty, iTerm)에서는 그림으로, 아니면 색 칸으로"),
             ("query", "찾을 말"),
             ("image", "이 그림과 비슷한 그림을 찾습니다"),
             ("folder", "찾을 폴더"),

@@ -2,7 +2,7 @@
 
 mod image_common;
 
-use dari_data::image::{Limits, decode};
+use dari_data::image::{Limits, Need, decode_for};
 use image_common::{Xorshift, fixture};
 
 /// Small files of every format and its variants.
@@ -39,7 +39,10 @@ const SEEDS: [&str; 30] = [
     "turned6.jpg",
 ];
 
-const ROUNDS: usize = 1000;
+/// Rounds a seed; `DARI_FUZZ_ROUNDS` asks for more.
+fn rounds() -> usize {
+    std::env::var("DARI_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1000)
+}
 
 #[test]
 fn mutated_files_never_panic() {
@@ -51,13 +54,16 @@ fn mutated_files_never_panic() {
     let (mut tried, mut pictures, mut caught, mut long) = (0, 0, Vec::new(), Vec::new());
     for name in SEEDS {
         let seed = std::fs::read(fixture("files").join(name)).expect("the fixture is there");
-        for _ in 0..ROUNDS {
+        for round in 0..rounds() {
             let mut file = seed.clone();
             for _ in 0..1 + random.below(6) {
                 mutate(&mut file, &mut random);
             }
             tried += 1;
-            match decode(name, &file, &limits) {
+            // At a part of the size every second time.
+            let small = |height: u32, width: u32| (height / 9, width / 9);
+            let need: Option<Need<'_>> = if round % 2 == 0 { None } else { Some(&small) };
+            match decode_for(name, &file, &limits, need) {
                 Ok(_) => pictures += 1,
                 Err(error) => {
                     let text = error.to_string();
@@ -72,7 +78,7 @@ fn mutated_files_never_panic() {
     }
     std::panic::set_hook(hook);
     assert!(long.is_empty(), "not one line each: {long:#?}");
-    assert_eq!(tried, SEEDS.len() * ROUNDS);
+    assert_eq!(tried, SEEDS.len() * rounds());
     // Mutations that leave no picture, and mutations that leave one, must both have been met.
     assert!(pictures > tried / 20 && pictures < tried, "{pictures} of {tried}");
     // None is known; one that appears is a fault of a decoder crate, to be reported there.

@@ -84,7 +84,10 @@ fn seeds(ending: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|p| std::fs::read(p).unwrap()).collect()
 }
 
+/// `rounds` mutated files; `DARI_FUZZ_ROUNDS` asks for more.
 fn fuzz(ending: &str, rounds: usize) {
+    let asked = std::env::var("DARI_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let rounds = asked.unwrap_or(rounds);
     let name = format!("fuzzed.{ending}");
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let seeds = seeds(ending);

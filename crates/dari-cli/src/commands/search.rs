@@ -61,12 +61,38 @@ pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
                 hit.score,
                 screen::clean(&inputs::short(&hit.path).display().to_string())
             ))?;
+            if arguments.show {
+                show(&hit.path)?;
+            }
         }
     }
     if let Some(page) = &arguments.html {
         write_page(page, arguments, &hits).with_context(|| page.display().to_string())?;
     }
     Ok(outcome)
+}
+
+/// Shows a picture in the terminal; one that cannot be opened has been named by its path.
+fn show(path: &std::path::Path) -> anyhow::Result<()> {
+    /// Columns of a thumbnail.
+    const COLUMNS: u32 = 24;
+    if !heat::is_coloured() {
+        return Ok(());
+    }
+    let Ok(picture) = dari::data::image::open(path, &Limits::default()) else { return Ok(()) };
+    let Some(small) = heat::thumbnail(&picture, 8 * COLUMNS) else { return Ok(()) };
+    let (width, height) = (small.width(), small.height());
+    let Some(shown) = image::RgbImage::from_raw(width, height, small.into_rgb()) else { return Ok(()) };
+    let columns = if width >= height { COLUMNS } else { (COLUMNS * width / height).max(1) };
+    let config = viuer::Config {
+        width: Some(columns),
+        absolute_offset: false,
+        x: 5,
+        truecolor: true,
+        ..viuer::Config::default()
+    };
+    viuer::print(&image::DynamicImage::ImageRgb8(shown), &config)?;
+    Ok(())
 }
 
 /// The vector to look for: the words', the picture's, or the mean of both.
