@@ -365,7 +365,8 @@ pub struct Doctor {
 #[command(after_help = "\
 Recipes are TOML; those of the project lie under recipes/. Checkpoints are model folders in the
 public layout. Ctrl-C ends with a checkpoint; --resume goes on from the newest, as if never
-interrupted. JSON, a line a step: {\"step\", \"steps\", \"loss\", \"learning_rate\", ..}
+interrupted. On a terminal the loss and the batch's similarities are shown as they go; loss.png in
+the output folder has the whole curve. JSON, a line a step: {\"step\", \"steps\", \"loss\", \"learning_rate\", ..}
 
 Examples:
   dari train recipes/mini.toml

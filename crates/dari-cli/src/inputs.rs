@@ -58,6 +58,17 @@ pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
     Ok(engine)
 }
 
+/// Refuses `--crop` where many pictures of their own shapes are looked at.
+pub fn whole_pictures(options: &ModelOptions) -> Result<(), Usage> {
+    match options.crop {
+        Some(_) => Err(Usage(say!(
+            "--crop: this command looks at whole pictures; leave it out",
+            "--crop: 이 명령은 그림을 온전히 봅니다. 빼 주세요"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The files of some arguments, and how many things among them could not be looked at.
 pub struct Files {
     /// In the order of the arguments; a folder's in the order of their paths.

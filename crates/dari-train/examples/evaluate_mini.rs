@@ -10,8 +10,9 @@ use candle_core::Device;
 use dari_data::image::{self, Limits, Picture};
 use dari_data::scenes::{Attribute, LANGUAGES, Scene, SceneOptions, attribute_labels};
 use dari_files::Folder;
-use dari_models::{Loaded, auto};
+use dari_models::{Loaded, Model, auto};
 use dari_nn::{Precision, loss};
+use dari_train::probe::{Examples, Probe};
 use dari_train::retrieval::{chance_at, recall_at, similarities, top_1};
 use serde_json::Value;
 
@@ -29,6 +30,8 @@ fn main() -> Result<(), Failure> {
     for (name, file, ks) in [
         ("Twemoji, known concepts", "twemoji/known.jsonl", &[1, 10][..]),
         ("Twemoji, unseen concepts", "twemoji/unseen.jsonl", &[1, 10]),
+        ("OpenMoji, known concepts", "openmoji/known.jsonl", &[1, 10]),
+        ("OpenMoji, unseen concepts", "openmoji/unseen.jsonl", &[10]),
         ("Noto, unseen concepts", "emoji/unseen_noto.jsonl", &[10]),
         ("Tux Paint stamps, things", "tuxpaint/stamps.jsonl", &[10]),
     ] {
@@ -37,6 +40,64 @@ fn main() -> Result<(), Failure> {
     for held_out in [false, true] {
         scenes(&model, held_out)?;
     }
+    for attribute in [Attribute::Count, Attribute::Position] {
+        probe(&model, attribute)?;
+    }
+    Ok(())
+}
+
+/// Scenes of a seed that training never draws which have a label of an attribute, and the labels.
+fn labelled(
+    model: &Loaded,
+    attribute: Attribute,
+    seed: u64,
+    held_out: bool,
+    count: usize,
+) -> Result<(Vec<Picture>, Vec<usize>), Failure> {
+    let side = model.processor.image()?.size().0 as u32;
+    let (mut pictures, mut labels) = (Vec::new(), Vec::new());
+    for index in 0..100 * count as u64 {
+        if pictures.len() == count {
+            break;
+        }
+        let scene = Scene::draw_with(seed, index, &SceneOptions { held_out, ..Default::default() });
+        if let Some(label) = scene.facts().label(attribute) {
+            pictures.push(scene.render(side));
+            labels.push(label);
+        }
+    }
+    Ok((pictures, labels))
+}
+
+/// What one linear layer reads off all patch tokens behind the last block, of scenes it never learned
+/// from.
+fn probe(model: &Loaded, attribute: Attribute) -> Result<(), Failure> {
+    const LEARNED: usize = 3000;
+    const LAMBDA: f64 = 1e-2;
+    let Model::Clip(clip) = &model.model else { return Err("not a CLIP".into()) };
+    let tower = clip.vision().ok_or("not a ViT")?;
+    let tokens = |pictures: &[Picture]| -> Result<Vec<Vec<f32>>, Failure> {
+        let mut rows = Vec::new();
+        for batch in pictures.chunks(128) {
+            let pixels = model.processor.pixels(batch, &Device::Cpu)?;
+            let found = pixels.each(|pixels, _| {
+                let tokens = tower.forward(pixels)?.tokens;
+                Ok(tokens.narrow(1, 1, tower.patches())?.flatten_from(1)?)
+            })?;
+            rows.extend(found.to_vec2::<f32>()?);
+        }
+        Ok(rows)
+    };
+    let (pictures, labels) = labelled(model, attribute, 990_002, false, LEARNED)?;
+    let (asked, asked_labels) = labelled(model, attribute, 990_001, false, 400)?;
+    let classes = attribute_labels(attribute, LANGUAGES[0]).len();
+    let features = tokens(&pictures)?;
+    let probe = Probe::fit(Examples { features: &features, labels: &labels }, classes, LAMBDA, true)?;
+    let found = probe.accuracy(Examples { features: &tokens(&asked)?, labels: &asked_labels }).top_1;
+    let chance = 1.0 / classes as f64;
+    println!(
+        "| linear probe on patch tokens: {attribute:?} | – | {classes} | top-1 | {found:.3} | {chance:.3} |"
+    );
     Ok(())
 }
 
@@ -116,17 +177,7 @@ fn scenes(model: &Loaded, held_out: bool) -> Result<(), Failure> {
     const COUNT: usize = 400;
     let name = if held_out { "scenes, held-out combinations" } else { "scenes, new draws" };
     for attribute in Attribute::ALL {
-        let (mut pictures, mut labels) = (Vec::new(), Vec::new());
-        for index in 0..40_000 {
-            if pictures.len() == COUNT {
-                break;
-            }
-            let scene = Scene::draw_with(SEED, index, &SceneOptions { held_out, ..Default::default() });
-            if let Some(label) = scene.facts().label(attribute) {
-                pictures.push(scene.render(48));
-                labels.push(label);
-            }
-        }
+        let (pictures, labels) = labelled(model, attribute, SEED, held_out, COUNT)?;
         let pictures = embed(model, &pictures)?;
         for language in LANGUAGES {
             let names = attribute_labels(attribute, language);

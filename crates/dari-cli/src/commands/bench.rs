@@ -39,6 +39,7 @@ fn embed(
     as_json: bool,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
+    inputs::whole_pictures(model)?;
     let engine = inputs::open(model)?;
     let load = began.elapsed().as_secs_f64();
     let mut batch = usize::from(model.batch);

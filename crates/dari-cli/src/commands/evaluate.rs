@@ -124,6 +124,7 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
 }
 
 fn open(model: &ModelOptions, need: Need) -> anyhow::Result<Engine> {
+    inputs::whole_pictures(model)?;
     let engine = inputs::open(model)?;
     inputs::require(&engine, need)?;
     Ok(engine)

@@ -16,6 +16,7 @@ use crate::screen;
 
 /// Runs the command.
 pub fn run(arguments: &Index) -> anyhow::Result<Outcome> {
+    inputs::whole_pictures(&arguments.model)?;
     let engine = inputs::open(&arguments.model)?;
     inputs::require(&engine, Need::Pictures)?;
     let mut store = open(&engine)?;

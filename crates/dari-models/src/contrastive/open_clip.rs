@@ -100,7 +100,7 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
             && !plain.contains(&found.to_string().as_str())
         {
             let problem = format!(
-                "`{part}.{field}` is {found}; only plain ViT CLIP is read from open_clip's layout: use the checkpoint's transformers layout"
+                "`{part}.{field}` is {found}; only plain CLIP with a ViT or ResNet tower is read from open_clip's layout: use the checkpoint's transformers layout"
             );
             return config::refuse(origin, problem);
         }

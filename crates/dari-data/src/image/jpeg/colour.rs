@@ -1,5 +1,7 @@
 //! Component rows to RGB rows.
 
+use std::convert::identity;
+
 use super::frame::Frame;
 
 /// What the components stand for.
@@ -34,14 +36,8 @@ impl Colour {
     /// Writes a row of RGB pixels; each line has at least as many samples as there are pixels.
     pub(super) fn convert(self, lines: &[&[u8]], out: &mut [u8]) {
         match (self, lines) {
-            (Colour::Grey, [grey]) => {
-                for (pixel, &v) in out.as_chunks_mut::<3>().0.iter_mut().zip(*grey) {
-                    *pixel = [v, v, v];
-                }
-            }
-            (Colour::Rgb, [red, green, blue]) => {
-                by_chunks([red, green, blue], out, |[r, g, b]| [r, g, b]);
-            }
+            (Colour::Grey, [grey]) => by_chunks([grey; 3], out, identity),
+            (Colour::Rgb, [red, green, blue]) => by_chunks([red, green, blue], out, identity),
             (Colour::YCbCr, [luma, cb, cr]) => by_chunks([luma, cb, cr], out, to_rgb),
             (Colour::Cmyk, [c, m, y, k]) => {
                 let pixels = out.as_chunks_mut::<3>().0.iter_mut();
@@ -91,7 +87,7 @@ fn by_chunks(lines: [&[u8]; 3], out: &mut [u8], convert: impl Fn([u8; 3]) -> [u8
         interleave(x, y, z, &mut packed);
         pack(&packed, out);
     }
-    let tail = |line: &'_ [u8]| -> [u8; CHUNK] {
+    let tail = |line: &[u8]| -> [u8; CHUNK] {
         let mut padded = [0; CHUNK];
         padded.iter_mut().zip(line.iter().skip(done)).for_each(|(to, &from)| *to = from);
         padded

@@ -31,7 +31,7 @@ impl Entry {
         self.0 >> 8 & 15
     }
 
-    /// Steps from the last coefficient to this one, of a sequential block's AC symbol.
+    /// Steps from the last coefficient to this one, of an AC symbol other than a refining scan's.
     #[inline(always)]
     pub(super) fn advance(self) -> usize {
         (self.0 >> 16 & 0xff) as usize
@@ -135,8 +135,8 @@ pub(super) const PAIRS_PER_FILL: u32 = 56 / PAIR_LOOKUP;
 /// What the next bits hold of a block's AC coefficients: one symbol or two, values included.
 ///
 /// Packed, from the lowest byte: bits taken; advance past both; where the first value goes and where the
-/// second, counted from the last coefficient ([`END`] for nowhere); 1 if the block ends; then, 12 bits
-/// each, the values.
+/// second, counted from the last coefficient ([`END`] for nowhere); then 16 bits for each value, which has
+/// the upper 12. The lowest bit of the first 16 tells if the block ends.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Pair(u64);
 

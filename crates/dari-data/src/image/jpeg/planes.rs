@@ -11,6 +11,7 @@ pub(super) struct Plane {
     samples: Vec<u8>,
     /// Samples that a row takes.
     stride: usize,
+    /// One less than the rows that there is room for, a power of two; or all ones if none is given up.
     wrap: usize,
     /// Rows complete so far, from the top.
     ready: usize,
@@ -86,7 +87,7 @@ impl Plane {
             }
             (Kernel::Four, Some(block), ..) => self.store(column, row, &transform::four(block, quant, last)),
             (Kernel::Eight, Some(block), ..) => {
-                self.store(column, row, &transform::eight(block, quant, last))
+                self.store(column, row, &transform::eight(block, quant, last));
             }
             // No block is shorter than its kernel's length.
             _ => {}
@@ -147,7 +148,7 @@ impl Planes {
     pub(super) fn bytes(frame: &Frame, whole: bool) -> u64 {
         let of = |component: &Component| {
             let (stride, rows) = Plane::shape(component, whole);
-            // And the line with its sums: at most 2 + 1 bytes a pixel.
+            // And the line with its sums: at most 3 bytes an output pixel.
             stride as u64 * rows as u64 + frame.out_width as u64 * 3
         };
         frame.components.iter().map(of).sum()

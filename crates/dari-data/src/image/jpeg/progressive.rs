@@ -193,6 +193,7 @@ struct Dc<'a> {
 }
 
 impl Visitor for Dc<'_> {
+    #[inline(always)]
     fn block(&mut self, bits: &mut Bits, part: usize, place: Option<(usize, usize)>) -> Result<(), Error> {
         let Some((component, table, before)) = self.parts.get_mut(part) else { return Ok(()) };
         let Some(all) = self.all.get_mut(*component) else { return Ok(()) };

@@ -79,6 +79,7 @@ pub(super) fn fault(bits: &Bits, what: &str) -> Error {
     }
 }
 
+/// Faults of entropy-coded data, for [`fault`].
 pub(super) const NO_CODE: &str = "has a code that is in no table";
 pub(super) const TOO_FAR: &str = "has coefficients past the end of a block";
 
@@ -143,10 +144,12 @@ pub(super) fn sequential(
     walk(bytes, at, scan, frame, tables.restart, &mut visitor)
 }
 
+/// A table by its number.
 pub(super) fn find(tables: &[Option<Box<Table>>; 4], number: usize) -> Option<&Table> {
     tables.get(number)?.as_deref()
 }
 
+/// That a table is missing.
 pub(super) fn no_table(kind: &str, component: u8) -> Error {
     Error::Damaged(format!("the {kind} table of component {component} is missing"))
 }
@@ -186,7 +189,7 @@ impl Visitor for Sequential<'_> {
 }
 
 /// Reads a block's coefficients into their slots; slot 0 comes with the DC coefficient before, the others
-/// as zeros. Of slots, only 0 is filled if not `KEEP`. Returns the last position that may not be zero.
+/// as zeros. Without `KEEP`, slot 0 alone is filled. Returns the last position that may not be zero.
 #[inline(always)]
 fn read_block<const KEEP: bool>(
     bits: &mut Bits,
