@@ -131,7 +131,7 @@ impl Band<'_> {
                     ended = (1 << run) + b.take(run);
                     break;
                 }
-                // Mostly none to three are stepped over: without a branch, which would often be guessed wrong.
+                // Mostly none to three are stepped over: without a branch, which would be guessed wrong.
                 for step in 0..3 {
                     zeros &= if run > step { zeros.wrapping_sub(1) } else { u64::MAX };
                 }

@@ -98,8 +98,8 @@ fn by_chunks(lines: [&[u8]; 3], out: &mut [u8], convert: impl Fn([u8; 3]) -> [u8
     }
 }
 
-/// Planes to pixels of four bytes. A function of its own, and so is [`pack`]: seen together, the compiler would
-/// take the vectors apart again.
+/// Planes to pixels of four bytes. A function of its own, and so is [`pack`]: seen together, the compiler
+/// would take the vectors apart again.
 #[inline(never)]
 fn interleave(x: &[u8], y: &[u8], z: &[u8], packed: &mut [u32]) {
     for (((packed, &x), &y), &z) in packed.iter_mut().zip(x).zip(y).zip(z) {
@@ -125,7 +125,7 @@ fn to_rgb([luma, cb, cr]: [u8; 3]) -> [u8; 3] {
     let luma = i16::from(luma);
     let (cb, cr) = (i16::from(cb) - 128, i16::from(cr) - 128);
     let scaled = |a: i16, factor: i16| i32::from(a) * i32::from(factor);
-    // Half of the upper 16 bits of twice the product, rounded: the product without its 16 lower bits, rounded.
+    // Half of the upper 16 bits of twice the product, rounded: the product's upper bits, rounded.
     let rounded = |a: i16, factor: i16| (((scaled(a + a, factor) >> 16) as i16) + 1) >> 1;
     // 1.402 = 1 + 26345 / 65536.
     let red = luma + cr + rounded(cr, 26345);

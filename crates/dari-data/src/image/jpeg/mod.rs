@@ -10,8 +10,8 @@
 //! `YCbCr`, RGB, CMYK and YCCK, with sampling factors of 1 to 4 whose ratios are whole numbers, in one scan
 //! or several. For the rest, [`Error::Unsupported`] tells the caller to try another decoder.
 //!
-//! A picture must be whole to its end mark. Bytes before a marker that belong to nothing are passed by, and so
-//! are all after the end mark.
+//! A picture must be whole to its end mark. Bytes before a marker that belong to nothing are passed by, and
+//! so are all after the end mark.
 
 #![forbid(unsafe_code)]
 

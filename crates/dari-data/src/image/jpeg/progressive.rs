@@ -87,7 +87,7 @@ impl Progressive {
         let band = if first == 0 { last == 0 } else { first <= last && last <= 63 && alone };
         if !band || low > 13 || (high != 0 && high != low + 1) {
             return Err(Error::Damaged(format!(
-                "a scan of coefficients {first} to {last}, bits {high} to {low}, is not progressive (byte {at})"
+                "a scan of coefficients {first} to {last}, bits {high} to {low}, is none (byte {at})"
             )));
         }
         let before = if high == 0 { UNSEEN } else { high as u8 };
