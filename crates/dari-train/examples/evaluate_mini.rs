@@ -12,8 +12,9 @@ use dari_data::scenes::{Attribute, LANGUAGES, Scene, SceneOptions, attribute_lab
 use dari_files::Folder;
 use dari_models::{Loaded, Model, auto};
 use dari_nn::{Precision, loss};
+use dari_train::classification::zero_shot;
 use dari_train::probe::{Examples, Probe};
-use dari_train::retrieval::{chance_at, recall_at, similarities, top_1};
+use dari_train::retrieval::{chance_at, ranks, recall_at};
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;
@@ -156,14 +157,14 @@ fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<()
         let asked: Vec<(usize, String)> =
             rows.iter().enumerate().filter_map(|(i, row)| Some((i, label(row)?))).collect();
         let texts: Vec<String> = asked.iter().map(|(_, text)| text.clone()).collect();
-        let scores = similarities(&read(model, &texts)?, &pictures);
         let relevant = |query: usize, candidate: usize| {
             let (row, text) = &asked[query];
             rows[*row]["concept"] == rows[candidate]["concept"]
                 || label(&rows[candidate]).as_ref() == Some(text)
         };
+        let ranks = ranks(&read(model, &texts)?, &pictures, relevant);
         for &k in ks {
-            let found = recall_at(k, &scores, relevant);
+            let found = recall_at(k, &ranks);
             let (pool, chance) = (rows.len(), chance_at(k, asked.len(), rows.len(), relevant));
             println!("| {name} | {language} | {pool} | recall@{k} | {found:.3} | {chance:.3} |");
         }
@@ -181,8 +182,8 @@ fn scenes(model: &Loaded, held_out: bool) -> Result<(), Failure> {
         let pictures = embed(model, &pictures)?;
         for language in LANGUAGES {
             let names = attribute_labels(attribute, language);
-            let scores = similarities(&pictures, &read(model, &names)?);
-            let (found, chance) = (top_1(&scores, &labels), 1.0 / names.len() as f64);
+            let found = zero_shot(&pictures, &read(model, &names)?, &labels).top_1;
+            let chance = 1.0 / names.len() as f64;
             println!(
                 "| {name}: {attribute:?} | {language} | {} | top-1 | {found:.3} | {chance:.3} |",
                 names.len()
