@@ -72,17 +72,16 @@ impl Pictures {
     }
 
     /// Runs `model`, which gives a row a picture, on each size; the rows come in the pictures' order.
-    /// `model` gets the places of the pictures beside their pixels.
-    pub fn each(&self, mut model: impl FnMut(&Tensor, &[usize]) -> Result<Tensor>) -> Result<Tensor> {
+    pub fn each(&self, mut model: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         if let [all] = &self.groups[..] {
-            return model(&all.pixels, &all.places);
+            return model(&all.pixels);
         }
         let mut back = vec![0u32; self.count];
         let order = self.groups.iter().flat_map(|group| &group.places);
         order.enumerate().for_each(|(row, &place)| back[place] = row as u32);
         let mut rows = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
-            rows.push(model(&group.pixels, &group.places)?);
+            rows.push(model(&group.pixels)?);
         }
         let rows = Tensor::cat(&rows, 0)?;
         Ok(rows.index_select(&Tensor::new(back, rows.device())?, 0)?)

@@ -116,7 +116,7 @@ fn contrastive_of(prepare: &Loaded, loaded: &Loaded, expected: &Expected) {
     }
     let tokens = tokens(prepare, expected);
     let model = loaded.model.contrastive().expect("a contrastive model");
-    let pictures = prepared.each(|pixels, _| model.embed_pictures(pixels)).expect("pictures");
+    let pictures = prepared.each(|pixels| model.embed_pictures(pixels)).expect("pictures");
     let pictures = loss::normalise(&pictures).expect("unit");
     let texts = loss::normalise(&model.embed_texts(&tokens).expect("texts")).expect("unit");
     expected.check("image_embeddings", &pictures, CLOSE);

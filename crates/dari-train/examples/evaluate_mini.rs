@@ -81,7 +81,7 @@ fn probe(model: &Loaded, attribute: Attribute) -> Result<(), Failure> {
         let mut rows = Vec::new();
         for batch in pictures.chunks(128) {
             let pixels = model.processor.pixels(batch, &Device::Cpu)?;
-            let found = pixels.each(|pixels, _| {
+            let found = pixels.each(|pixels| {
                 let tokens = tower.forward(pixels)?.tokens;
                 Ok(tokens.narrow(1, 1, tower.patches())?.flatten_from(1)?)
             })?;
@@ -107,7 +107,7 @@ fn embed(model: &Loaded, pictures: &[Picture]) -> Result<Vec<Vec<f32>>, Failure>
     let mut vectors = Vec::new();
     for batch in pictures.chunks(128) {
         let pixels = model.processor.pixels(batch, &Device::Cpu)?;
-        let found = pixels.each(|pixels, _| road.embed_pictures(pixels))?;
+        let found = pixels.each(|pixels| road.embed_pictures(pixels))?;
         vectors.extend(loss::normalise(&found)?.to_vec2::<f32>()?);
     }
     Ok(vectors)

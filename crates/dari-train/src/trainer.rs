@@ -526,7 +526,7 @@ impl Run<'_> {
         for first in (0..count).step_by(part) {
             let many = part.min(count - first);
             let own = Pictures::stack(pixels.by_ref().take(many).collect(), self.device)?;
-            rows.push(own.each(|pixels, _| {
+            rows.push(own.each(|pixels| {
                 if part >= count {
                     return Ok(run(&self.loaded, pixels, first, many)?);
                 }

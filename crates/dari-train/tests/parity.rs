@@ -246,7 +246,7 @@ fn siglip_2_of_any_shape_trains_as_in_pytorch() {
     assert!(pictures.tensor().is_none(), "pictures of one size prove nothing");
     let lost = || {
         let model = loaded.model.contrastive().expect("a contrastive model");
-        let seen = pictures.each(|pixels, _| model.embed_pictures(pixels)).expect("pictures");
+        let seen = pictures.each(|pixels| model.embed_pictures(pixels)).expect("pictures");
         let texts = model.embed_texts(&tokens).expect("texts");
         let unit = |x: &Tensor| loss::normalise(x).expect("unit");
         model.loss(&unit(&seen), &unit(&texts)).expect("a loss")

@@ -190,7 +190,7 @@ impl Engine {
 
     fn embed_pixels(&self, pixels: Vec<Pixels>) -> Result<Vec<Vec<f32>>> {
         let (pictures, model) = (Pictures::stack(pixels, &self.device)?, self.pictures()?);
-        let vectors = pictures.each(|pixels, _| model.embed_pictures(pixels));
+        let vectors = pictures.each(|pixels| model.embed_pictures(pixels));
         self.finite(vectors.map_err(|error| self.failed(&error))?.to_vec2()?)
     }
 
@@ -321,19 +321,9 @@ impl Engine {
     /// (Radford et al. 2021, prompt ensembling). A template without `{}` is followed by the label;
     /// no template is the label alone.
     pub fn embed_labels(&self, labels: &[String], templates: &[String]) -> Result<Texts> {
-        let plain = ["{}".to_owned()];
-        let templates = if templates.is_empty() { &plain } else { templates };
-        let mut texts = Vec::with_capacity(labels.len() * templates.len());
-        for label in labels {
-            for template in templates {
-                texts.push(match template.contains("{}") {
-                    true => template.replace("{}", label),
-                    false => format!("{template} {label}"),
-                });
-            }
-        }
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let all = self.embed_texts_noting(&texts)?;
+        let texts = label_texts(labels, templates);
+        let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let all = self.embed_texts_noting(&borrowed)?;
         let per = templates.len().max(1);
         let vectors = all.vectors.chunks(per).map(mean).collect();
         Ok(Texts { vectors, truncated: all.truncated.into_iter().map(|index| index / per).collect() })
@@ -393,7 +383,7 @@ impl Engine {
                 ));
             };
             let pictures = Pictures::stack(pixels, &self.device)?;
-            let logits = pictures.each(|pixels, _| model.classify(pixels))?.to_vec2::<f32>()?;
+            let logits = pictures.each(|pixels| model.classify(pixels))?.to_vec2::<f32>()?;
             Ok(logits
                 .iter()
                 .map(|row| sorted_labels(model.labels(), Matching::Softmax.probabilities(row)))
@@ -458,7 +448,19 @@ fn unit(mut vector: Vec<f32>) -> Vec<f32> {
     vector
 }
 
-fn mean(vectors: &[Vec<f32>]) -> Vec<f32> {
+/// What [`Engine::embed_labels`] reads: every label in every template, label by label.
+pub fn label_texts(labels: &[String], templates: &[String]) -> Vec<String> {
+    let plain = ["{}".to_owned()];
+    let templates = if templates.is_empty() { &plain[..] } else { templates };
+    let fill = |label: &String, template: &String| match template.contains("{}") {
+        true => template.replace("{}", label),
+        false => format!("{template} {label}"),
+    };
+    labels.iter().flat_map(|label| templates.iter().map(move |template| fill(label, template))).collect()
+}
+
+/// The mean of unit vectors, brought to unit length.
+pub fn mean(vectors: &[Vec<f32>]) -> Vec<f32> {
     let mut total = vec![0.0; vectors.first().map_or(0, Vec::len)];
     for vector in vectors {
         for (sum, x) in total.iter_mut().zip(vector) {

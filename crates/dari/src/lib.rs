@@ -28,7 +28,7 @@ pub use dari_models::capability::Matching;
 pub use dari_nn as nn;
 pub use dari_nn::Precision;
 pub use devices::{automatic_precision, device, devices};
-pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, rank};
+pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, label_texts, mean, rank};
 pub use error::{Error, Result};
 pub use look::Places;
 pub use names::{Named, SHORT_NAMES, open_folder};

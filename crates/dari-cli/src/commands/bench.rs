@@ -38,8 +38,8 @@ fn embed(
     runs: usize,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let began = Instant::now();
     inputs::whole_pictures(model)?;
+    let began = Instant::now();
     let engine = inputs::open(model)?;
     let load = began.elapsed().as_secs_f64();
     let mut batch = usize::from(model.batch);

@@ -30,10 +30,10 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             };
             let set = Set::read(data, language.as_deref(), &engine, One)?;
             let (classes, labels) = set.classes(asked)?;
-            let words = templated(&classes, template);
+            let words = dari::label_texts(&classes, template);
             let texts = embed(&engine, &words)?;
             let each = words.len() / classes.len().max(1);
-            let vectors: Vec<Vec<f32>> = texts.chunks(each.max(1)).map(centre).collect();
+            let vectors: Vec<Vec<f32>> = texts.chunks(each.max(1)).map(dari::mean).collect();
             let found = zero_shot(&set.vectors, &vectors, &labels);
             if let Some(folder) = save {
                 let dim = engine.dim();
@@ -49,10 +49,8 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             if *json {
                 screen::json(&report)?;
             } else {
-                set.say(&engine, &{
-                    let count = classes.len();
-                    say!("{count} classes", "클래스 {count}개")
-                })?;
+                let count = classes.len();
+                set.say(&engine, &say!("{count} classes", "클래스 {count}개"))?;
                 accuracy(&found)?;
             }
             Ok(set.outcome())
@@ -78,10 +76,8 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             if *json {
                 screen::json(&report)?;
             } else {
-                set.say(&engine, &{
-                    let count = texts.len();
-                    say!("{count} texts", "글 {count}개")
-                })?;
+                let count = texts.len();
+                set.say(&engine, &say!("{count} texts", "글 {count}개"))?;
                 recalls(&say!("text to picture", "글로 그림 찾기"), &to_pictures)?;
                 recalls(&say!("picture to text", "그림으로 글 찾기"), &to_texts)?;
             }
@@ -252,36 +248,11 @@ fn wanted(
     Ok((pair.picture, words))
 }
 
-fn templated(classes: &[String], templates: &[String]) -> Vec<String> {
-    let plain = ["{}".to_owned()];
-    let templates = if templates.is_empty() { &plain[..] } else { templates };
-    let fill = |class: &String| {
-        templates
-            .iter()
-            .map(|template| match template.contains("{}") {
-                true => template.replace("{}", class),
-                false => format!("{template} {class}"),
-            })
-            .collect::<Vec<_>>()
-    };
-    classes.iter().flat_map(fill).collect()
-}
-
 fn embed(engine: &Engine, words: &[String]) -> anyhow::Result<Vec<Vec<f32>>> {
     let borrowed: Vec<&str> = words.iter().map(String::as_str).collect();
     let found = engine.embed_texts_noting(&borrowed)?;
     inputs::warn_of_long_texts(&borrowed, &found.truncated);
     Ok(found.vectors)
-}
-
-/// The mean of unit vectors, made one again.
-fn centre(vectors: &[Vec<f32>]) -> Vec<f32> {
-    let mut sums = vec![0.0; vectors.first().map_or(0, Vec::len)];
-    for vector in vectors {
-        sums.iter_mut().zip(vector).for_each(|(sum, x)| *sum += f64::from(*x));
-    }
-    let norm = sums.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-    sums.iter().map(|x| (x / norm) as f32).collect()
 }
 
 fn add(report: &mut Value, more: &Value) {

@@ -1,6 +1,6 @@
 //! `dari look`: where in a picture words are.
 
-use dari::data::image::{Filter, resize};
+use anyhow::Context;
 use dari::{Picture, Places};
 use serde_json::json;
 
@@ -97,7 +97,5 @@ fn part(picture: &Picture, [left, top, across, down]: [f64; 4]) -> anyhow::Resul
 
 /// A picture brought to a longer side of `side`.
 fn scaled(picture: &Picture, side: u32) -> anyhow::Result<Picture> {
-    let longest = picture.width().max(picture.height());
-    let to = |length: u32| ((u64::from(length) * u64::from(side) / u64::from(longest)) as u32).max(1);
-    Ok(resize::resize(picture, to(picture.width()), to(picture.height()), Filter::Bicubic)?)
+    heat::thumbnail(picture, side).context("the picture could not be scaled")
 }
