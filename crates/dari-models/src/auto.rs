@@ -21,6 +21,8 @@ use crate::language::bert::{Bert, BertConfig, Pooling};
 use crate::packed::{self, Ready};
 use crate::{Error, Processor, Result, config};
 
+pub use crate::config::set_labels;
+
 /// Any model that Dari knows.
 #[allow(missing_docs)]
 pub enum Model {
@@ -179,25 +181,28 @@ pub fn load_for_training(
         let problem = "training goes on from transformers' layout only: convert the checkpoint first";
         return config::refuse(&layout.origin, problem);
     }
-    let source = layout.source(folder)?;
-    build(folder, layout, Weights::train(Some(source), device, training))
+    as_variables(folder, layout, device, training)
 }
-
-pub use crate::config::set_labels;
 
 /// Loads a folder of any layout with its weights as variables; what is trained of open_clip's cannot be
 /// written back.
 pub fn load_any_for_training(folder: &Folder, device: &Device, training: Training) -> Result<Loaded> {
-    let layout = Layout::read(folder)?;
+    as_variables(folder, Layout::read(folder)?, device, training)
+}
+
+fn as_variables(folder: &Folder, layout: Layout, device: &Device, training: Training) -> Result<Loaded> {
     let source = layout.source(folder)?;
     build(folder, layout, Weights::train(Some(source), device, training))
 }
 
-/// Whether a folder's model names classes of its own.
-pub fn is_classifier(folder: &Folder) -> Result<bool> {
-    let layout = Layout::read(folder)?;
-    let kind = layout.config.get("model_type").and_then(Value::as_str);
-    Ok(matches!(kind, Some("vit" | "resnet")))
+/// Whether a `config.json` is that of a model that names classes of its own.
+pub fn is_classifier(config: &Value) -> bool {
+    matches!(config.get("model_type").and_then(Value::as_str), Some("vit" | "resnet"))
+}
+
+/// The same of a folder, in any layout.
+pub fn holds_classifier(folder: &Folder) -> Result<bool> {
+    Ok(is_classifier(&Layout::read(folder)?.config))
 }
 
 /// Draws a new model of a folder's configuration, which needs no weights.
@@ -371,41 +376,40 @@ fn image_processor(
     flexible: Option<usize>,
     assumed: Option<&Value>,
 ) -> Result<Option<ImageProcessor>> {
+    let mut said = None;
     for file in ["preprocessor_config.json", "processor_config.json", "open_clip_config.json", "config.json"]
     {
         let config = folder.json(file)?;
         // Of those in config.json, timm's alone says how pictures are prepared.
         let config = config.filter(|config| file != "config.json" || config.get("pretrained_cfg").is_some());
-        if let Some(config) = config.or_else(|| assumed.cloned()) {
-            let processor = ImageProcessor::from_config(&config).map_err(|error| Error::Config {
-                origin: format!("{}/{file}", folder.label()),
-                problem: error.to_string(),
-            })?;
-            let (height, width) = processor.size();
-            let patch = processor.patches().map(|(patch, _)| patch);
-            if patch != flexible {
-                let say = |patch: Option<usize>| {
-                    patch.map_or("one size".to_owned(), |patch| format!("any shape in patches of {patch}"))
-                };
-                let problem = format!(
-                    "it makes pictures of {}, but the model's config asks for {}",
-                    say(patch),
-                    say(flexible)
-                );
-                return config::refuse(&format!("{}/{file}", folder.label()), problem);
-            }
-            if let Some(size) = size
-                && (height, width) != (size, size)
-            {
-                let problem = format!(
-                    "it makes pictures of {width} x {height}, but the model's config says {size} x {size}"
-                );
-                return config::refuse(&format!("{}/{file}", folder.label()), problem);
-            }
-            return Ok(Some(processor));
+        if let Some(config) = config {
+            said = Some((format!("{}/{file}", folder.label()), config));
+            break;
         }
     }
-    Ok(None)
+    let Some((origin, config)) = said.or_else(|| Some((folder.label(), assumed?.clone()))) else {
+        return Ok(None);
+    };
+    let processor = ImageProcessor::from_config(&config)
+        .map_err(|error| Error::Config { origin: origin.clone(), problem: error.to_string() })?;
+    let patch = processor.patches().map(|(patch, _)| patch);
+    if patch != flexible {
+        let say = |patch: Option<usize>| {
+            patch.map_or("one size".to_owned(), |patch| format!("any shape in patches of {patch}"))
+        };
+        let (makes, asks) = (say(patch), say(flexible));
+        let problem = format!("it makes pictures of {makes}, but the model's config asks for {asks}");
+        return config::refuse(&origin, problem);
+    }
+    let (height, width) = processor.size();
+    if let Some(size) = size
+        && (height, width) != (size, size)
+    {
+        let problem =
+            format!("it makes pictures of {width} x {height}, but the model's config says {size} x {size}");
+        return config::refuse(&origin, problem);
+    }
+    Ok(Some(processor))
 }
 
 /// Refuses sentence-transformers' modules that would change the vectors unseen.

@@ -201,6 +201,11 @@ pub fn forward_stack(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor
     })
 }
 
+/// A stack in two: all blocks but the last, and the last, where there is any.
+pub fn but_the_last(blocks: &[Block]) -> (&[Block], &[Block]) {
+    blocks.split_at(blocks.len().saturating_sub(1))
+}
+
 /// Runs a stack of blocks for the sake of one place in each sequence: `[batch, tokens, width]` to
 /// `[batch, width]`. The last block is computed there alone.
 pub fn forward_stack_at(blocks: &[Block], x: &Tensor, mask: &Mask, places: &Places) -> Result<Tensor> {

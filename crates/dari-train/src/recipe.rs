@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dari_data::image::augment::Variation;
+use dari_models::auto;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -330,8 +331,8 @@ fn config_problem(config: &Value) -> Option<String> {
     let kind = config.get("model_type").and_then(Value::as_str);
     match kind {
         Some("clip" | "siglip" | "siglip2") => {}
-        // Classifiers have one tower.
-        Some("vit" | "resnet") => return None,
+        // They have one tower.
+        _ if auto::is_classifier(config) => return None,
         _ => {
             return Some(format!(
                 "`model.config.model_type` is {kind:?}, expected \"clip\", \"siglip\", \"siglip2\", \"vit\" or \"resnet\""

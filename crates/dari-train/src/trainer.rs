@@ -215,7 +215,7 @@ fn prepare<'a>(
             let (folder, loaded) = match &recipe.model.from {
                 Some(from) => {
                     let folder = open(&recipe.start(from))?;
-                    let classes = auto::is_classifier(&folder)?.then(|| mixture.classes());
+                    let classes = auto::holds_classifier(&folder)?.then(|| mixture.classes());
                     let loaded = auto::load_for_training(&folder, device, training, classes.as_deref())?;
                     (folder, loaded)
                 }
@@ -300,8 +300,7 @@ fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
         .as_ref()
         .ok_or_else(|| refuse("`model.preprocessor` is missing: a new model needs one"))?;
     let mut files = vec![("preprocessor_config.json", preprocessor.clone())];
-    let kind = config.get("model_type").and_then(Value::as_str);
-    if matches!(kind, Some("vit" | "resnet")) {
+    if auto::is_classifier(&config) {
         auto::set_labels(&mut config, &mixture.classes());
     } else {
         let tokenizer = recipe
@@ -455,9 +454,9 @@ impl Run<'_> {
         };
         let rate = schedule::rate(train.schedule, train.learning_rate, train.warmup, train.steps, batch.step);
         self.optimizer.update(&gradients, rate, batch.step, norm)?;
+        let matching = self.loaded.model.contrastive().map(Contrastive::matching);
         for (name, variable) in self.optimizer.variables() {
             // CLIP's bound; SigLIP's published temperatures stand above it.
-            let matching = self.loaded.model.contrastive().map(Contrastive::matching);
             if name == "logit_scale" && matching == Some(Matching::Softmax) {
                 clamp(variable.as_tensor(), LARGEST_LOG_SCALE)?;
             }
@@ -582,9 +581,10 @@ impl Run<'_> {
                 Some(model) => model.embed_texts(&own).map_err(inside),
                 None => Err(inside("the model reads no texts")),
             };
+            let anchor = segment::anchor()?;
             texts.push(match part >= pairs {
-                true => contrastive(&self.loaded)?.embed_texts(tokens)?,
-                false => segment::segment(&segment::anchor()?, Arc::new(body))?,
+                true => body(&anchor)?,
+                false => segment::segment(&anchor, Arc::new(body))?,
             });
         }
         Ok((loss::normalise(&pictures)?, loss::normalise(&Tensor::cat(&texts, 0)?)?))

@@ -54,8 +54,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// The captions of a JSON record: under `caption`, `captions`, `text` or `title`, else `label` or `class`, with or without a
-/// language in the name, a string, a list of strings, or either by language.
+/// The captions of a JSON record: under `caption`, `captions`, `text` or `title`, else under `label` or
+/// `class`, with or without a language in the name, a string, a list of strings, or either by language.
 pub(super) fn from_json(record: &Value) -> Result<Vec<Caption>, String> {
     let object = record.as_object().ok_or("no JSON object; expected {\"image\": ..., \"caption\": ...}")?;
     let mut captions = Vec::new();

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | a folder | pictures with captions beside them: `a.jpg` and `a.txt` (one caption a line), also `a.ko.txt` |
 //! | a folder of folders, without captions | a class each: the folder's name is the caption |
-//! | `.csv`, `.tsv` | a header with `picture`, `image`, `filepath` or `file`, and `caption`, `text`, `title`, `label` or `class`, also `caption_ko` |
+//! | `.csv`, `.tsv` | a header with `picture`, `image`, `filepath` or `file`, and `caption`, `text` or `title`, also `caption_ko`; else `label` or `class` |
 //! | `.json` | COCO's captions: `images` and `annotations` |
 //! | `.jsonl`, `.ndjson` | `{"image": path, "caption": "..."}`; captions as strings, lists, or by language |
 //! | `.parquet` | pictures inside: `image` as bytes or `{bytes, path}`, and captions or labels (the hub's datasets) |

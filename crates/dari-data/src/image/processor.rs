@@ -33,15 +33,8 @@ pub struct ImageProcessor {
     resize: Option<(SizeRule, Filter)>,
     crop: Option<Crop>,
     table: Box<[[f32; 256]; 3]>,
-    output: Output,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Output {
-    /// Height and width.
-    Fixed(usize, usize),
-    /// As the picture's shape has it.
-    Patches { patch: u32, most: u32 },
+    /// Height and width of the output, where it does not follow the picture's shape.
+    output: (usize, usize),
 }
 
 /// What was asked for, kept to be written again.
@@ -94,10 +87,10 @@ impl ImageProcessor {
 
     /// Height and width of what a picture of this height and width becomes.
     pub fn size_of(&self, height: u32, width: u32) -> (usize, usize) {
-        match self.output {
-            Output::Fixed(height, width) => (height, width),
-            Output::Patches { patch, most } => {
-                let (height, width) = SizeRule::Patches { patch, most }.target(height, width);
+        match self.patches() {
+            None => self.output,
+            Some(_) => {
+                let (height, width) = self.resized(height, width);
                 (height as usize, width as usize)
             }
         }
@@ -105,9 +98,9 @@ impl ImageProcessor {
 
     /// Side of a patch and the most patches, where the output follows the picture's shape.
     pub fn patches(&self) -> Option<(usize, usize)> {
-        match self.output {
-            Output::Fixed(..) => None,
-            Output::Patches { patch, most } => Some((patch as usize, most as usize)),
+        match self.resize {
+            Some((SizeRule::Patches { patch, most }, _)) => Some((patch as usize, most as usize)),
+            _ => None,
         }
     }
 
@@ -232,6 +225,9 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
             return Err(wrong("crop_size", &Value::Null, "a size, as do_center_crop is true"));
         }
     };
+    if class.name == SIGLIP2 && crop.is_some() {
+        return Err(wrong("do_center_crop", &json!(true), "false: this class keeps the picture whole"));
+    }
     if class.name == CONVNEXT {
         let share = fields.positive("crop_pct")?.unwrap_or(CROP_PCT);
         out.insert("crop_pct".into(), json!(share));
@@ -278,7 +274,7 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
     let do_pad = fields.flag("do_pad")?.unwrap_or(false);
     out.insert("do_pad".into(), json!(do_pad));
     if do_pad {
-        let pads = class.name != "LlavaImageProcessor" && class.name != CONVNEXT;
+        let pads = !["LlavaImageProcessor", CONVNEXT, SIGLIP2].contains(&class.name);
         let Some(size) = pad_size.filter(|_| pads) else {
             return Err(wrong(
                 "do_pad",
@@ -297,18 +293,12 @@ fn transformers(config: &Value, assumed: Option<&str>) -> Result<ImageProcessor,
     fields.finish(FOLLOWED)?;
 
     let scale = if rescale { Scale::Times(factor) } else { Scale::None };
-    let output = match resize {
-        Some((SizeRule::Patches { patch, most }, _)) if crop.is_none() && !do_pad => {
-            Output::Patches { patch, most }
-        }
-        _ => Output::Fixed(output.0 as usize, output.1 as usize),
-    };
     Ok(ImageProcessor {
         settings: Settings::Transformers(out),
         resize,
         crop,
         table: pipeline::table(scale, normalize.then_some((mean, std))),
-        output,
+        output: (output.0 as usize, output.1 as usize),
     })
 }
 
@@ -451,7 +441,7 @@ fn open_clip(preprocess: &Value, model: Option<&Value>) -> Result<ImageProcessor
         resize: Some(resize),
         crop,
         table: pipeline::table(Scale::By255, Some((mean, std))),
-        output: Output::Fixed(height as usize, width as usize),
+        output: (height as usize, width as usize),
     })
 }
 
@@ -525,6 +515,6 @@ fn timm(pretrained: &Value) -> Result<ImageProcessor, Error> {
         resize: Some((rule, filter)),
         crop: Some(Crop { height, width, rule: CropRule::Torchvision, fill: 0 }),
         table: pipeline::table(Scale::By255, Some((mean, std))),
-        output: Output::Fixed(height as usize, width as usize),
+        output: (height as usize, width as usize),
     })
 }

@@ -109,13 +109,16 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
     if v.head_width == 0 {
         return config::refuse(origin, "`vision_cfg.head_width` is 0");
     }
-    let (layers, resnet) = match v.layers {
-        Layers::Vit(layers) => (layers, None),
-        Layers::ResNet(layers) => {
+    let (layers, patch, resnet) = match (v.layers, v.patch_size) {
+        (Layers::Vit(layers), Some(patch)) => (layers, patch, None),
+        (Layers::Vit(_), None) => {
+            return config::refuse(origin, "`vision_cfg.patch_size` is null: a ViT needs it");
+        }
+        (Layers::ResNet(layers), _) => {
             let heads = v.width.saturating_mul(32) / v.head_width;
             let tower =
                 ClipResNetConfig { layers, width: v.width, heads, image_size: v.image_size, dim: embed_dim };
-            (0, Some(tower))
+            (0, 0, Some(tower))
         }
     };
     let activation = if quick_gelu { "quick_gelu" } else { "gelu" };
@@ -127,7 +130,7 @@ pub fn parse(value: &Value, logit_bias: bool, origin: &str) -> Result<ClipConfig
             num_attention_heads: v.width / v.head_width,
             num_channels: 3,
             image_size: v.image_size,
-            patch_size: v.patch_size.unwrap_or(16),
+            patch_size: patch,
             hidden_act: activation.into(),
             layer_norm_eps: 1e-5,
         },

@@ -118,14 +118,14 @@ impl ClipVision {
     /// What the last block finds, of `[1, channels, size, size]`.
     pub fn before_last(&self, pixels: &Tensor) -> Result<Seen> {
         let side = self.patches().isqrt();
-        let others = self.blocks.split_last().map_or(&[][..], |(_, others)| others);
+        let (others, _) = block::but_the_last(&self.blocks);
         let tokens = forward_stack(others, &self.embed(pixels, None)?, &Mask::none())?;
         Ok(Seen { tokens, grid: [side, side] })
     }
 
     /// From what the last block finds to the pooled vector, `[1, width]`.
     pub fn last(&self, tokens: &Tensor) -> Result<Tensor> {
-        let last = self.blocks.split_last().map_or(&[][..], |(last, _)| std::slice::from_ref(last));
+        let (_, last) = block::but_the_last(&self.blocks);
         let class = Places::all_at(0, tokens.dim(0)?);
         Ok(self.post_norm.forward(&forward_stack_at(last, tokens, &Mask::none(), &class)?)?)
     }

@@ -137,16 +137,21 @@ impl SiglipVision {
 
     /// What the last block finds, of `[1, channels, height, width]`.
     pub fn before_last(&self, pixels: &Tensor) -> Result<Seen> {
+        let (x, grid) = self.embed(pixels)?;
+        let (others, _) = block::but_the_last(&self.blocks);
+        Ok(Seen { tokens: forward_stack(others, &x, &Mask::none())?, grid })
+    }
+
+    /// The patches with their positions, and how many there are down and across.
+    fn embed(&self, pixels: &Tensor) -> Result<(Tensor, [usize; 2])> {
         let (_, _, height, width) = pixels.dims4()?;
         let grid = [height / self.patch, width / self.patch];
-        let x = self.patches.forward(pixels)?.broadcast_add(&self.positions(grid)?)?;
-        let others = self.blocks.split_last().map_or(&[][..], |(_, others)| others);
-        Ok(Seen { tokens: forward_stack(others, &x, &Mask::none())?, grid })
+        Ok((self.patches.forward(pixels)?.broadcast_add(&self.positions(grid)?)?, grid))
     }
 
     /// From what the last block finds to the pooled vector, `[batch, width]`.
     pub fn last(&self, tokens: &Tensor) -> Result<Tensor> {
-        let last = self.blocks.split_last().map_or(&[][..], |(last, _)| std::slice::from_ref(last));
+        let (_, last) = block::but_the_last(&self.blocks);
         self.pool(&self.post_norm.forward(&forward_stack(last, tokens, &Mask::none())?)?)
     }
 
@@ -160,9 +165,7 @@ impl SiglipVision {
     /// `[batch, channels, height, width]` to features; pooled by the head, by the mean without one. Of
     /// all patches, or of those that `kept`, `[batch, kept]`, numbers.
     pub fn forward(&self, pixels: &Tensor, kept: Option<&Tensor>) -> Result<Features> {
-        let (_, _, height, width) = pixels.dims4()?;
-        let positions = self.positions([height / self.patch, width / self.patch])?;
-        let mut x = self.patches.forward(pixels)?.broadcast_add(&positions)?;
+        let (mut x, _) = self.embed(pixels)?;
         if let Some(kept) = kept {
             x = patch::keep(&x, kept)?;
         }
