@@ -445,17 +445,11 @@ JSON, one object: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\",
         /// What a class is put into, {} standing for it; may be given many times
         #[arg(long, value_name = "TEXT")]
         template: Vec<String>,
-        /// Judge by the words of this language alone
-        #[arg(long, value_name = "CODE")]
-        language: Option<String>,
         /// Keep the embeddings and the classes in this folder
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        model: ModelOptions,
+        judged: Judged,
     },
     /// Pictures by their captions, and captions by their pictures
     #[command(after_help = "\
@@ -467,17 +461,11 @@ JSON, one object: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\",
         /// The pictures and their captions
         #[arg(value_name = "DATA")]
         data: PathBuf,
-        /// Judge by the words of this language alone
-        #[arg(long, value_name = "CODE")]
-        language: Option<String>,
         /// Keep the embeddings and the pairs in this folder
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        model: ModelOptions,
+        judged: Judged,
     },
     /// What one linear layer reads off the vectors of pictures
     #[command(after_help = "\
@@ -500,15 +488,22 @@ JSON, one object: {\"data\", \"model\", \"precision\", \"pictures\", \"failed\",
         /// Bring each feature to mean 0 and deviation 1 first
         #[arg(long)]
         standardise: bool,
-        /// Judge by the words of this language alone
-        #[arg(long, value_name = "CODE")]
-        language: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
-        model: ModelOptions,
+        judged: Judged,
     },
+}
+
+/// What every evaluation takes.
+#[derive(Debug, Args)]
+pub struct Judged {
+    /// Judge by the words of this language alone
+    #[arg(long, value_name = "CODE")]
+    pub language: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
 }
 
 /// What is measured.

@@ -11,7 +11,7 @@ use dari_train::probe::{Examples, Probe};
 use dari_train::retrieval::{self, Recalls};
 use serde_json::{Value, json};
 
-use crate::cli::{Evaluate, EvaluateAction, ModelOptions, Usage};
+use crate::cli::{Evaluate, EvaluateAction, Judged, Usage};
 use crate::inputs::{self, Need};
 use crate::language::say;
 use crate::{Outcome, npy, screen};
@@ -22,13 +22,13 @@ const NAMED: usize = 10;
 /// Runs the command.
 pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
     match &arguments.action {
-        EvaluateAction::ZeroShot { data, labels_file, template, language, save, json, model } => {
-            let engine = open(model, Need::Both)?;
+        EvaluateAction::ZeroShot { data, labels_file, template, save, judged } => {
+            let engine = open(judged, Need::Both)?;
             let asked = match labels_file {
                 Some(file) => Some(inputs::lines(file)?),
                 None => None,
             };
-            let set = Set::read(data, language.as_deref(), &engine, One)?;
+            let set = Set::read(data, judged.language.as_deref(), &engine, One)?;
             let (classes, labels) = set.classes(asked)?;
             let words = dari::label_texts(&classes, template);
             let texts = embed(&engine, &words)?;
@@ -46,7 +46,7 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             report["classes"] = json!(classes.len());
             report["chance"] = json!(1.0 / classes.len().max(1) as f64);
             add(&mut report, &serde_json::to_value(found)?);
-            if *json {
+            if judged.json {
                 screen::json(&report)?;
             } else {
                 let count = classes.len();
@@ -55,9 +55,9 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             }
             Ok(set.outcome())
         }
-        EvaluateAction::Retrieval { data, language, save, json, model } => {
-            let engine = open(model, Need::Both)?;
-            let set = Set::read(data, language.as_deref(), &engine, All)?;
+        EvaluateAction::Retrieval { data, save, judged } => {
+            let engine = open(judged, Need::Both)?;
+            let set = Set::read(data, judged.language.as_deref(), &engine, All)?;
             let words: Vec<String> = set.captions.iter().flatten().cloned().collect();
             let owners: Vec<usize> =
                 set.captions.iter().enumerate().flat_map(|(at, own)| vec![at; own.len()]).collect();
@@ -73,7 +73,7 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             report["texts"] = json!(texts.len());
             report["text_to_picture"] = serde_json::to_value(to_pictures)?;
             report["picture_to_text"] = serde_json::to_value(to_texts)?;
-            if *json {
+            if judged.json {
                 screen::json(&report)?;
             } else {
                 let count = texts.len();
@@ -83,10 +83,10 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             }
             Ok(set.outcome())
         }
-        EvaluateAction::LinearProbe { train, test, lambda, standardise, language, json, model } => {
-            let engine = open(model, Need::Pictures)?;
-            let learnt = Set::read(train, language.as_deref(), &engine, One)?;
-            let asked = Set::read(test, language.as_deref(), &engine, One)?;
+        EvaluateAction::LinearProbe { train, test, lambda, standardise, judged } => {
+            let engine = open(judged, Need::Pictures)?;
+            let learnt = Set::read(train, judged.language.as_deref(), &engine, One)?;
+            let asked = Set::read(test, judged.language.as_deref(), &engine, One)?;
             let (classes, labels) = learnt.classes(None)?;
             let (_, asked_labels) = asked.classes(Some(classes.clone()))?;
             let given = Examples { features: &learnt.vectors, labels: &labels };
@@ -101,7 +101,7 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
             report["train"] = serde_json::to_value(of_train)?;
             report["test"] = serde_json::to_value(of_test)?;
             report["fit"] = serde_json::to_value(probe.fit)?;
-            if *json {
+            if judged.json {
                 screen::json(&report)?;
             } else {
                 let (classes, pictures) = (classes.len(), learnt.vectors.len());
@@ -119,9 +119,9 @@ pub fn run(arguments: &Evaluate) -> anyhow::Result<Outcome> {
     }
 }
 
-fn open(model: &ModelOptions, need: Need) -> anyhow::Result<Engine> {
-    inputs::whole_pictures(model)?;
-    let engine = inputs::open(model)?;
+fn open(judged: &Judged, need: Need) -> anyhow::Result<Engine> {
+    inputs::whole_pictures(&judged.model)?;
+    let engine = inputs::open(&judged.model)?;
     inputs::require(&engine, need)?;
     Ok(engine)
 }

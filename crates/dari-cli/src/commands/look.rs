@@ -70,9 +70,9 @@ fn show(text: &str, places: &Places, seen: &Picture) -> anyhow::Result<()> {
             "  {name}: 가장 큰 {best:.3}, 왼쪽에서 {x:.0} %, 위에서 {y:.0} %"
         ))?;
     }
-    if heat::is_coloured() {
+    if screen::is_coloured() {
         let small = scaled(seen, SHOWN)?;
-        heat::print_pictures(&[
+        screen::print_pictures(&[
             small.clone(),
             heat::over(&small, &places.similarity)?,
             heat::over(&small, &places.gradient)?,

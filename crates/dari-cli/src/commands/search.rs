@@ -76,7 +76,7 @@ pub fn run(arguments: &Search) -> anyhow::Result<Outcome> {
 fn show(path: &std::path::Path) -> anyhow::Result<()> {
     /// Columns of a thumbnail.
     const COLUMNS: u32 = 24;
-    if !heat::is_coloured() {
+    if !screen::is_coloured() {
         return Ok(());
     }
     let Ok(picture) = dari::data::image::open(path, &Limits::default()) else { return Ok(()) };

@@ -140,7 +140,7 @@ impl Observer for Watcher {
         }
         self.bar.set_position(report.step);
         if let Some(live) = &mut self.live {
-            live.stepped(report);
+            live.stepped(report, smooth);
         }
         self.bar.set_message(format!("loss {smooth:.3}  {:.0} pairs/s", report.pairs_per_second));
         if self.json {

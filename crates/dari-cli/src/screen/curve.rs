@@ -5,7 +5,7 @@ use std::path::Path;
 use dari::Picture;
 use serde_json::Value;
 
-use super::heat::Canvas;
+use super::canvas::Canvas;
 
 const WIDTH: usize = 960;
 const HEIGHT: usize = 540;

@@ -1,10 +1,9 @@
 //! Heat maps of similarities: in a terminal's colours, and as a picture.
 
-use std::io::IsTerminal;
-
 use dari::{Limits, Picture};
 
-use super::{fit, print};
+use super::canvas::Canvas;
+use super::{fit, is_coloured, print};
 
 /// A colour between dark blue and yellow (after viridis: even in lightness, safe for the colour
 /// blind), for a share in 0..=1.
@@ -59,11 +58,6 @@ pub fn show(matrix: &[Vec<f32>], rows: &[String], columns: &[String]) -> std::io
     Ok(())
 }
 
-/// Whether stdout shows colours.
-pub fn is_coloured() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
 /// A picture with a map of values laid over it, the least dark blue, the most yellow.
 pub fn over(picture: &Picture, map: &[Vec<f32>]) -> anyhow::Result<Picture> {
     /// How much of the picture shines through.
@@ -114,29 +108,6 @@ pub fn sheet(rows: &[Vec<Picture>]) -> anyhow::Result<Picture> {
     canvas.finish()
 }
 
-/// Prints pictures of one height beside each other, two pixels a letter.
-pub fn print_pictures(pictures: &[Picture]) -> std::io::Result<()> {
-    let height = pictures.iter().map(|picture| picture.height() as usize).max().unwrap_or(0);
-    for y in (0..height).step_by(2) {
-        let mut line = String::new();
-        for picture in pictures {
-            let width = picture.width() as usize;
-            let at = |x: usize, y: usize| picture.rgb().get((y * width + x) * 3..(y * width + x) * 3 + 3);
-            for x in 0..width {
-                let above = at(x, y).unwrap_or(&[255; 3]);
-                let below = at(x, y + 1).unwrap_or(above);
-                line += &format!(
-                    "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀",
-                    above[0], above[1], above[2], below[0], below[1], below[2]
-                );
-            }
-            line += "\x1b[0m  ";
-        }
-        print(&line)?;
-    }
-    Ok(())
-}
-
 /// Side of a cell and of a thumbnail, in pixels.
 const CELL: usize = 64;
 const GAP: usize = 2;
@@ -167,7 +138,10 @@ pub fn draw(matrix: &[Vec<f32>], thumbnails: &[Option<Picture>]) -> anyhow::Resu
     for (row, (values, shares)) in matrix.iter().zip(shares(matrix)).enumerate() {
         let y = MARGIN + HEAD + row * (CELL + GAP);
         if let Some(Some(picture)) = thumbnails.get(row) {
-            canvas.paste(picture, MARGIN, y);
+            // In the middle of its cell.
+            let (width, height) = (picture.width() as usize, picture.height() as usize);
+            let spare = |length: usize| CELL.saturating_sub(length) / 2;
+            canvas.put(picture, MARGIN + spare(width), y + spare(height), CELL, CELL);
         }
         for (column, (value, share)) in values.iter().zip(shares).enumerate() {
             let x = MARGIN + (column + 1) * (CELL + GAP);
@@ -190,99 +164,6 @@ pub fn thumbnail(picture: &Picture, side: u32) -> Option<Picture> {
 
 /// The side of a cell's thumbnail.
 pub const THUMBNAIL: u32 = CELL as u32;
-
-/// Pixels to draw on.
-pub struct Canvas {
-    width: usize,
-    rgb: Vec<u8>,
-}
-
-impl Canvas {
-    /// All white.
-    pub fn white(width: usize, height: usize) -> Canvas {
-        Canvas { width, rgb: vec![255; width * height * 3] }
-    }
-
-    /// What was drawn.
-    pub fn finish(self) -> anyhow::Result<Picture> {
-        let height = self.rgb.len() / 3 / self.width.max(1);
-        Ok(Picture::from_rgb(self.width as u32, height as u32, self.rgb)?)
-    }
-
-    /// A straight line between two points, `thick` pixels wide; what lies outside is left out.
-    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), thick: usize, ink: [u8; 3]) {
-        let steps = (to.0 - from.0).abs().max((to.1 - from.1).abs()).ceil().max(1.0) as usize;
-        let height = self.rgb.len() / 3 / self.width.max(1);
-        for step in 0..=steps {
-            let share = step as f64 / steps as f64;
-            let at = |a: f64, b: f64| (a + (b - a) * share).round() as usize;
-            let (x, y) = (at(from.0, to.0), at(from.1, to.1));
-            let (left, top) = (x.saturating_sub(thick / 2), y.saturating_sub(thick / 2));
-            if left + thick <= self.width && top + thick <= height {
-                self.fill(left, top, thick, thick, ink);
-            }
-        }
-    }
-
-    /// Fills a rectangle, which lies inside.
-    pub fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, colour: [u8; 3]) {
-        for row in y..y + height {
-            for pixel in self.rgb[(row * self.width + x) * 3..][..width * 3].chunks_exact_mut(3) {
-                pixel.copy_from_slice(&colour);
-            }
-        }
-    }
-
-    /// Puts a picture of at most a cell's size in the middle of the cell at (`x`, `y`).
-    fn paste(&mut self, picture: &Picture, x: usize, y: usize) {
-        let (width, height) = ((picture.width() as usize).min(CELL), (picture.height() as usize).min(CELL));
-        self.put(picture, x + (CELL - width) / 2, y + (CELL - height) / 2, width, height);
-    }
-
-    /// Puts a picture, of it at most `width` by `height`, at (`x`, `y`).
-    fn put(&mut self, picture: &Picture, x: usize, y: usize, width: usize, height: usize) {
-        let (width, height) = (width.min(picture.width() as usize), height.min(picture.height() as usize));
-        let rows = picture.rgb().chunks_exact(picture.width() as usize * 3).take(height);
-        for (row, pixels) in rows.enumerate() {
-            self.rgb[((y + row) * self.width + x) * 3..][..width * 3].copy_from_slice(&pixels[..width * 3]);
-        }
-    }
-
-    /// Writes digits around a point, in a 3 x 5 face doubled.
-    pub fn write(&mut self, text: &str, x: usize, y: usize, ink: [u8; 3]) {
-        const SCALE: usize = 2;
-        let advance = 4 * SCALE;
-        let mut left = x.saturating_sub(text.len() * advance / 2);
-        let top = y.saturating_sub(5 * SCALE / 2);
-        for digit in text.chars() {
-            for (row, bits) in face(digit).into_iter().enumerate() {
-                for column in (0..3).filter(|column| bits & (4 >> column) != 0) {
-                    self.fill(left + column * SCALE, top + row * SCALE, SCALE, SCALE, ink);
-                }
-            }
-            left += advance;
-        }
-    }
-}
-
-/// A digit's rows, the leftmost pixel the highest of three bits.
-fn face(digit: char) -> [u8; 5] {
-    match digit {
-        '0' => [7, 5, 5, 5, 7],
-        '1' => [2, 6, 2, 2, 7],
-        '2' => [7, 1, 7, 4, 7],
-        '3' => [7, 1, 7, 1, 7],
-        '4' => [5, 5, 7, 1, 1],
-        '5' => [7, 4, 7, 1, 7],
-        '6' => [7, 4, 7, 5, 7],
-        '7' => [7, 1, 1, 2, 2],
-        '8' => [7, 5, 7, 5, 7],
-        '9' => [7, 5, 7, 1, 7],
-        '-' => [0, 0, 7, 0, 0],
-        '.' => [0, 0, 0, 0, 2],
-        _ => [0; 5],
-    }
-}
 
 #[cfg(test)]
 mod tests {

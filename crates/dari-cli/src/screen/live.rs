@@ -35,6 +35,7 @@ pub struct Live {
 struct State {
     curve: Curve,
     report: Option<StepReport>,
+    smooth: f32,
     cosines: Vec<Vec<f32>>,
     seconds_a_step: Option<f64>,
     last: Option<Instant>,
@@ -56,8 +57,8 @@ impl Live {
         Some(Live { terminal, state: State::default(), drawn: Instant::now() })
     }
 
-    /// Takes in a step.
-    pub fn stepped(&mut self, report: &StepReport) {
+    /// Takes in a step; `smooth` is the running mean of the loss.
+    pub fn stepped(&mut self, report: &StepReport, smooth: f32) {
         let now = Instant::now();
         if let Some(last) = self.state.last.replace(now) {
             let took = (now - last).as_secs_f64();
@@ -65,6 +66,7 @@ impl Live {
             self.state.seconds_a_step = Some(0.95 * before + 0.05 * took);
         }
         self.state.curve.add(report.step, report.loss);
+        self.state.smooth = smooth;
         self.state.report = Some(report.clone());
         if self.drawn.elapsed() >= REDRAWN_EVERY || report.step == report.steps {
             self.drawn = now;
@@ -112,7 +114,7 @@ impl State {
                 .render(bar, buffer);
             let left =
                 self.seconds_a_step.map_or("–".to_owned(), |a| clock(a * (steps - step.min(steps)) as f64));
-            let (loss, rate, pairs) = (self.curve.smooth(), report.learning_rate, report.pairs_per_second);
+            let (loss, rate, pairs) = (self.smooth, report.learning_rate, report.pairs_per_second);
             let text = say!(
                 " loss {loss:.3}   learning rate {rate:.2e}   {pairs:.0} pairs/s   {left} left",
                 " 손실 {loss:.3}   학습률 {rate:.2e}   초당 {pairs:.0}쌍   {left} 남음"
@@ -141,7 +143,6 @@ struct Curve {
     /// Steps that the last points stand for each.
     each: u64,
     sum: (f64, u64),
-    smooth: Option<f32>,
 }
 
 /// Points kept at most; then two become one.
@@ -150,7 +151,6 @@ const POINTS: usize = 512;
 impl Curve {
     fn add(&mut self, step: u64, loss: f32) {
         self.each = self.each.max(1);
-        self.smooth = Some(self.smooth.map_or(loss, |old| 0.95 * old + 0.05 * loss));
         self.sum = (self.sum.0 + f64::from(loss), self.sum.1 + 1);
         if self.sum.1 >= self.each {
             self.points.push((step as f64, self.sum.0 / self.sum.1 as f64));
@@ -164,10 +164,6 @@ impl Curve {
             self.points = self.points.chunks(2).map(mean).collect();
             self.each *= 2;
         }
-    }
-
-    fn smooth(&self) -> f32 {
-        self.smooth.unwrap_or(f32::NAN)
     }
 
     fn render(&self, area: Rect, buffer: &mut Buffer) {

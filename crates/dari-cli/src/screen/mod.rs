@@ -1,11 +1,13 @@
 //! What a person sees on a terminal: progress, warnings, heat maps. Silence in a pipe.
 
+pub mod canvas;
 pub mod curve;
 pub mod heat;
 pub mod live;
 
 use std::io::{IsTerminal, Write};
 
+use dari::Picture;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::language::language;
@@ -47,6 +49,34 @@ pub fn clean(name: &str) -> String {
 /// Writes a line to stdout.
 pub fn print(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
+}
+
+/// Whether stdout shows colours.
+pub fn is_coloured() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Prints pictures of one height beside each other, two pixels a letter.
+pub fn print_pictures(pictures: &[Picture]) -> std::io::Result<()> {
+    let height = pictures.iter().map(|picture| picture.height() as usize).max().unwrap_or(0);
+    for y in (0..height).step_by(2) {
+        let mut line = String::new();
+        for picture in pictures {
+            let width = picture.width() as usize;
+            let at = |x: usize, y: usize| picture.rgb().get((y * width + x) * 3..(y * width + x) * 3 + 3);
+            for x in 0..width {
+                let above = at(x, y).unwrap_or(&[255; 3]);
+                let below = at(x, y + 1).unwrap_or(above);
+                line += &format!(
+                    "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀",
+                    above[0], above[1], above[2], below[0], below[1], below[2]
+                );
+            }
+            line += "\x1b[0m  ";
+        }
+        print(&line)?;
+    }
+    Ok(())
 }
 
 /// Prints a value as one line of JSON.
