@@ -19,6 +19,7 @@ pub mod level;
 pub mod memory;
 pub mod norm;
 pub mod patch;
+pub mod resample;
 pub mod scan;
 pub mod team;
 

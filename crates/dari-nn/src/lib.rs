@@ -36,6 +36,7 @@ pub use gradients::Gradients;
 pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::Norm;
+pub use ops::without_kernels;
 pub use weights::{Init, Precision, Training, Weights};
 
 /// Whether this processor has instructions for products of bf16 numbers.

@@ -1,5 +1,6 @@
 //! Borrowing candle's storage as the plain slices that kernels take.
 
+use std::cell::Cell;
 use std::ops::Deref;
 
 use dari_kernels::Matrix;
@@ -102,7 +103,19 @@ pub fn tensor(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, like.shape(), &Device::Cpu)
 }
 
+thread_local! {
+    static KERNELS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs `model` on this thread by candle's own operations, as other devices do.
+pub fn without_kernels<T>(model: impl FnOnce() -> T) -> T {
+    let before = KERNELS.replace(false);
+    let result = model();
+    KERNELS.set(before);
+    result
+}
+
 /// Whether the kernels serve this tensor: f32 on a CPU.
 pub fn by_kernel(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
+    x.device().is_cpu() && x.dtype() == DType::F32 && KERNELS.get()
 }

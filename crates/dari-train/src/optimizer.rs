@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result as CandleResult, Tensor, Var};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result as CandleResult, Tensor, Var};
 use dari_kernels::adamw::{self, Step};
 use dari_nn::Gradients;
 use serde::{Deserialize, Serialize};
@@ -140,17 +140,22 @@ impl AdamW {
 
     /// The common norm of all gradients; the name of the first that is not finite as an error.
     pub fn gradient_norm(&self, gradients: &Gradients) -> Result<Result<f64, String>> {
-        let mut total = 0.0f64;
+        let (mut names, mut squares) = (Vec::new(), Vec::new());
         for (name, variable) in &self.variables {
-            let Some(gradient) = gradients.get(variable.as_tensor())? else {
-                continue;
-            };
-            let square = gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_scalar::<f32>()? as f64;
-            if !square.is_finite() {
-                return Ok(Err(format!("the gradient of `{name}`")));
+            if let Some(gradient) = gradients.get(variable.as_tensor())? {
+                names.push(name);
+                squares.push(gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?);
             }
-            total += square;
         }
+        if squares.is_empty() {
+            return Ok(Ok(0.0));
+        }
+        // Brought from the device at once.
+        let squares = Tensor::stack(&squares, 0)?.to_vec1::<f32>()?;
+        if let Some((name, _)) = names.iter().zip(&squares).find(|(_, square)| !square.is_finite()) {
+            return Ok(Err(format!("the gradient of `{name}`")));
+        }
+        let total: f64 = squares.into_iter().map(f64::from).sum();
         Ok(Ok(total.sqrt()))
     }
 
@@ -177,7 +182,9 @@ impl AdamW {
                 count,
             };
             let op = Update { step, share: (self.average > 0.0).then_some(share), moments };
-            variable.as_tensor().inplace_op2(&gradient.contiguous()?, &op)?;
+            in_place(variable, |weights| {
+                weights.inplace_op2(&gradient.to_device(&Device::Cpu)?.contiguous()?, &op)
+            })?;
         }
         Ok(())
     }
@@ -232,7 +239,7 @@ impl InplaceOp2 for Update<'_> {
 }
 
 /// Keeps a scalar variable between 0 and a bound (CLIP's temperature: ln 100).
-pub fn clamp(variable: &Tensor, most: f32) -> Result<()> {
+pub fn clamp(variable: &Var, most: f32) -> Result<()> {
     struct Clamp(f32);
     impl candle_core::InplaceOp1 for Clamp {
         fn name(&self) -> &'static str {
@@ -248,6 +255,16 @@ pub fn clamp(variable: &Tensor, most: f32) -> Result<()> {
             Ok(())
         }
     }
-    variable.inplace_op1(&Clamp(most))?;
+    in_place(variable, |values| values.inplace_op1(&Clamp(most)))
+}
+
+/// Changes a variable by an operation of the CPU, wherever it lies.
+fn in_place(variable: &Var, change: impl FnOnce(&Tensor) -> CandleResult<()>) -> Result<()> {
+    if variable.device().is_cpu() {
+        return Ok(change(variable.as_tensor())?);
+    }
+    let here = variable.as_detached_tensor().to_device(&Device::Cpu)?;
+    change(&here)?;
+    variable.set(&here.to_device(variable.device())?)?;
     Ok(())
 }

@@ -167,9 +167,11 @@ fn prepare<'a>(
     device: &'a Device,
     open: &dyn Fn(&str) -> Result<Folder>,
 ) -> Result<(Run<'a>, State, Arc<Mixture>)> {
-    if !device.is_cpu() {
-        let problem = "training runs on the CPU only, for now: leave the device out".to_owned();
-        return Err(Error::Recipe { origin: "the device".into(), problem });
+    let train = &recipe.train;
+    let parts = train.micro_batch.is_some_and(|part| part < train.batch);
+    if !device.is_cpu() && (parts || train.checkpoint_activations) {
+        let problem = "`train.micro_batch` and `train.checkpoint_activations` are for the cpu: leave them out, or the device".to_owned();
+        return Err(Error::Recipe { origin: "the recipe".into(), problem });
     }
     let checkpoints = Checkpoints::new(&recipe.output, recipe.train.keep);
     let newest = checkpoints.list()?.pop();
@@ -458,7 +460,7 @@ impl Run<'_> {
         for (name, variable) in self.optimizer.variables() {
             // CLIP's bound; SigLIP's published temperatures stand above it.
             if name == "logit_scale" && matching == Some(Matching::Softmax) {
-                clamp(variable.as_tensor(), LARGEST_LOG_SCALE)?;
+                clamp(variable, LARGEST_LOG_SCALE)?;
             }
         }
         let parts = Parts { forward, backward, optimizer: clock.lap() };

@@ -299,3 +299,12 @@ fn clip_with_a_resnet_tower_trains_as_in_pytorch() {
     let Case { loaded, pixels, tokens, expected, gradients, inputs } = Case::with(case, source, loaded);
     follow(case, &loaded, &expected, &gradients, &inputs, &|| total_loss(&loaded, &pixels, &tokens));
 }
+
+/// What graphics cards run.
+#[test]
+fn by_candles_own_operations_they_train_the_same() {
+    dari_nn::without_kernels(|| {
+        check("clip-training", "clip-laion");
+        check("siglip-training", "siglip");
+    });
+}

@@ -24,14 +24,6 @@ pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
         other => other.into(),
     })?;
     let device = dari::device(&arguments.device).map_err(|error| Usage(error.to_string()))?;
-    if !device.is_cpu() {
-        let device = &arguments.device;
-        return Err(Usage(say!(
-            "--device is `{device}`: training runs on the cpu only, for now",
-            "--device가 `{device}`입니다: 학습은 지금 cpu에서만 됩니다"
-        ))
-        .into());
-    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // The first asks for a checkpoint; the second is for what cannot be asked, such as a download.

@@ -4,12 +4,10 @@
 //! reduction (antialias), its weights are computed in f64, scaled to 22-bit fixed point and summed in
 //! 32-bit integers. Source: `Resample.c` and `Geometry.c` of Pillow 13.
 
+use dari_kernels::resample::{FRACTION_BITS, Plane, Taps, along_rows, down_columns};
+
 use super::{Error, Picture};
 
-/// Fraction bits of a weight: 32 less 8 for the sample and 2 for a filter's overshoot.
-const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// Rows filtered together in the horizontal pass, so that the inner loop runs over `ROWS * 3` lanes.
-const ROWS: usize = 8;
 /// The longest side a resized picture may be asked to have.
 pub const MAX_SIDE: u32 = 65_535;
 
@@ -148,21 +146,21 @@ pub(super) fn resize_window(
     // As the reference does, a pass is skipped where the size does not change.
     if width == picture.width() {
         let left = window.left as usize;
-        vertical(&source, left, columns, &down, 0, &mut out);
+        down_columns(source, left, columns, &down, 0, &mut out);
     } else if height == picture.height() {
-        horizontal(&source, window.top as usize, &across, columns, &mut out);
+        along_rows(source, window.top as usize, &across, &mut out);
     } else if vertical_first(picture, width, height) {
         let (first, last) = across.reach();
         let mut low = vec![0u8; rows * (last - first) * 3];
-        vertical(&source, first, last - first, &down, 0, &mut low);
+        down_columns(source, first, last - first, &down, 0, &mut low);
         let low = Plane { bytes: &low, columns: last - first };
-        horizontal(&low, 0, &across.from(first), columns, &mut out);
+        along_rows(low, 0, &across.from(first), &mut out);
     } else {
         let (first, last) = down.reach();
         let mut narrow = vec![0u8; (last - first) * columns * 3];
-        horizontal(&source, first, &across, columns, &mut narrow);
+        along_rows(source, first, &across, &mut narrow);
         let narrow = Plane { bytes: &narrow, columns };
-        vertical(&narrow, 0, columns, &down, first, &mut out);
+        down_columns(narrow, 0, columns, &down, first, &mut out);
     }
     out
 }
@@ -176,58 +174,15 @@ fn vertical_first(picture: &Picture, width: u32, height: u32) -> bool {
     saved > 0 && saved > 2 * narrowed
 }
 
-/// RGB rows.
-struct Plane<'a> {
-    bytes: &'a [u8],
-    columns: usize,
-}
-
-impl Plane<'_> {
-    fn row(&self, row: usize) -> &[u8] {
-        let bytes = self.columns * 3;
-        &self.bytes[row * bytes..(row + 1) * bytes]
-    }
-}
-
-/// The input pixels and weights behind each output pixel along one axis.
-struct Taps {
-    /// `(first input pixel, first weight, number of weights)`.
-    spans: Vec<(usize, usize, usize)>,
-    weights: Vec<i32>,
-}
-
-impl Taps {
-    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        self.spans.iter().map(|&(start, at, len)| (start, &self.weights[at..at + len]))
-    }
-
-    /// The first input pixel used, and the one behind the last.
-    fn reach(&self) -> (usize, usize) {
-        let starts = self.spans.iter().map(|&(start, _, _)| start);
-        let ends = self.spans.iter().map(|&(start, _, len)| start + len);
-        (starts.min().unwrap_or(0), ends.max().unwrap_or(0))
-    }
-
-    /// The same for an input that begins at `first`, which is within reach.
-    fn from(mut self, first: usize) -> Taps {
-        for (start, _, _) in &mut self.spans {
-            *start -= first;
-        }
-        self
-    }
-}
-
 /// Weights for the output pixels `from..from + count` of an axis going from `input` to `output`
 /// pixels.
 fn taps(filter: Filter, input: u32, output: u32, from: u32, count: u32) -> Taps {
-    let mut spans = Vec::with_capacity(count as usize);
-    let mut weights = Vec::new();
+    let mut taps = Taps::default();
     if input == output {
         for pixel in from..from + count {
-            spans.push((pixel as usize, weights.len(), 1));
-            weights.push(1 << PRECISION_BITS);
+            taps.push(pixel as usize, [1 << FRACTION_BITS]);
         }
-        return Taps { spans, weights };
+        return taps;
     }
     let scale = f64::from(input) / f64::from(output);
     let filter_scale = scale.max(1.0);
@@ -242,68 +197,14 @@ fn taps(filter: Filter, input: u32, output: u32, from: u32, count: u32) -> Taps 
         exact.clear();
         exact.extend((start..end).map(|x| filter.weight((x as f64 - center + 0.5) * inverse)));
         let sum: f64 = exact.iter().fold(0.0, |sum, weight| sum + weight);
-        spans.push((start as usize, weights.len(), exact.len()));
-        weights.extend(exact.iter().map(|&weight| {
+        let fixed = exact.iter().map(|&weight| {
             let share = if sum == 0.0 { weight } else { weight / sum };
-            let scaled = share * f64::from(1 << PRECISION_BITS);
+            let scaled = share * f64::from(1 << FRACTION_BITS);
             (scaled + if share < 0.0 { -0.5 } else { 0.5 }) as i32
-        }));
+        });
+        taps.push(start as usize, fixed);
     }
-    Taps { spans, weights }
-}
-
-fn clip(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
-}
-
-/// Filters the rows from `first` on into `out`, `[rows, columns, 3]`.
-fn horizontal(source: &Plane, first: usize, taps: &Taps, columns: usize, out: &mut [u8]) {
-    // Input columns that any output column needs, gathered column by column for ROWS rows at once:
-    // the sum over taps then runs over contiguous lanes.
-    let (low, high) = taps.reach();
-    let mut gathered = vec![[0u8; ROWS * 3]; high - low];
-    for (block, out) in out.chunks_mut(columns * 3 * ROWS).enumerate() {
-        let rows = out.len() / (columns * 3);
-        for row in 0..rows {
-            let line = &source.row(first + block * ROWS + row)[low * 3..high * 3];
-            for (column, pixel) in gathered.iter_mut().zip(line.chunks_exact(3)) {
-                column[row * 3..row * 3 + 3].copy_from_slice(pixel);
-            }
-        }
-        for (column, (start, weights)) in taps.iter().enumerate() {
-            let mut sums = [1i32 << (PRECISION_BITS - 1); ROWS * 3];
-            let pixels = &gathered[start - low..start - low + weights.len()];
-            for (pixel, &weight) in pixels.iter().zip(weights) {
-                for (sum, &sample) in sums.iter_mut().zip(pixel) {
-                    *sum = sum.wrapping_add(i32::from(sample).wrapping_mul(weight));
-                }
-            }
-            for (row, sums) in sums.chunks_exact(3).take(rows).enumerate() {
-                let at = (row * columns + column) * 3;
-                for (out, &sum) in out[at..at + 3].iter_mut().zip(sums) {
-                    *out = clip(sum);
-                }
-            }
-        }
-    }
-}
-
-/// Filters the columns `left..left + columns` into `out`, `[rows, columns, 3]`; `source`'s first row
-/// is the picture's row `offset`.
-fn vertical(source: &Plane, left: usize, columns: usize, taps: &Taps, offset: usize, out: &mut [u8]) {
-    let mut sums = vec![0i32; columns * 3];
-    for ((start, weights), out) in taps.iter().zip(out.chunks_exact_mut(columns * 3)) {
-        sums.fill(1 << (PRECISION_BITS - 1));
-        for (row, &weight) in (start - offset..).zip(weights) {
-            let line = &source.row(row)[left * 3..(left + columns) * 3];
-            for (sum, &sample) in sums.iter_mut().zip(line) {
-                *sum = sum.wrapping_add(i32::from(sample).wrapping_mul(weight));
-            }
-        }
-        for (out, &sum) in out.iter_mut().zip(&sums) {
-            *out = clip(sum);
-        }
-    }
+    taps
 }
 
 /// Nearest neighbour. The reference walks the axis by adding the scale, so the rounding of that sum is
