@@ -28,7 +28,7 @@ PICTURE_SIZES = {  # name: (width, height)
     "sliver.png": (1, 20),
 }
 PICTURES = list(PICTURE_SIZES)
-MORE_PICTURE_SIZES = {"wide.png": (90, 14), "tall.png": (18, 75), "tiny.png": (3, 2)}  # for siglip2-naflex alone
+MORE_PICTURE_SIZES = {"wide.png": (90, 14), "tall.png": (18, 75), "tiny.png": (3, 2)}  # not for every case
 
 # How every transformers checkpoint is read back for its reference.
 EAGER = {"dtype": torch.float32, "attn_implementation": "eager"}
@@ -84,7 +84,7 @@ def randomise(model: torch.nn.Module, case: str, **scalars: float) -> torch.nn.M
     """
     for module_name, module in model.named_modules():
         is_batch_norm = isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-        is_norm = isinstance(module, torch.nn.LayerNorm) or is_batch_norm
+        is_norm = isinstance(module, torch.nn.LayerNorm) or is_batch_norm or type(module).__name__.endswith("RMSNorm")
         if is_batch_norm:
             module.running_mean.copy_(0.2 * noise(f"{case}/{module_name}.running_mean", module.running_mean.shape))
             spread = noise(f"{case}/{module_name}.running_var", module.running_var.shape)

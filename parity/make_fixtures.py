@@ -14,7 +14,9 @@ import argparse
 
 import common
 import torch
-from cases import bert, clip, naflex, open_clip, real, resnet, siglip, training, vit
+from cases import (
+    bert, clip, language, language_training, naflex, open_clip, real, resnet, siglip, training, vit, vlm,
+)
 
 CASES = {
     "clip-openai": clip.clip_openai,
@@ -39,6 +41,19 @@ CASES = {
     "siglip2-naflex-training": training.siglip2_naflex_training,  # reads siglip2-naflex
     "clip-resnet-training": training.clip_resnet_training,  # reads clip-resnet-openai
     "classifier-training": training.classifier_training,  # reads vit and resnet
+    "gpt2": language.gpt2,
+    "llama": language.llama,
+    "llama-rope3": language.llama_rope3,
+    "mistral": language.mistral,
+    "qwen2": language.qwen2,
+    "llava-clip": vlm.llava_clip,
+    "llava-siglip": vlm.llava_siglip,
+    "idefics3": vlm.idefics3,
+    "smolvlm": vlm.smolvlm,
+    "llama-training": language_training.llama_training,  # reads llama
+    "gpt2-training": language_training.gpt2_training,  # reads gpt2
+    "llama-lora": language_training.llama_lora,  # reads llama
+    "llava-training": language_training.llava_training,  # reads llava-clip
     "mini": real.mini,  # reads models/mini and samples
 }
 

@@ -119,3 +119,29 @@ def gemma_vocabulary(merge_count: int = 60) -> tuple[dict[str, int], list[tuple[
         *dict.fromkeys("".join(pair) for pair in merges), *characters,
     ]
     return {entry: number for number, entry in enumerate(dict.fromkeys(entries))}, merges
+
+
+def byte_level_vocabulary(
+    splitter, merge_count: int, first: list[str] = (), last: list[str] = (), corpus: list[str] = CORPUS
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Specials, the 256 bytes, merges' results, specials: GPT-2's order, and with `first` SmolLM2's.
+
+    `splitter` is the pre-tokenizer whose pieces the merges stay within.
+    """
+    words = [list(piece) for line in corpus for piece, _ in splitter.pre_tokenize_str(line)]
+    merges = learn_merges(words, merge_count)
+    entries = [*first, *byte_letters(), *dict.fromkeys("".join(pair) for pair in merges), *last]
+    return {entry: number for number, entry in enumerate(entries)}, merges
+
+
+def llama_vocabulary(merge_count: int = 60) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """LLaMA's order: <unk> 0, <s> 1, </s> 2, byte pieces, merges' results, single characters."""
+    words = [list(word) for line in CORPUS for word in ("▁" + line.replace(" ", " ▁")).split(" ")]
+    characters = sorted({c for word in words for c in word if c.isascii() or c == "▁"} | set("한국어원고양이"))
+    known = [word for word in words if all(c in characters for c in word)]
+    merges = learn_merges(known, merge_count)
+    entries = [
+        "<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)),
+        *dict.fromkeys("".join(pair) for pair in merges), *characters,
+    ]
+    return {entry: number for number, entry in enumerate(dict.fromkeys(entries))}, merges

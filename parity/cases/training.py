@@ -66,7 +66,7 @@ def record(
     save_tensors(folder / "expected_gradients.safetensors", gradients)
     # Softmax does not see a key's bias: its gradient is rounding noise, which Adam turns into steps.
     kept = {
-        name: p for name, p in model.named_parameters()
+        name: p for name, p in trainable(model)
         if p.numel() <= small and not name.endswith(("k_proj.bias", "key.bias"))
     }
     kept |= {name: buffer for name, buffer in model.named_buffers() if name.endswith(RUNNING)}
@@ -87,7 +87,7 @@ def record(
 
 def gradient_tensors(model, input_ids):
     """Every gradient by name; of the token embedding only the rows that the batch uses, for size."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in trainable(model):
         gradient = parameter.grad
         if name.endswith("token_embedding.weight"):
             rows = input_ids.unique()
@@ -110,9 +110,13 @@ def thin_out(gradients: dict, most: int) -> dict:
     return steps
 
 
+def trainable(model) -> list:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
 def parameter_groups(model):
     """Weight decay for whatever has two dimensions or more; none for biases, norms, scales, single vectors."""
-    named = list(model.named_parameters())
+    named = trainable(model)
     return [pair for pair in named if pair[1].ndim >= 2], [pair for pair in named if pair[1].ndim < 2]
 
 

@@ -44,14 +44,14 @@ struct Source {
     bytes: Bytes,
 }
 
-enum Bytes {
+pub(crate) enum Bytes {
     Mapped(memmap2::Mmap),
     Embedded(&'static [u8]),
     Owned(Vec<u8>),
 }
 
 impl Bytes {
-    fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Embedded(bytes) => bytes,
@@ -282,7 +282,7 @@ fn has_ending(path: &Path, ending: &str) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(ending))
 }
 
-fn map(path: &Path) -> Result<Bytes, Error> {
+pub(crate) fn map(path: &Path) -> Result<Bytes, Error> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
     let about = file.metadata().map_err(Error::io(path, "open"))?;
     if !about.is_file() {

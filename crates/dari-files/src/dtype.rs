@@ -100,6 +100,25 @@ pub struct TensorView<'a> {
     pub data: Cow<'a, [u8]>,
 }
 
+impl TensorView<'_> {
+    /// A matrix with its rows and columns exchanged; anything else as it is.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        let [rows, columns] = self.shape[..] else {
+            return self;
+        };
+        let size = self.dtype.size();
+        let mut turned = Vec::with_capacity(self.data.len());
+        for column in 0..columns {
+            for row in 0..rows {
+                let at = (row * columns + column) * size;
+                turned.extend_from_slice(self.data.get(at..at + size).unwrap_or_default());
+            }
+        }
+        TensorView { dtype: self.dtype, shape: vec![columns, rows], data: Cow::Owned(turned) }
+    }
+}
+
 /// Bytes of a contiguous tensor, or None when the number does not fit. Of an empty tensor the
 /// other sizes must fit too, so that whoever multiplies a shape, in whatever order, may.
 pub(crate) fn byte_length(dtype: Dtype, shape: &[usize]) -> Option<usize> {

@@ -3,11 +3,13 @@
 
 use crate::checkpoint::{Checkpoint, is_inside, read_index};
 use crate::error::{Error, shown};
+use crate::gguf::Gguf;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The largest tokenizers of this field have some 40 MB.
 const MAX_READ_BYTES: u64 = 256 << 20;
@@ -56,15 +58,23 @@ pub struct Folder {
 #[derive(Clone)]
 enum Place {
     Disk(PathBuf),
-    Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
+    Embedded {
+        name: &'static str,
+        files: &'static [(&'static str, &'static [u8])],
+    },
+    /// A file that holds config, tokenizer and weights in one.
+    Gguf(Arc<Gguf>),
 }
 
 impl Folder {
-    /// A folder on disk.
+    /// A folder on disk, or a GGUF file in its place.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or a file that is no GGUF.
     pub fn open(path: &Path) -> Result<Folder, Error> {
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && path.is_file() {
+            return Ok(Folder { place: Place::Gguf(Arc::new(Gguf::open(path)?)) });
+        }
         let about = std::fs::metadata(path).map_err(Error::io(path, "open the model folder"))?;
         if !about.is_dir() {
             return Err(Error::WrongKind {
@@ -86,14 +96,23 @@ impl Folder {
         match &self.place {
             Place::Disk(path) => path.display().to_string(),
             Place::Embedded { name, .. } => format!("{name} (embedded)"),
+            Place::Gguf(file) => file.path().display().to_string(),
         }
     }
 
-    /// The path, if it is on disk.
+    /// The path, if it is a folder on disk.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::Disk(path) => Some(path),
-            Place::Embedded { .. } => None,
+            Place::Embedded { .. } | Place::Gguf(_) => None,
+        }
+    }
+
+    /// The GGUF file, where one stands in a folder's place.
+    pub fn gguf(&self) -> Option<&Arc<Gguf>> {
+        match &self.place {
+            Place::Gguf(file) => Some(file),
+            Place::Disk(_) | Place::Embedded { .. } => None,
         }
     }
 
@@ -102,6 +121,7 @@ impl Folder {
         match &self.place {
             Place::Disk(path) => is_inside(file) && path.join(file).is_file(),
             Place::Embedded { .. } => self.find(file).is_some(),
+            Place::Gguf(_) => false,
         }
     }
 
@@ -118,7 +138,7 @@ impl Folder {
                 let bytes = read_bounded(&path.join(file), MAX_READ_BYTES)?;
                 Ok(Some(Cow::Owned(bytes)))
             }
-            Place::Disk(_) => Ok(None),
+            Place::Disk(_) | Place::Gguf(_) => Ok(None),
             Place::Embedded { .. } => Ok(self.find(file).map(Cow::Borrowed)),
         }
     }
@@ -146,7 +166,7 @@ impl Folder {
         let name = self.weights_name()?;
         match &self.place {
             Place::Disk(path) => Checkpoint::open(&path.join(name)),
-            Place::Embedded { .. } => {
+            Place::Embedded { .. } | Place::Gguf(_) => {
                 let bytes = self.find(name).unwrap_or_default();
                 Checkpoint::from_bytes(&self.name_of(name), bytes)
             }
@@ -160,6 +180,9 @@ impl Folder {
     /// # Errors
     /// As [`Folder::weights`].
     pub fn fingerprint(&self) -> Result<String, Error> {
+        if let Place::Gguf(file) = &self.place {
+            return Ok(hash_file(file.path())?.to_hex()[..32].to_owned());
+        }
         let weights = self.weights_name()?;
         let mut names: BTreeSet<String> =
             CONFIGS.into_iter().filter(|name| self.has(name)).map(str::to_owned).collect();
@@ -174,7 +197,7 @@ impl Folder {
         for name in &names {
             let contents = match &self.place {
                 Place::Disk(path) => hash_file(&path.join(name))?,
-                Place::Embedded { .. } => blake3::hash(self.find(name).unwrap_or_default()),
+                Place::Embedded { .. } | Place::Gguf(_) => blake3::hash(self.find(name).unwrap_or_default()),
             };
             // Of known lengths, so that no two folders give the same stream.
             hasher.update(&(name.len() as u64).to_le_bytes());
@@ -223,7 +246,7 @@ impl Folder {
 
     fn find(&self, file: &str) -> Option<&'static [u8]> {
         match &self.place {
-            Place::Disk(_) => None,
+            Place::Disk(_) | Place::Gguf(_) => None,
             Place::Embedded { files, .. } => {
                 files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes)
             }
@@ -234,6 +257,7 @@ impl Folder {
         match &self.place {
             Place::Disk(path) => path.join(file).display().to_string(),
             Place::Embedded { name, .. } => format!("{name}/{file} (embedded)"),
+            Place::Gguf(_) => format!("{}: {file}", self.label()),
         }
     }
 }

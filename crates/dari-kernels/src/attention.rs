@@ -86,6 +86,21 @@ pub struct Mask<'a> {
     pub causal: bool,
     /// `[batch, keys]`, 1 for a token that may be seen, 0 for padding.
     pub keys: Option<&'a [u8]>,
+    /// With `causal`: how many of the keys up to its own place a query sees; all where absent.
+    pub window: Option<usize>,
+}
+
+impl Mask<'_> {
+    /// The keys that a query may see: the first, and the one behind the last.
+    fn seen(&self, sizes: &Sizes, query: usize) -> (usize, usize) {
+        match self.causal {
+            true => {
+                let end = sizes.seen(query);
+                (end.saturating_sub(self.window.unwrap_or(end)), end)
+            }
+            false => (0, sizes.keys),
+        }
+    }
 }
 
 /// A pointer that tasks share; each writes its own part.
@@ -100,6 +115,56 @@ unsafe impl Send for Shared {}
 impl Shared {
     fn at(self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
+    }
+}
+
+/// Keys and values, a tile at a time.
+enum Tiles<'a> {
+    /// `[batch * keys, kv_heads * width]`.
+    Whole { k: Matrix<'a>, v: Matrix<'a> },
+    /// Of one sequence, in pages of equally many tokens.
+    Pages { pages: &'a [Page<'a>], tokens: usize },
+}
+
+/// Some tokens' keys and values, `[tokens, kv_heads * width]` each.
+#[derive(Clone, Copy)]
+pub struct Page<'a> {
+    /// Keys.
+    pub keys: &'a [f32],
+    /// Values.
+    pub values: &'a [f32],
+}
+
+impl<'a> Tiles<'a> {
+    /// Keys of a tile.
+    fn step(&self) -> usize {
+        match self {
+            Tiles::Whole { .. } => KEYS,
+            Tiles::Pages { tokens, .. } => *tokens,
+        }
+    }
+
+    /// The keys and values of a head from `start`, where a tile begins, `length` of them.
+    fn tile(
+        &self,
+        sizes: &Sizes,
+        batch: usize,
+        kv_head: usize,
+        start: usize,
+        length: usize,
+    ) -> (Matrix<'a>, Matrix<'a>) {
+        match self {
+            Tiles::Whole { k, v } => {
+                let of = |x: Matrix<'a>| sizes.keys_of(x, batch, kv_head).rows(start, length);
+                (of(*k), of(*v))
+            }
+            Tiles::Pages { pages, tokens } => {
+                let row = sizes.kv_heads * sizes.width;
+                let Page { keys, values } = pages[start / tokens];
+                let of = |x| Matrix::new(x, length, row).columns(kv_head * sizes.width, sizes.width);
+                (of(keys), of(values))
+            }
+        }
     }
 }
 
@@ -118,6 +183,37 @@ pub fn forward(
     statistics: Option<&mut [f32]>,
 ) {
     sizes.check(&q, &k, &v, &mask);
+    attend(sizes, mask, scale, q, &Tiles::Whole { k, v }, out, statistics);
+}
+
+/// The same for the last `sizes.queries` tokens of one sequence, whose keys and values lie in pages of
+/// `tokens` each; none sees what lies behind it, nor more than `window` tokens back.
+pub fn forward_paged(
+    sizes: Sizes,
+    window: Option<usize>,
+    scale: f32,
+    q: Matrix,
+    pages: &[Page],
+    tokens: usize,
+    out: &mut [f32],
+) {
+    let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
+    assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && batch == 1 && tokens > 0);
+    assert_eq!(q.size(), [queries, heads * width]);
+    assert_eq!(pages.len(), keys.div_ceil(tokens));
+    let mask = Mask { causal: true, keys: None, window };
+    attend(sizes, mask, scale, q, &Tiles::Pages { pages, tokens }, out, None);
+}
+
+fn attend(
+    sizes: Sizes,
+    mask: Mask,
+    scale: f32,
+    q: Matrix,
+    tiles: &Tiles,
+    out: &mut [f32],
+    statistics: Option<&mut [f32]>,
+) {
     let Sizes { batch, queries, keys, heads, width, .. } = sizes;
     assert_eq!(out.len(), batch * queries * heads * width);
     let mut unkept = Vec::new();
@@ -135,12 +231,12 @@ pub fn forward(
         return;
     }
     let stride = heads * width;
+    let step = tiles.step();
     let shared = Shared(out.as_mut_ptr());
     let attend = |index: usize, logs: &mut [f32]| {
         let mut scores = TABLE.take();
         let (batch, head) = (index / heads, index % heads);
         let kv_head = head / sizes.group();
-        let (k, v) = (sizes.keys_of(k, batch, kv_head), sizes.keys_of(v, batch, kv_head));
         let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
         for first in (0..queries).step_by(QUERIES) {
             let count = QUERIES.min(queries - first);
@@ -150,37 +246,32 @@ pub fn forward(
                 // SAFETY: inside `out`, and this task's own: sequence, head and query are.
                 unsafe { std::slice::from_raw_parts_mut(shared.at(at + row * stride), width) }
             };
-            let reach = if mask.causal { sizes.seen(first + count - 1) } else { keys };
+            let reach = mask.seen(&sizes, first + count - 1).1;
             let (mut most, mut sums) = ([f32::NEG_INFINITY; QUERIES], [0.0f32; QUERIES]);
-            if reach == 0 {
+            // Whole tiles that the first query of the block sees nothing of, nor any behind it.
+            let skipped = mask.seen(&sizes, first).0.min(reach) / step * step;
+            if skipped == reach {
                 (0..count).for_each(|row| rows(row).fill(0.0));
             }
-            for start in (0..reach).step_by(KEYS) {
-                let length = KEYS.min(reach - start);
-                scores.resize(QUERIES * KEYS, 0.0);
+            for start in (skipped..reach).step_by(step) {
+                let length = step.min(reach - start);
+                let (k, v) = tiles.tile(&sizes, batch, kv_head, start, length);
+                scores.resize(QUERIES * step, 0.0);
                 let scores = &mut scores[..count * length];
                 let part = MatrixMut::new(scores, count, length);
-                product(
-                    part,
-                    q,
-                    k.rows(start, length).transposed(),
-                    &Epilogue::scale(scale),
-                    false,
-                    Threads::One,
-                );
+                product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
                 for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
-                    let seen = if mask.causal { sizes.seen(first + row) } else { keys };
-                    let seen = seen.saturating_sub(start).min(length);
+                    let (hidden, seen) = within(mask.seen(&sizes, first + row), start, length);
                     let visible = visible.map(|visible| &visible[start..start + length]);
-                    let shrink = powers(scores, seen, visible, &mut most[row], &mut sums[row]);
-                    if start > 0 && shrink != 1.0 {
+                    let shrink = powers(scores, hidden, seen, visible, &mut most[row], &mut sums[row]);
+                    if start > skipped && shrink != 1.0 {
                         multiply(rows(row), shrink);
                     }
                 }
                 // SAFETY: as in `rows`.
                 let out = unsafe { MatrixMut::raw(shared.at(at), count, width, stride) };
                 let scores = Matrix::new(scores, count, length);
-                product(out, scores, v.rows(start, length), &Epilogue::default(), start > 0, Threads::One);
+                product(out, scores, v, &Epilogue::default(), start > skipped, Threads::One);
             }
             for row in 0..count {
                 multiply(rows(row), if sums[row] == 0.0 { 0.0 } else { 1.0 / sums[row] });
@@ -194,6 +285,12 @@ pub fn forward(
     } else {
         team::chunks(statistics, queries, attend);
     }
+}
+
+/// What a query sees of a tile: the first key and the one behind the last, counted from its start.
+fn within((from, to): (usize, usize), start: usize, length: usize) -> (usize, usize) {
+    let to = to.saturating_sub(start).min(length);
+    (from.saturating_sub(start).min(to), to)
 }
 
 /// The gradients of [`forward`] with respect to `q`, `k` and `v`, all overwritten; `out` and
@@ -306,10 +403,9 @@ unsafe fn slopes(
                     for (row, (p, s)) in
                         table.chunks_exact_mut(length).zip(slopes.chunks_exact_mut(length)).enumerate()
                     {
-                        let seen = if mask.causal { sizes.seen(first + row) } else { keys };
-                        let seen = seen.saturating_sub(start).min(length);
+                        let (hidden, seen) = within(mask.seen(&sizes, first + row), start, length);
                         let visible = visible.map(|visible| &visible[start..start + length]);
-                        again(p, seen, visible, logs[first + row]);
+                        again(p, hidden, seen, visible, logs[first + row]);
                         // The slope along all the row's probabilities: out and dout have it.
                         row_backward(p, s, out.row(row), dout.row(row), scale);
                     }
@@ -347,7 +443,8 @@ leveled! {
 
 /// Scores that may not be seen become minus infinity.
 #[inline(always)]
-fn hide(scores: &mut [f32], seen: usize, visible: Option<&[u8]>) {
+fn hide(scores: &mut [f32], hidden: usize, seen: usize, visible: Option<&[u8]>) {
+    scores[..hidden].fill(f32::NEG_INFINITY);
     scores[seen..].fill(f32::NEG_INFINITY);
     if let Some(visible) = visible {
         for (score, &visible) in scores.iter_mut().zip(visible) {
@@ -358,8 +455,8 @@ fn hide(scores: &mut [f32], seen: usize, visible: Option<&[u8]>) {
 
 leveled! {
     /// Scores to powers relative to the largest so far; gives by how much what came before shrinks.
-    fn powers(scores: &mut [f32], seen: usize, visible: Option<&[u8]>, most: &mut f32, sum: &mut f32) -> f32 {
-        hide(scores, seen, visible);
+    fn powers(scores: &mut [f32], hidden: usize, seen: usize, visible: Option<&[u8]>, most: &mut f32, sum: &mut f32) -> f32 {
+        hide(scores, hidden, seen, visible);
         let mut lanes = [f32::NEG_INFINITY; math::LANES];
         for part in scores.chunks(math::LANES) {
             for (lane, &score) in lanes.iter_mut().zip(part) {
@@ -387,8 +484,8 @@ leveled! {
 
 leveled! {
     /// Scores to the probabilities that the forward pass had, from the logarithm of their sum.
-    fn again(scores: &mut [f32], seen: usize, visible: Option<&[u8]>, log: f32) {
-        hide(scores, seen, visible);
+    fn again(scores: &mut [f32], hidden: usize, seen: usize, visible: Option<&[u8]>, log: f32) {
+        hide(scores, hidden, seen, visible);
         if log == f32::NEG_INFINITY {
             scores.fill(0.0);
             return;
@@ -425,6 +522,7 @@ mod tests {
                     let key = |j: usize| ((b * keys + j) * kv_heads + kv) * width;
                     let sees = |j: usize| {
                         (!mask.causal || j + queries <= i + keys)
+                            && mask.window.is_none_or(|window| i + keys < j + queries + window)
                             && mask.keys.is_none_or(|m| m[b * keys + j] != 0)
                     };
                     let score =
@@ -463,9 +561,11 @@ mod tests {
             let padding: Vec<u8> = (0..batch * keys).map(|i| (i % keys == 0 || i % 3 != 1) as u8).collect();
             for mask in [
                 Mask::default(),
-                Mask { causal: true, keys: None },
-                Mask { causal: false, keys: Some(&padding) },
-                Mask { causal: true, keys: Some(&padding) },
+                Mask { causal: true, ..Mask::default() },
+                Mask { keys: Some(&padding), ..Mask::default() },
+                Mask { causal: true, keys: Some(&padding), window: None },
+                Mask { causal: true, keys: None, window: Some(4) },
+                Mask { causal: true, keys: Some(&padding), window: Some(600) },
             ] {
                 let mut out = vec![f32::NAN; nq];
                 let mut logs = vec![f32::NAN; sizes.statistics()];
@@ -504,6 +604,38 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_the_same_keys() {
+        for (queries, keys, window) in
+            [(1, 1, None), (1, 40, None), (7, 40, None), (3, 33, Some(10)), (40, 40, Some(9))]
+        {
+            let sizes = Sizes { batch: 1, queries, keys, heads: 4, kv_heads: 2, width: 6 };
+            let (q, k, v) = (numbers(queries * 24, 1), numbers(keys * 12, 2), numbers(keys * 12, 3));
+            let q = Matrix::new(&q, queries, 24);
+            let mask = Mask { causal: true, keys: None, window };
+            let (mut whole, mut paged) = (vec![0.0; queries * 24], vec![f32::NAN; queries * 24]);
+            forward(
+                sizes,
+                mask,
+                0.4,
+                q,
+                Matrix::new(&k, keys, 12),
+                Matrix::new(&v, keys, 12),
+                &mut whole,
+                None,
+            );
+            let pages: Vec<Page> = k
+                .chunks(16 * 12)
+                .zip(v.chunks(16 * 12))
+                .map(|(keys, values)| Page { keys, values })
+                .collect();
+            forward_paged(sizes, window, 0.4, q, &pages, 16, &mut paged);
+            for (a, b) in whole.iter().zip(&paged) {
+                assert!((a - b).abs() < 1e-6, "{queries} {keys} {window:?}: {a} {b}");
+            }
+        }
+    }
+
+    #[test]
     fn a_score_that_is_no_number_spoils_its_query_alone() {
         let sizes = Sizes { batch: 1, queries: 2, keys: 3, heads: 1, kv_heads: 1, width: 2 };
         let mut out = [0.0; 4];
@@ -518,7 +650,7 @@ mod tests {
     fn a_query_that_sees_nothing_gets_zeros() {
         let sizes = Sizes { batch: 1, queries: 2, keys: 3, heads: 1, kv_heads: 1, width: 2 };
         let (mut out, mut logs) = ([f32::NAN; 4], [f32::NAN; 2]);
-        let mask = Mask { causal: false, keys: Some(&[0, 0, 0]) };
+        let mask = Mask { keys: Some(&[0, 0, 0]), ..Mask::default() };
         let (q, k) = (Matrix::new(&[1.0; 4], 2, 2), Matrix::new(&[1.0; 6], 3, 2));
         forward(sizes, mask, 1.0, q, k, k, &mut out, Some(&mut logs));
         assert_eq!(out, [0.0; 4]);

@@ -11,14 +11,16 @@ use crate::level::Level;
 use crate::team;
 
 mod bf16;
+pub mod blocks;
 mod drive;
 mod epilogue;
 mod int8;
 mod pack;
 mod tile;
 
+pub use blocks::{BlockRows, Blocks};
 pub use epilogue::Epilogue;
-pub(crate) use epilogue::add;
+pub(crate) use epilogue::{add, multiply};
 pub use pack::{Format, Lines, Packed, pack};
 
 use drive::{Left, Product};
@@ -152,6 +154,13 @@ impl Fresh {
         let to = self.next(weight.outputs);
         linear(to, x, weight, epilogue, threads);
         self.filled += weight.outputs;
+    }
+
+    /// The next columns, as many as a weight in blocks has outputs.
+    pub fn blocks(&mut self, x: Matrix, weight: BlockRows, epilogue: &Epilogue) {
+        let count = weight.outputs();
+        weight.linear(self.next(count), x, epilogue);
+        self.filled += count;
     }
 
     /// The whole result.

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod norm;
 pub mod patch;
 pub mod resample;
+pub mod rotary;
 pub mod scan;
 pub mod team;
 
@@ -33,4 +34,11 @@ pub fn add(total: &mut [f32], other: &[f32]) {
     const CHUNK: usize = 1 << 15;
     assert_eq!(total.len(), other.len());
     team::chunks(total, CHUNK, |index, part| gemm::add(part, &other[index * CHUNK..][..part.len()]));
+}
+
+/// `x *= other`.
+pub fn multiply(x: &mut [f32], other: &[f32]) {
+    const CHUNK: usize = 1 << 15;
+    assert_eq!(x.len(), other.len());
+    team::chunks(x, CHUNK, |index, part| gemm::multiply(part, &other[index * CHUNK..][..part.len()]));
 }

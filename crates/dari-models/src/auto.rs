@@ -5,19 +5,23 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use dari_data::image::ImageProcessor;
-use dari_data::text::TextProcessor;
+use dari_data::text::{ChatTemplate, TextProcessor, Words};
 use dari_files::{Checkpoint, Folder, TensorView};
 use dari_nn::weights::Source;
 use dari_nn::{Precision, Training, Weights};
 use serde_json::Value;
 
-use crate::capability::{ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask, Look};
+use crate::capability::{CausalLm, ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask, Look};
 use crate::contrastive::clip::{Clip, ClipConfig};
 use crate::contrastive::open_clip::{self, OpenClip};
 use crate::contrastive::siglip::{Siglip, SiglipConfig};
 use crate::encoder::resnet::{self, ResNet, ResNetConfig, Torchvision};
 use crate::encoder::vit::{Vit, VitConfig};
 use crate::language::bert::{Bert, BertConfig, Pooling};
+use crate::language::gguf::{self, Renamed};
+use crate::language::gpt2::{Conv1d, Gpt2, Gpt2Config};
+use crate::language::llama::{Llama, LlamaConfig};
+use crate::language::qwen;
 use crate::packed::{self, Ready};
 use crate::{Error, Processor, Result, config};
 
@@ -31,6 +35,10 @@ pub enum Model {
     Vit(Vit),
     ResNet(ResNet),
     Bert(Bert),
+    Gpt2(Gpt2),
+    Llama(Llama),
+    Mistral(Llama),
+    Qwen2(Llama),
 }
 
 impl Model {
@@ -43,6 +51,10 @@ impl Model {
             Model::Vit(_) => "vit",
             Model::ResNet(_) => "resnet",
             Model::Bert(_) => "bert",
+            Model::Gpt2(_) => "gpt2",
+            Model::Llama(_) => "llama",
+            Model::Mistral(_) => "mistral",
+            Model::Qwen2(_) => "qwen2",
         }
     }
 
@@ -51,7 +63,16 @@ impl Model {
         match self {
             Model::Clip(model) => Some(model),
             Model::Siglip(model) => Some(model),
-            Model::Vit(_) | Model::ResNet(_) | Model::Bert(_) => None,
+            _ => None,
+        }
+    }
+
+    /// How a text goes on.
+    pub fn causal(&self) -> Option<&dyn CausalLm> {
+        match self {
+            Model::Gpt2(model) => Some(model),
+            Model::Llama(model) | Model::Mistral(model) | Model::Qwen2(model) => Some(model),
+            _ => None,
         }
     }
 
@@ -61,7 +82,7 @@ impl Model {
             Model::Clip(model) => Some(model.size()),
             Model::Siglip(model) => model.vision().size(),
             Model::Vit(model) => Some(model.size()),
-            Model::ResNet(_) | Model::Bert(_) => None,
+            _ => None,
         }
     }
 
@@ -80,7 +101,7 @@ impl Model {
             Model::Siglip(model) => Some(model),
             Model::Vit(model) => Some(model),
             Model::ResNet(model) => Some(model),
-            Model::Bert(_) => None,
+            _ => None,
         }
     }
 
@@ -89,7 +110,7 @@ impl Model {
         match self {
             Model::Clip(model) => Some(model),
             Model::Siglip(model) => Some(model),
-            Model::Vit(_) | Model::ResNet(_) | Model::Bert(_) => None,
+            _ => None,
         }
     }
 
@@ -99,7 +120,7 @@ impl Model {
             Model::Clip(model) => Some(model),
             Model::Siglip(model) => Some(model),
             Model::Bert(model) => Some(model),
-            Model::Vit(_) | Model::ResNet(_) => None,
+            _ => None,
         }
     }
 
@@ -133,6 +154,8 @@ pub struct Loaded {
     pub config: Value,
     /// Most tokens of a text.
     pub context: Option<usize>,
+    /// Of a language model: the tokens that end an answer.
+    pub ends: Vec<u32>,
     /// Tensors in the checkpoint that the model has no place for.
     pub unused: Vec<String>,
     /// Packed weights that were passed over: of another version, or of weights that were replaced.
@@ -227,11 +250,17 @@ enum Form {
     OpenClip,
     /// timm's, too.
     Torchvision,
+    /// llama.cpp's.
+    Gguf,
 }
 
 impl Layout {
     fn read(folder: &Folder) -> Result<Layout> {
         let place = |file: &str| format!("{}/{file}", folder.label());
+        if let Some(file) = folder.gguf() {
+            let (origin, config) = (folder.label(), gguf::config(file)?);
+            return Ok(Layout { origin, config, form: Form::Gguf, preparation: None });
+        }
         let plain = folder.json("config.json")?;
         // A folder that serves both libraries is read by transformers' files.
         if plain.as_ref().is_none_or(|config| config.get("model_type").is_none())
@@ -268,11 +297,17 @@ impl Layout {
     }
 
     fn source(&self, folder: &Folder) -> Result<Box<dyn Source>> {
+        if let Some(file) = folder.gguf() {
+            return Ok(Box::new(Renamed(file.clone())));
+        }
         let checkpoint = folder.weights()?;
         match self.form {
             Form::OpenClip => return Ok(Box::new(OpenClip::new(checkpoint))),
             Form::Torchvision => return Ok(Box::new(Torchvision::new(checkpoint))),
-            Form::Transformers => {}
+            Form::Transformers | Form::Gguf => {}
+        }
+        if self.config.get("model_type").and_then(Value::as_str) == Some("gpt2") {
+            return Ok(Box::new(Conv1d(checkpoint)));
         }
         // The oldest BERT files call a norm's weights gamma and beta.
         if checkpoint.names().any(|name| name.ends_with(".LayerNorm.gamma")) {
@@ -286,7 +321,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
     let origin = layout.origin.clone();
     let kind = match layout.form {
         Form::OpenClip => "clip",
-        Form::Transformers | Form::Torchvision => {
+        Form::Transformers | Form::Torchvision | Form::Gguf => {
             match layout.config.get("model_type").and_then(Value::as_str) {
                 Some(kind) => kind,
                 None => {
@@ -327,10 +362,25 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             let model = Bert::load(&weights, &config, pooling(folder)?, &origin)?;
             (Model::Bert(model), Some(context))
         }
+        "gpt2" => {
+            let config: Gpt2Config = config::parse(&origin, &layout.config)?;
+            (Model::Gpt2(Gpt2::load(&weights, &config, &origin)?), None)
+        }
+        "llama" | "mistral" => {
+            let config = LlamaConfig::parse(&layout.config, &origin)?;
+            let model = Llama::load(&weights, &config, &origin)?;
+            (if kind == "llama" { Model::Llama(model) } else { Model::Mistral(model) }, None)
+        }
+        "qwen2" => {
+            let config = qwen::parse(&layout.config, &origin)?;
+            (Model::Qwen2(Llama::load(&weights, &config, &origin)?), None)
+        }
         other => {
             return config::refuse(
                 &origin,
-                format!("`model_type` is `{other}`; known are clip, siglip, siglip2, vit, resnet, bert"),
+                format!(
+                    "`model_type` is `{other}`; known are clip, siglip, siglip2, vit, resnet, bert, gpt2, llama, mistral, qwen2"
+                ),
             );
         }
     };
@@ -347,9 +397,24 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
         }
         _ => None,
     };
+    let mut processor = Processor::new(folder.label(), image, text);
+    let mut ends = Vec::new();
+    if model.causal().is_some() {
+        ends = ends_of(folder, &layout.config)?;
+        if let Some(file) = folder.gguf() {
+            let (words, chat) = dari_data::text::gguf::words(folder, file)?;
+            processor = processor.with_words(words, chat);
+        } else if TOKENIZERS.iter().any(|file| folder.has(file)) {
+            let words = Words::from_folder(folder)?;
+            let chat = ChatTemplate::from_folder(folder, words.roles())?;
+            processor = processor.with_words(words, chat);
+        }
+    }
+    let context = context.or(model.causal().map(CausalLm::context));
     let unused = unused(&weights);
     Ok(Loaded {
-        processor: Arc::new(Processor::new(folder.label(), image, text)),
+        processor: Arc::new(processor),
+        ends,
         model,
         weights,
         config: layout.config,
@@ -361,6 +426,19 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
 
 /// The files by any of which a tokenizer is known.
 const TOKENIZERS: [&str; 4] = ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"];
+
+/// The tokens that end an answer: those of generation_config.json, or else the config's.
+fn ends_of(folder: &Folder, config: &Value) -> Result<Vec<u32>> {
+    let generation = folder.json("generation_config.json")?.unwrap_or_default();
+    let said = [generation.get("eos_token_id"), config.get("eos_token_id")];
+    let said = said.into_iter().flatten().find(|value| !value.is_null());
+    let one = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    Ok(match said {
+        Some(Value::Array(list)) => list.iter().filter_map(one).collect(),
+        Some(value) => one(value).into_iter().collect(),
+        None => Vec::new(),
+    })
+}
 
 /// sentence-transformers cuts texts before the model's positions end.
 fn longest_sentence(folder: &Folder) -> Result<usize> {

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use dari_data::text::Encoded;
+use dari_nn::Cache;
 
 use crate::{Result, config};
 
@@ -35,6 +36,11 @@ impl Tokens {
             texts.iter().filter_map(|&text| rows.get(text).cloned()).collect()
         }
         Tokens { ids: pick(&self.ids, texts), mask: pick(&self.mask, texts) }
+    }
+
+    /// Whether any place is padding.
+    pub fn is_padded(&self) -> bool {
+        self.mask.iter().flatten().any(|&bit| bit == 0)
     }
 
     /// The ids as a tensor `[batch, tokens]` in u32.
@@ -147,4 +153,25 @@ pub trait ClassifyPictures {
 pub trait FillMask {
     /// Logits `[batch, tokens, vocabulary]`.
     fn mask_logits(&self, tokens: &Tokens) -> Result<Tensor>;
+}
+
+/// Says how a text goes on, token by token.
+pub trait CausalLm {
+    /// How many tokens there are to choose from.
+    fn vocabulary(&self) -> usize;
+    /// Most tokens of prompt and answer together.
+    fn context(&self) -> usize;
+    /// Values per token.
+    fn width(&self) -> usize;
+    /// Layers that keep keys and values.
+    fn layers(&self) -> usize;
+    /// Ids `[batch, tokens]` to embeddings `[batch, tokens, width]`.
+    fn embed(&self, ids: &Tensor) -> Result<Tensor>;
+    /// Embeddings of whole texts, from their beginnings, to the last layer behind its norm, `[batch, tokens,
+    /// width]`; of `tokens` only the mask is asked.
+    fn forward(&self, x: &Tensor, tokens: &Tokens) -> Result<Tensor>;
+    /// The same of tokens behind those that the caches hold, a cache a row; they take them in. Has no gradient.
+    fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor>;
+    /// From there to logits `[.., vocabulary]`.
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
 }

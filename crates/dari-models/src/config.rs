@@ -62,12 +62,8 @@ impl Sizes<'_> {
         {
             check_width(origin, field, value)?;
         }
-        if layers > 1024 {
-            return refuse(origin, format!("`num_hidden_layers` is {layers}, expected at most 1024"));
-        }
-        if !(0.0..1.0).contains(&epsilon) {
-            return refuse(origin, format!("`layer_norm_eps` is {epsilon}, expected 0 to below 1"));
-        }
+        check_layers(origin, layers)?;
+        check_epsilon(origin, "layer_norm_eps", epsilon)?;
         if !width.is_multiple_of(heads) {
             return refuse(
                 origin,
@@ -77,6 +73,29 @@ impl Sizes<'_> {
         let activation = activation(origin, self.activation)?;
         Ok(block::Config { width, inner, heads, activation, epsilon, order, qkv_bias })
     }
+}
+
+/// Puts a config over what is assumed where it says nothing; a null in it stands.
+pub fn lay_over(under: &mut Value, over: &Value) {
+    if let (Some(under), Some(over)) = (under.as_object_mut(), over.as_object()) {
+        under.extend(over.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
+/// The number of layers, checked.
+pub fn check_layers(origin: &str, layers: usize) -> Result<()> {
+    if layers > 1024 {
+        return refuse(origin, format!("`num_hidden_layers` is {layers}, expected at most 1024"));
+    }
+    Ok(())
+}
+
+/// A norm's epsilon, checked.
+pub fn check_epsilon(origin: &str, field: &str, epsilon: f64) -> Result<()> {
+    if !(0.0..1.0).contains(&epsilon) {
+        return refuse(origin, format!("`{field}` is {epsilon}, expected 0 to below 1"));
+    }
+    Ok(())
 }
 
 /// One width, checked.

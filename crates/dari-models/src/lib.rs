@@ -8,6 +8,7 @@ pub mod auto;
 pub mod capability;
 pub mod contrastive;
 pub mod encoder;
+pub mod generate;
 pub mod language;
 pub mod packed;
 pub mod processor;

@@ -63,8 +63,9 @@ pub fn write(folder: &Folder, precision: Precision) -> Result<PathBuf> {
     let packed = loaded.weights.packed();
     let mut tensors = Vec::with_capacity(packed.len());
     for (name, weight) in &packed {
-        let bytes = weight.with_bytes(<[u8]>::to_vec)?;
-        tensors.push((name, Dtype::U8, [bytes.len()], bytes));
+        if let Some(bytes) = weight.with_bytes(<[u8]>::to_vec)? {
+            tensors.push((name, Dtype::U8, [bytes.len()], bytes));
+        }
     }
     let metadata = BTreeMap::from([
         ("dari_layout".to_owned(), LAYOUT.to_owned()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use dari_data::image::{ImageProcessor, Picture, Pixels};
-use dari_data::text::TextProcessor;
+use dari_data::text::{ChatTemplate, TextProcessor, Words};
 
 use crate::capability::Tokens;
 use crate::{Error, Result};
@@ -14,6 +14,8 @@ pub struct Processor {
     model: String,
     image: Option<ImageProcessor>,
     text: Option<TextProcessor>,
+    words: Option<Words>,
+    chat: Option<ChatTemplate>,
 }
 
 /// Pictures made ready, those of one size together.
@@ -99,7 +101,32 @@ pub struct Prepared {
 impl Processor {
     /// Joins the two halves; a model of one sense has one.
     pub fn new(model: String, image: Option<ImageProcessor>, text: Option<TextProcessor>) -> Processor {
-        Processor { model, image, text }
+        Processor { model, image, text, words: None, chat: None }
+    }
+
+    /// The same with a language model's tokenizer and chat template.
+    #[must_use]
+    pub fn with_words(self, words: Words, chat: Option<ChatTemplate>) -> Processor {
+        Processor { words: Some(words), chat, ..self }
+    }
+
+    /// A language model's tokenizer.
+    pub fn words(&self) -> Result<&Words> {
+        self.words.as_ref().ok_or_else(|| Error::Unable {
+            model: self.model.clone(),
+            what: "write texts",
+            instead: "take a language model: GPT-2, LLaMA, Mistral or Qwen 2, as a folder or GGUF file"
+                .into(),
+        })
+    }
+
+    /// A language model's chat template.
+    pub fn chat(&self) -> Result<&ChatTemplate> {
+        self.chat.as_ref().ok_or_else(|| Error::Unable {
+            model: self.model.clone(),
+            what: "chat",
+            instead: "it has no chat template; `dari complete` goes on with a text".into(),
+        })
     }
 
     /// The half that prepares pictures.

@@ -1,47 +1,57 @@
-//! A real BERT, all-MiniLM-L6-v2, against transformers. Its weights are not in the repository:
-//! `python scripts/fetch_weights.py minilm` fetches them; without them the test says so and passes.
+//! Real weights against the reference libraries: a BERT, a ResNet. They are not in the repository:
+//! `python scripts/fetch_weights.py minilm resnet50` fetches them; without them a test says so and passes.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod support;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use dari_files::Folder;
-use dari_models::auto;
+use dari_models::{Loaded, auto};
 use dari_nn::{Precision, loss};
 use support::Expected;
 
+/// Of unit vectors.
 const CLOSE: f32 = 1e-4;
-const HINT: &str = "the fixture is `python parity/make_fixtures.py --only minilm`'s, the weights \
-                    `python scripts/fetch_weights.py minilm`'s";
-
-/// Where the script puts the model, if it did.
-fn weights() -> Option<PathBuf> {
+/// Of features that reach 7 and numbers that reach 23.
+const WIDE: f32 = 1e-3;
+/// Where the script puts a model, if it did.
+fn weights(folder: &str, script: &str, size: &str) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let root = set("DARI_WEIGHTS").or_else(|| Some(cache()?.join("dari").join("weights")))?;
-    let folder = root.join("all-MiniLM-L6-v2");
-    folder.join("model.safetensors").is_file().then_some(folder)
+    let found = set("DARI_WEIGHTS")
+        .or_else(|| Some(cache()?.join("dari").join("weights")))
+        .map(|root| root.join(folder))
+        .filter(|folder| folder.join("model.safetensors").is_file());
+    if found.is_none() {
+        // Past the capture of passing tests' output: a skip is told, and counted.
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: no weights of {folder} ({size}): fetch them with \
+             `python scripts/fetch_weights.py {script}`, or say with DARI_WEIGHTS which folder holds {folder}/"
+        );
+    }
+    found
+}
+
+fn open(path: &Path) -> Loaded {
+    let folder = Folder::open(path).expect("the folder");
+    let loaded = auto::load(&folder, &Device::Cpu, Precision::F32).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(loaded.unused, Vec::<String>::new());
+    loaded
 }
 
 #[test]
 fn a_real_bert_embeds_sentences() {
-    let Some(path) = weights() else {
-        // Past the capture of passing tests' output: a skip is told, and counted.
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: no weights of all-MiniLM-L6-v2 (91 MB): fetch them with \
-             `python scripts/fetch_weights.py minilm`, or say with DARI_WEIGHTS which folder holds \
-             all-MiniLM-L6-v2/"
-        );
-        return;
-    };
-    let folder = Folder::open(&path).expect("the folder");
-    let loaded = auto::load(&folder, &Device::Cpu, Precision::F32).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(loaded.unused, Vec::<String>::new());
-    let expected = Expected::of("minilm", HINT);
+    let Some(path) = weights("all-MiniLM-L6-v2", "minilm", "91 MB") else { return };
+    let loaded = open(&path);
+    let expected = Expected::of(
+        "minilm",
+        "the fixture is `python parity/make_fixtures.py --only minilm`'s, the weights \
+         `python scripts/fetch_weights.py minilm`'s",
+    );
     let tokens = expected.tokens(&loaded);
     let masks: Vec<Vec<u32>> =
         tokens.mask.iter().map(|row| row.iter().map(|&bit| u32::from(bit)).collect()).collect();
@@ -60,4 +70,28 @@ fn a_real_bert_embeds_sentences() {
         })
         .collect();
     expected.check("embeddings", &Tensor::cat(&alone, 0).expect("rows"), CLOSE);
+}
+
+#[test]
+fn a_real_resnet_sees_pictures() {
+    let Some(path) = weights("resnet-50-augnet", "resnet50", "101 MB") else { return };
+    let loaded = open(&path);
+    let expected = Expected::of(
+        "resnet50",
+        "the fixture is `python parity/make_fixtures.py --only resnet50`'s, the weights \
+         `python scripts/fetch_weights.py resnet50`'s",
+    );
+    let samples = expected.strings("samples");
+    let open = |name: &String| {
+        dari_data::image::open(&support::repository("samples").join(name), &Default::default())
+            .expect("a sample")
+    };
+    let pictures: Vec<_> = samples.iter().map(open).collect();
+    let pixels = loaded.processor.pixels(&pictures, &Device::Cpu).expect("pixels");
+    let pooled = loaded.model.pictures().expect("embeds pictures");
+    let pooled = pixels.each(|pixels| pooled.embed_pictures(pixels)).expect("features");
+    expected.check("pooled", &pooled, WIDE);
+    let classifier = loaded.model.classifier().expect("has a last layer");
+    let logits = pixels.each(|pixels| classifier.classify(pixels)).expect("logits");
+    expected.check("logits", &logits, WIDE);
 }

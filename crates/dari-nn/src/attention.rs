@@ -1,6 +1,6 @@
 //! Multi-head attention: self and cross, masked, with grouped keys.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp3, D, Device, Layout, Result as CandleResult, Shape, Tensor,
@@ -8,20 +8,32 @@ use candle_core::{
 use dari_kernels::Matrix;
 use dari_kernels::attention::{self as kernel, Sizes};
 
+use crate::cache::Cache;
 use crate::chain::Step;
 use crate::linear::Linear;
 use crate::ops::{self, rows};
+use crate::rotary::Turns;
 use crate::weight::Part;
 use crate::weights::{Init, Weights};
 use crate::{Error, Result, pool};
 
-/// What a query may see.
+/// What a query may see, and where tokens stand.
 #[derive(Clone, Debug, Default)]
 pub struct Mask {
     /// No key behind the query's own place.
     pub causal: bool,
     /// `[batch, keys]` in u8: 1 for a token, 0 for padding.
     pub keys: Option<Tensor>,
+    /// By how much queries and keys are turned, where positions are rotary.
+    pub turns: Option<Arc<Turns>>,
+}
+
+/// What was read before, and where the tokens of this pass stand.
+pub struct Past<'a> {
+    /// A sequence's keys and values for each of the batch.
+    pub caches: &'a mut [Cache],
+    /// By how much queries and keys are turned, where positions are rotary.
+    pub turns: Option<Arc<Turns>>,
 }
 
 impl Mask {
@@ -32,12 +44,12 @@ impl Mask {
 
     /// Nothing ahead is seen.
     pub fn causal() -> Mask {
-        Mask { causal: true, keys: None }
+        Mask { causal: true, ..Mask::default() }
     }
 
     /// Padding is not seen; `keys` is `[batch, keys]` in u8.
     pub fn keys(keys: Tensor) -> Mask {
-        Mask { causal: false, keys: Some(keys) }
+        Mask { keys: Some(keys), ..Mask::default() }
     }
 }
 
@@ -57,6 +69,25 @@ pub struct Names {
 /// CLIP's and most of transformers' names.
 pub const PROJ: Names = Names { query: "q_proj", key: "k_proj", value: "v_proj", output: "out_proj" };
 
+/// How many heads of which width, over inputs of which width; which projections have biases.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    /// Values per token.
+    pub width: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Heads of keys and values, each shared by a group of query heads.
+    pub kv_heads: usize,
+    /// Values of a head.
+    pub head_width: usize,
+    /// Whether queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// Whether the output has one.
+    pub output_bias: bool,
+    /// How many tokens a query sees, itself included; all where absent.
+    pub window: Option<usize>,
+}
+
 /// Multi-head attention.
 #[derive(Clone, Debug)]
 pub struct Attention {
@@ -64,7 +95,9 @@ pub struct Attention {
     output: Linear,
     heads: usize,
     kv_heads: usize,
+    /// Of all query heads together.
     width: usize,
+    window: Option<usize>,
 }
 
 /// The projections of queries, keys and values.
@@ -89,7 +122,34 @@ impl Attention {
         let projections = [names.query, names.key, names.value];
         let inputs = Inputs::Joined(Linear::load_joined(weights, &projections, width, width, qkv_bias)?);
         let output = Linear::load(&weights.pp(names.output), width, width, true)?;
-        Ok(Attention { inputs, output, heads, kv_heads: heads, width })
+        Ok(Attention { inputs, output, heads, kv_heads: heads, width, window: None })
+    }
+
+    /// Projections of the sizes that `heads` says, read by `names`.
+    pub fn load_heads(weights: &Weights, names: &Names, heads: &Heads) -> Result<Attention> {
+        let &Heads { width, heads, kv_heads, head_width, qkv_bias, output_bias, window } = heads;
+        let (all, kv) = (heads * head_width, kv_heads * head_width);
+        check(all, heads, kv_heads)?;
+        let load = |name, inputs, outputs, bias| Linear::load(&weights.pp(name), inputs, outputs, bias);
+        let query = load(names.query, width, all, qkv_bias)?;
+        let (key, value) = (load(names.key, width, kv, qkv_bias)?, load(names.value, width, kv, qkv_bias)?);
+        let output = load(names.output, all, width, output_bias)?;
+        let inputs = Inputs::Separate { query, key, value };
+        Ok(Attention { inputs, output, heads, kv_heads, width: all, window })
+    }
+
+    /// One projection of queries, keys and values side by side, `[3 * width, width]`, and one of the
+    /// output: GPT-2.
+    pub fn load_side_by_side(
+        weights: &Weights,
+        [joined, output]: [&str; 2],
+        width: usize,
+        heads: usize,
+    ) -> Result<Attention> {
+        check(width, heads, heads)?;
+        let inputs = Inputs::Joined(Linear::load(&weights.pp(joined), width, 3 * width, true)?);
+        let output = Linear::load(&weights.pp(output), width, width, true)?;
+        Ok(Attention { inputs, output, heads, kv_heads: heads, width, window: None })
     }
 
     /// PyTorch's `nn.MultiheadAttention`: one `in_proj_weight` `[3 * width, width]` and
@@ -116,7 +176,8 @@ impl Attention {
         kv_heads: usize,
     ) -> Result<Attention> {
         check(width, heads, kv_heads)?;
-        Ok(Attention { inputs: Inputs::Separate { query, key, value }, output, heads, kv_heads, width })
+        let inputs = Inputs::Separate { query, key, value };
+        Ok(Attention { inputs, output, heads, kv_heads, width, window: None })
     }
 
     /// Self-attention: `[batch, tokens, width]` to the same.
@@ -135,6 +196,9 @@ impl Attention {
         let Inputs::Joined(all) = &self.inputs else {
             return Ok(None);
         };
+        if mask.turns.is_some() || self.window.is_some() {
+            return Ok(None);
+        }
         let (Some(input), Some(output)) = (all.trained(None), self.output.trained(None)) else {
             return Ok(None);
         };
@@ -159,23 +223,68 @@ impl Attention {
         self.output.forward(&self.mix(x, context, mask)?)
     }
 
-    fn mix(&self, x: &Tensor, context: &Tensor, mask: &Mask) -> Result<Tensor> {
-        let (q, k, v) = match &self.inputs {
+    /// Self-attention of tokens behind those that the caches hold, which take them in:
+    /// `[batch, tokens, width]` to the same. Has no gradient.
+    pub fn with_past(&self, x: &Tensor, past: &mut Past, layer: usize) -> Result<Tensor> {
+        let (batch, tokens, _) = x.dims3()?;
+        if past.caches.len() != batch {
+            let problem = format!("{} caches for a batch of {batch}", past.caches.len());
+            return Err(Error::Config(problem));
+        }
+        let (q, k, v) = self.project(x, x)?;
+        let values = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1::<f32>()?) };
+        let (mut q, mut k, v) = (values(&q)?, values(&k)?, values(&v)?);
+        if let Some(turns) = &past.turns {
+            turns.turn(&mut q, self.heads, false);
+            turns.turn(&mut k, self.kv_heads, false);
+        }
+        let width = self.width / self.heads;
+        let (row, kv_row) = (self.width, self.kv_heads * width);
+        let mut out = vec![0.0; q.len()];
+        for (index, cache) in past.caches.iter_mut().enumerate() {
+            let own = index * tokens * kv_row..(index + 1) * tokens * kv_row;
+            cache.append(layer, &k[own.clone()], &v[own], kv_row);
+            let keys = cache.len() + tokens;
+            let (pages, page) = cache.pages(layer, keys);
+            let sizes =
+                Sizes { batch: 1, queries: tokens, keys, heads: self.heads, kv_heads: self.kv_heads, width };
+            let own = index * tokens * row..(index + 1) * tokens * row;
+            let q = Matrix::new(&q[own.clone()], tokens, row);
+            kernel::forward_paged(sizes, self.window, self.scale() as f32, q, &pages, page, &mut out[own]);
+        }
+        let mixed = Tensor::from_vec(out, (batch, tokens, row), &Device::Cpu)?;
+        self.output.forward(&mixed.to_device(x.device())?)
+    }
+
+    /// Queries of `x`, keys and values of `context`.
+    fn project(&self, x: &Tensor, context: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        match &self.inputs {
             Inputs::Separate { query, key, value } => {
-                (query.forward(x)?, key.forward(context)?, value.forward(context)?)
+                Ok((query.forward(x)?, key.forward(context)?, value.forward(context)?))
             }
             Inputs::Joined(all) => {
-                let scale = self.scale();
-                let joined = all.forward(context)?;
-                if x.id() == context.id() && ops::by_kernel(x) {
-                    return attend_joined(joined, self.heads, scale, mask);
-                }
                 let part = |of: &Tensor, index: usize| of.narrow(2, index * self.width, self.width);
+                let joined = all.forward(context)?;
                 let q = if x.id() == context.id() { part(&joined, 0)? } else { part(&all.forward(x)?, 0)? };
-                (q, part(&joined, 1)?, part(&joined, 2)?)
+                Ok((q, part(&joined, 1)?, part(&joined, 2)?))
             }
-        };
-        attend(&q, &k, &v, self.heads, self.kv_heads, self.scale(), mask)
+        }
+    }
+
+    fn mix(&self, x: &Tensor, context: &Tensor, mask: &Mask) -> Result<Tensor> {
+        let is_plain = mask.turns.is_none() && self.window.is_none();
+        if let Inputs::Joined(all) = &self.inputs
+            && x.id() == context.id()
+            && is_plain
+            && ops::by_kernel(x)
+        {
+            return attend_joined(all.forward(context)?, self.heads, self.scale(), mask);
+        }
+        let (mut q, mut k, v) = self.project(x, context)?;
+        if let Some(turns) = &mask.turns {
+            (q, k) = (turns.apply(&q, self.heads)?, turns.apply(&k, self.kv_heads)?);
+        }
+        attend(&q, &k, &v, [self.heads, self.kv_heads], self.scale(), mask, self.window)
     }
 
     fn scale(&self) -> f64 {
@@ -226,15 +335,15 @@ impl Places {
 }
 
 /// `softmax(scale q k^T, masked) v` over interleaved heads: `q` `[batch, queries, heads * width]`,
-/// `k` and `v` `[batch, keys, kv_heads * width]`.
+/// `k` and `v` `[batch, keys, kv_heads * width]`. A causal mask may show only the last `window` tokens.
 pub fn attend(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    heads: usize,
-    kv_heads: usize,
+    [heads, kv_heads]: [usize; 2],
     scale: f64,
     mask: &Mask,
+    window: Option<usize>,
 ) -> Result<Tensor> {
     let (batch, queries, width) = q.dims3()?;
     let (kv_batch, keys, kv_width) = k.dims3()?;
@@ -248,10 +357,11 @@ pub fn attend(
         )));
     }
     if !ops::by_kernel(q) {
-        return composed(q, k, v, heads, kv_heads, scale, mask);
+        return composed(q, k, v, [heads, kv_heads], scale, mask, window);
     }
     let sizes = Sizes { batch, queries, keys, heads, kv_heads, width };
-    let op = Heads::new(sizes, scale, mask, q.track_op() || k.track_op() || v.track_op())?;
+    let keep = q.track_op() || k.track_op() || v.track_op();
+    let op = Op { window, ..Op::new(sizes, scale, mask, keep)? };
     let rows = |x: &Tensor| if ops::in_rows(x) { Ok(x.clone()) } else { x.contiguous() };
     Ok(rows(q)?.apply_op3(&rows(k)?, &rows(v)?, op)?)
 }
@@ -261,10 +371,10 @@ fn composed(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    heads: usize,
-    kv_heads: usize,
+    [heads, kv_heads]: [usize; 2],
     scale: f64,
     mask: &Mask,
+    window: Option<usize>,
 ) -> Result<Tensor> {
     let (batch, queries, total) = q.dims3()?;
     let keys = k.dim(1)?;
@@ -282,8 +392,12 @@ fn composed(
     let mut scores = (q.matmul(&k.t()?)? * scale)?;
     let least = Tensor::new(f32::NEG_INFINITY, q.device())?.to_dtype(scores.dtype())?;
     if mask.causal {
-        let seen: Vec<u8> =
-            (0..queries * keys).map(|i| (i % keys + queries <= i / keys + keys) as u8).collect();
+        let window = window.unwrap_or(queries + keys);
+        let sees = |i: usize| {
+            let (query, key) = (i / keys + keys, i % keys + queries);
+            key <= query && query < key + window
+        };
+        let seen: Vec<u8> = (0..queries * keys).map(|i| sees(i).into()).collect();
         let seen = Tensor::from_vec(seen, (1, 1, queries, keys), q.device())?.broadcast_as(scores.shape())?;
         scores = seen.where_cond(&scores, &least.broadcast_as(scores.shape())?)?;
     }
@@ -300,10 +414,11 @@ fn composed(
     Ok(mixed.reshape((batch, queries, total))?)
 }
 
-struct Heads {
+struct Op {
     sizes: Sizes,
     scale: f32,
     causal: bool,
+    window: Option<usize>,
     visible: Option<Vec<u8>>,
     /// Whether a backward pass may come.
     keep: bool,
@@ -311,8 +426,8 @@ struct Heads {
     logs: OnceLock<Vec<f32>>,
 }
 
-impl Heads {
-    fn new(sizes: Sizes, scale: f64, mask: &Mask, keep: bool) -> Result<Heads> {
+impl Op {
+    fn new(sizes: Sizes, scale: f64, mask: &Mask, keep: bool) -> Result<Op> {
         let [batch, keys] = [sizes.batch, sizes.keys];
         if mask.keys.as_ref().is_some_and(|m| m.dims() != [batch, keys]) {
             return Err(Error::Config(format!(
@@ -325,15 +440,15 @@ impl Heads {
             None => None,
         };
         let logs = OnceLock::new();
-        Ok(Heads { sizes, scale: scale as f32, causal: mask.causal, visible, keep, logs })
+        Ok(Op { sizes, scale: scale as f32, causal: mask.causal, window: None, visible, keep, logs })
     }
 
     fn mask(&self) -> kernel::Mask<'_> {
-        kernel::Mask { causal: self.causal, keys: self.visible.as_deref() }
+        kernel::Mask { causal: self.causal, keys: self.visible.as_deref(), window: self.window }
     }
 }
 
-impl CustomOp3 for Heads {
+impl CustomOp3 for Op {
     fn name(&self) -> &'static str {
         "attention"
     }
@@ -407,7 +522,7 @@ fn attend_joined(joined: Tensor, heads: usize, scale: f64, mask: &Mask) -> Resul
     Ok(joined.apply_op1(op)?)
 }
 
-pub(crate) struct Joined(Heads);
+pub(crate) struct Joined(Op);
 
 impl Joined {
     fn new(
@@ -419,12 +534,12 @@ impl Joined {
     ) -> Result<Joined> {
         let sizes =
             Sizes { batch, queries: tokens, keys: tokens, heads, kv_heads: heads, width: width / heads };
-        Ok(Joined(Heads::new(sizes, scale, mask, keep)?))
+        Ok(Joined(Op::new(sizes, scale, mask, keep)?))
     }
 
     /// The attention of joined rows, sequence after sequence.
     pub(crate) fn run(&self, joined: &[f32]) -> CandleResult<Vec<f32>> {
-        let Heads { sizes, scale, keep, logs: kept, .. } = &self.0;
+        let Op { sizes, scale, keep, logs: kept, .. } = &self.0;
         let [q, k, v] = self.parts(joined);
         let mut out = vec![0.0; joined.len() / 3];
         let mut logs = keep.then(|| vec![0.0; sizes.statistics()]);
@@ -437,7 +552,7 @@ impl Joined {
 
     /// The gradient of the joined rows, from their attention `y` and its gradient.
     pub(crate) fn slopes(&self, joined: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
-        let Heads { sizes, scale, logs, .. } = &self.0;
+        let Op { sizes, scale, logs, .. } = &self.0;
         let Some(logs) = logs.get() else {
             candle_core::bail!("an attention's backward pass ran before its forward pass");
         };
@@ -491,13 +606,18 @@ mod tests {
         let k = Tensor::randn(0f32, 1., (2, 6, 12), &device)?;
         let v = Tensor::randn(0f32, 1., (2, 6, 12), &device)?;
         let keys = Tensor::from_vec(vec![0u8, 1, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1], (2, 6), &device)?;
-        for mask in
-            [Mask::none(), Mask::causal(), Mask::keys(keys.clone()), Mask { causal: true, keys: Some(keys) }]
-        {
-            let ours = attend(&q, &k, &v, 4, 2, 0.4, &mask)?;
-            let theirs = composed(&q, &k, &v, 4, 2, 0.4, &mask)?;
+        let both = Mask { causal: true, ..Mask::keys(keys.clone()) };
+        for (mask, window) in [
+            (Mask::none(), None),
+            (Mask::causal(), None),
+            (Mask::causal(), Some(3)),
+            (Mask::keys(keys), None),
+            (both, None),
+        ] {
+            let ours = attend(&q, &k, &v, [4, 2], 0.4, &mask, window)?;
+            let theirs = composed(&q, &k, &v, [4, 2], 0.4, &mask, window)?;
             let difference = (ours - theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-            assert!(difference < 1e-5, "{mask:?}: {difference}");
+            assert!(difference < 1e-5, "{mask:?} {window:?}: {difference}");
         }
         Ok(())
     }

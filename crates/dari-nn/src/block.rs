@@ -5,12 +5,12 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use dari_kernels::Activation;
 
-use crate::attention::{self, Attention, Mask, Places};
+use crate::attention::{self, Attention, Heads, Mask, Past, Places};
 use crate::chain::{self, Step};
 use crate::mlp::{self, Mlp};
 use crate::norm::Norm;
 use crate::weights::Weights;
-use crate::{Result, ops, segment};
+use crate::{Result, gradients, ops, segment};
 
 /// Where the norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Names {
     /// Prefix of the attention's projections.
     pub attention: &'static str,
     /// The projections below it.
-    pub projections: attention::Names,
+    pub projections: Projections,
     /// The norm of the attention.
     pub norm1: &'static str,
     /// Prefix of the perceptron's layers.
@@ -38,10 +38,19 @@ pub struct Names {
     pub norm2: &'static str,
 }
 
+/// The projections of an attention.
+#[derive(Clone, Copy, Debug)]
+pub enum Projections {
+    /// Each by itself.
+    Each(attention::Names),
+    /// Queries, keys and values side by side, and the output.
+    SideBySide([&'static str; 2]),
+}
+
 /// CLIP, SigLIP.
 pub const CLIP: Names = Names {
     attention: "self_attn",
-    projections: attention::PROJ,
+    projections: Projections::Each(attention::PROJ),
     norm1: "layer_norm1",
     mlp: "mlp",
     layers: mlp::FC,
@@ -51,31 +60,56 @@ pub const CLIP: Names = Names {
 /// ViT of transformers.
 pub const VIT: Names = Names {
     attention: "attention",
-    projections: attention::Names {
+    projections: Projections::Each(attention::Names {
         query: "attention.query",
         key: "attention.key",
         value: "attention.value",
         output: "output.dense",
-    },
+    }),
     norm1: "layernorm_before",
     mlp: "",
-    layers: mlp::Names { up: "intermediate.dense", down: "output.dense" },
+    layers: mlp::Names { up: "intermediate.dense", down: "output.dense", gate: None },
     norm2: "layernorm_after",
 };
 
 /// BERT.
 pub const BERT: Names = Names {
     attention: "attention",
-    projections: attention::Names {
+    projections: Projections::Each(attention::Names {
         query: "self.query",
         key: "self.key",
         value: "self.value",
         output: "output.dense",
-    },
+    }),
     norm1: "attention.output.LayerNorm",
     mlp: "",
-    layers: mlp::Names { up: "intermediate.dense", down: "output.dense" },
+    layers: mlp::Names { up: "intermediate.dense", down: "output.dense", gate: None },
     norm2: "output.LayerNorm",
+};
+
+/// LLaMA, Mistral, Qwen 2.
+pub const LLAMA: Names = Names {
+    attention: "self_attn",
+    projections: Projections::Each(attention::Names {
+        query: "q_proj",
+        key: "k_proj",
+        value: "v_proj",
+        output: "o_proj",
+    }),
+    norm1: "input_layernorm",
+    mlp: "mlp",
+    layers: mlp::Names { up: "up_proj", down: "down_proj", gate: Some("gate_proj") },
+    norm2: "post_attention_layernorm",
+};
+
+/// GPT-2.
+pub const GPT2: Names = Names {
+    attention: "attn",
+    projections: Projections::SideBySide(["c_attn", "c_proj"]),
+    norm1: "ln_1",
+    mlp: "mlp",
+    layers: mlp::Names { up: "c_fc", down: "c_proj", gate: None },
+    norm2: "ln_2",
 };
 
 /// The sizes of a block.
@@ -97,6 +131,21 @@ pub struct Config {
     pub qkv_bias: bool,
 }
 
+/// The sizes of a block of a language model: RMS norms before each part.
+#[derive(Clone, Copy, Debug)]
+pub struct RmsConfig {
+    /// The attention.
+    pub heads: Heads,
+    /// Values between the perceptron's layers.
+    pub inner: usize,
+    /// The perceptron's activation.
+    pub activation: Activation,
+    /// Whether the perceptron's layers have biases.
+    pub mlp_bias: bool,
+    /// The norms' epsilon.
+    pub epsilon: f64,
+}
+
 /// One transformer block.
 #[derive(Clone, Debug)]
 pub struct Block {
@@ -111,18 +160,32 @@ impl Block {
     /// Reads a block by a family's names.
     pub fn load(weights: &Weights, names: &Names, config: &Config) -> Result<Block> {
         let Config { width, inner, heads, activation, epsilon, order, qkv_bias } = *config;
+        let below = weights.pp(names.attention);
         Ok(Block {
-            attention: Attention::load(
-                &weights.pp(names.attention),
-                &names.projections,
-                width,
-                heads,
-                qkv_bias,
-            )?,
+            attention: match &names.projections {
+                Projections::Each(names) => Attention::load(&below, names, width, heads, qkv_bias)?,
+                Projections::SideBySide(names) => Attention::load_side_by_side(&below, *names, width, heads)?,
+            },
             norm1: Norm::layer(&weights.pp(names.norm1), width, epsilon)?,
-            mlp: Mlp::load(&weights.pp(names.mlp), &names.layers, width, inner, activation)?,
+            mlp: Mlp::load(&weights.pp(names.mlp), &names.layers, width, inner, activation, true)?,
             norm2: Norm::layer(&weights.pp(names.norm2), width, epsilon)?,
             order,
+        })
+    }
+
+    /// Reads a block of a language model by a family's names.
+    pub fn load_rms(weights: &Weights, names: &Names, config: &RmsConfig) -> Result<Block> {
+        let RmsConfig { heads, inner, activation, mlp_bias, epsilon } = *config;
+        let Projections::Each(projections) = &names.projections else {
+            return Err(crate::Error::Config("a block with RMS norms has its projections apart".into()));
+        };
+        let (width, mlp) = (heads.width, weights.pp(names.mlp));
+        Ok(Block {
+            attention: Attention::load_heads(&weights.pp(names.attention), projections, &heads)?,
+            norm1: Norm::rms(&weights.pp(names.norm1), width, epsilon)?,
+            mlp: Mlp::load(&mlp, &names.layers, width, inner, activation, mlp_bias)?,
+            norm2: Norm::rms(&weights.pp(names.norm2), width, epsilon)?,
+            order: Order::Pre,
         })
     }
 
@@ -146,6 +209,12 @@ impl Block {
                 self.norm2.forward(&self.mlp.added(&x, &x)?)
             }
         }
+    }
+
+    /// [`Block::forward`] of tokens behind those that the caches hold; for [`Order::Pre`].
+    pub fn with_past(&self, x: &Tensor, past: &mut Past, layer: usize) -> Result<Tensor> {
+        let x = (x + self.attention.with_past(&self.norm1.forward(x)?, past, layer)?)?;
+        self.mlp.added(&self.norm2.forward(&x)?, &x)
     }
 
     /// `x + mlp(norm(x))`.
@@ -199,6 +268,16 @@ pub fn forward_stack(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor
         let (block, mask) = (block.clone(), mask.clone());
         segment::segment(&x, Arc::new(move |x| block.forward(x, &mask)))
     })
+}
+
+/// Runs a stack on tokens behind those that the caches hold, which take them in.
+pub fn forward_stack_past(blocks: &[Block], x: &Tensor, past: &mut Past) -> Result<Tensor> {
+    let x = gradients::unrecorded(|| {
+        blocks.iter().enumerate().try_fold(x.clone(), |x, (layer, block)| block.with_past(&x, past, layer))
+    })?;
+    let tokens = x.dim(1)?;
+    past.caches.iter_mut().for_each(|cache| cache.advance(tokens));
+    Ok(x)
 }
 
 /// A stack in two: all blocks but the last, and the last, where there is any.

@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod attention;
 pub mod block;
+pub mod cache;
 mod chain;
 pub mod conv;
 pub mod embedding;
@@ -19,6 +20,7 @@ pub mod norm;
 pub mod patch;
 pub mod pool;
 pub mod random;
+pub mod rotary;
 pub mod segment;
 pub mod weight;
 pub mod weights;
@@ -28,6 +30,7 @@ mod ops;
 
 pub use attention::{Attention, Mask};
 pub use block::Block;
+pub use cache::Cache;
 pub use conv::ConvNorm;
 pub use dari_kernels::Activation;
 pub use dari_kernels::gemm::Products;

@@ -380,9 +380,7 @@ impl Frozen {
             ..Epilogue::default()
         };
         let x = Matrix::new(x, rows, inputs);
-        self.weight
-            .with(|weight| out.linear(x, weight, &epilogue, Threads::Pool))
-            .map_err(crate::error::candle)?;
+        self.weight.product(&mut out, x, &epilogue).map_err(crate::error::candle)?;
         Ok((CpuStorage::F32(out.finish()), Shape::from(shape)))
     }
 
@@ -394,7 +392,7 @@ impl Frozen {
         let dy = dy.contiguous()?;
         let dy = ops::hold::<f32>(&dy)?;
         let rows = dy.len() / outputs.max(1);
-        let dense = self.weight.with(|weight| weight.unpack()).map_err(crate::error::candle)?;
+        let dense = self.weight.unpack().map_err(crate::error::candle)?;
         let weight = Matrix::new(&dense, outputs, inputs);
         let slopes = Matrix::new(&dy, rows, outputs);
         let mut dx = Fresh::new(rows, inputs);

@@ -84,7 +84,7 @@ impl AttentionPool {
             probe: weights.tensor("probe", &[1, 1, width], Init::Normal(0.02))?,
             attention: Attention::load_fused(&weights.pp("attention"), width, heads)?,
             norm: Norm::layer(&weights.pp("layernorm"), width, epsilon)?,
-            mlp: Mlp::load(&weights.pp("mlp"), &mlp::FC, width, inner, activation)?,
+            mlp: Mlp::load(&weights.pp("mlp"), &mlp::FC, width, inner, activation, true)?,
         })
     }
 

@@ -4,8 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{Shape, Tensor};
 use dari_files::Checkpoint;
-use dari_kernels::gemm::{self, Format, Lines, Packed, Products};
+use dari_kernels::Matrix;
+use dari_kernels::gemm::{self, Epilogue, Format, Fresh, Lines, Packed, Products, Threads};
+pub use dari_kernels::gemm::{BlockRows, Blocks};
 
+use crate::weights::Source;
 use crate::{Error, Result};
 
 /// A linear layer's weight, `[outputs, inputs]`. The model's code cannot tell which form it has.
@@ -20,7 +23,8 @@ pub enum Weight {
         /// How training multiplies it.
         products: Products,
     },
-    /// Frozen, on a CPU: in the order in which the kernels read it, in f32, bf16 or int8.
+    /// Frozen, on a CPU: in the order in which the kernels read it, in f32, bf16 or int8; or in the
+    /// blocks in which its file has it.
     Packed(Arc<PackedWeight>),
 }
 
@@ -78,9 +82,8 @@ impl Part {
     }
 }
 
-/// A packed weight, in memory or in a mapped file.
+/// A weight that is not trained, in memory or in a mapped file.
 pub struct PackedWeight {
-    format: Format,
     outputs: usize,
     inputs: usize,
     bytes: Bytes,
@@ -89,13 +92,28 @@ pub struct PackedWeight {
 enum Bytes {
     /// Packed when first used, so that a part of a model that is never asked costs nothing.
     Later {
+        format: Format,
         lines: OnceLock<Lines>,
         read: Read,
     },
     Mapped {
+        format: Format,
         file: Arc<Checkpoint>,
         name: String,
     },
+    /// Rows of a tensor of blocks, from this one on.
+    Blocks {
+        format: Blocks,
+        source: Arc<dyn Source>,
+        name: String,
+        first: usize,
+    },
+}
+
+/// A weight as kernels take it.
+enum Kept<'a> {
+    Packed(Packed<'a>),
+    Blocks(BlockRows<'a>),
 }
 
 /// Reads a weight's values, one or more `[outputs, inputs]`, one below the other.
@@ -104,7 +122,7 @@ pub(crate) type Read = Box<dyn Fn() -> Result<Vec<f32>> + Send + Sync>;
 impl PackedWeight {
     /// A weight that is read and packed when it is first used.
     pub(crate) fn later(format: Format, outputs: usize, inputs: usize, read: Read) -> PackedWeight {
-        PackedWeight { format, outputs, inputs, bytes: Bytes::Later { lines: OnceLock::new(), read } }
+        PackedWeight { outputs, inputs, bytes: Bytes::Later { format, lines: OnceLock::new(), read } }
     }
 
     /// Takes a packed weight from a mapped file; `None` where it does not hold one of this size.
@@ -115,8 +133,22 @@ impl PackedWeight {
         outputs: usize,
         inputs: usize,
     ) -> Option<PackedWeight> {
-        let bytes = Bytes::Mapped { file: file.clone(), name: name.to_owned() };
-        let weight = PackedWeight { format, outputs, inputs, bytes };
+        let bytes = Bytes::Mapped { format, file: file.clone(), name: name.to_owned() };
+        let weight = PackedWeight { outputs, inputs, bytes };
+        weight.with(|_| ()).ok()?;
+        Some(weight)
+    }
+
+    /// Rows of a tensor of blocks; `None` where it does not hold them.
+    pub(crate) fn blocks(
+        source: &Arc<dyn Source>,
+        name: &str,
+        first: usize,
+        [outputs, inputs]: [usize; 2],
+    ) -> Option<PackedWeight> {
+        let (format, _) = source.blocks(name)?;
+        let bytes = Bytes::Blocks { format, source: source.clone(), name: name.to_owned(), first };
+        let weight = PackedWeight { outputs, inputs, bytes };
         weight.with(|_| ()).ok()?;
         Some(weight)
     }
@@ -126,41 +158,69 @@ impl PackedWeight {
         [self.outputs, self.inputs]
     }
 
-    /// How its numbers are kept.
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// Its bytes, given to `run`.
-    pub fn with_bytes<T>(&self, run: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    /// Its packed bytes, given to `run`; `None` for a weight in blocks, which nothing need pack.
+    pub fn with_bytes<T>(&self, run: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         match &self.bytes {
-            Bytes::Later { lines, read } => {
+            Bytes::Later { format, lines, read } => {
                 let lines = match lines.get() {
                     Some(lines) => lines,
                     None => {
                         // Outside the lock, since packing shares its threads with other tasks that may
                         // come here: at worst a weight is packed twice.
-                        let packed = gemm::pack(self.format, &read()?, self.outputs, self.inputs);
+                        let packed = gemm::pack(*format, &read()?, self.outputs, self.inputs);
                         lines.get_or_init(|| packed)
                     }
                 };
-                Ok(run(lines))
+                Ok(Some(run(lines)))
             }
-            Bytes::Mapped { file, name } => Ok(run(&file.tensor(name)?.data)),
+            Bytes::Mapped { file, name, .. } => Ok(Some(run(&file.tensor(name)?.data))),
+            Bytes::Blocks { .. } => Ok(None),
         }
     }
 
+    /// The next columns of a result: `x` times this weight, and what follows.
+    pub(crate) fn product(&self, out: &mut Fresh, x: Matrix, epilogue: &Epilogue) -> Result<()> {
+        self.with(|kept| match kept {
+            Kept::Packed(weight) => out.linear(x, weight, epilogue, Threads::Pool),
+            Kept::Blocks(weight) => out.blocks(x, weight, epilogue),
+        })
+    }
+
+    /// Its numbers, `[outputs, inputs]`, as near as its format keeps them.
+    pub fn unpack(&self) -> Result<Vec<f32>> {
+        self.with(|kept| match kept {
+            Kept::Packed(weight) => weight.unpack(),
+            Kept::Blocks(weight) => weight.unpack(),
+        })
+    }
+
     /// The weight as kernels take it, given to `run`.
-    pub(crate) fn with<T>(&self, run: impl FnOnce(Packed) -> T) -> Result<T> {
-        self.with_bytes(|bytes| match Packed::new(self.format, self.outputs, self.inputs, bytes) {
-            Some(packed) => Ok(run(packed)),
-            None => Err(Error::Config(format!("packed bytes that do not hold {self:?}"))),
-        })?
+    fn with<T>(&self, run: impl FnOnce(Kept) -> T) -> Result<T> {
+        let wrong = || Error::Config(format!("bytes that do not hold {self:?}"));
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        match &self.bytes {
+            Bytes::Later { format, .. } | Bytes::Mapped { format, .. } => {
+                let run =
+                    |bytes: &[u8]| Some(run(Kept::Packed(Packed::new(*format, outputs, inputs, bytes)?)));
+                self.with_bytes(run)?.flatten().ok_or_else(wrong)
+            }
+            Bytes::Blocks { format, source, name, first } => {
+                let (_, bytes) = source.blocks(name).ok_or_else(wrong)?;
+                let row = format.row_bytes(inputs).ok_or_else(wrong)?;
+                let own = bytes.get(first * row..).and_then(|rest| rest.get(..row * outputs));
+                let rows = own.and_then(|bytes| BlockRows::new(*format, outputs, inputs, bytes));
+                Ok(run(Kept::Blocks(rows.ok_or_else(wrong)?)))
+            }
+        }
     }
 }
 
 impl std::fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PackedWeight({:?} {} x {})", self.format, self.outputs, self.inputs)
+        let format = match &self.bytes {
+            Bytes::Later { format, .. } | Bytes::Mapped { format, .. } => format!("{format:?}"),
+            Bytes::Blocks { format, .. } => format.name().to_owned(),
+        };
+        write!(f, "PackedWeight({format} {} x {})", self.outputs, self.inputs)
     }
 }

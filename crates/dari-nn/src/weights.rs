@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor, Var};
 use dari_files::{Checkpoint, Dtype, TensorView};
-use dari_kernels::gemm::{Format, Products};
+use dari_kernels::gemm::{Blocks, Format, Products};
 use half::{bf16, f16};
 
 use crate::random::Key;
@@ -26,6 +26,10 @@ pub trait Source: Send + Sync {
     }
     /// The file that holds a tensor, or should, for error messages.
     fn origin(&self, name: &str) -> String;
+    /// A tensor's blocks, where it is kept in such; [`Source::tensor`] gives what they stand for.
+    fn blocks(&self, _name: &str) -> Option<(Blocks, &[u8])> {
+        None
+    }
     /// Told that a tensor's bytes are not needed soon.
     fn release(&self, _name: &str) {}
 }
@@ -356,7 +360,14 @@ impl Weights {
         drop(taken);
         let format = self.shared.precision.format();
         let ready = self.shared.ready.as_ref();
-        let packed = match ready.and_then(|ready| PackedWeight::mapped(ready, key, format, outputs, inputs)) {
+        let ready = ready.and_then(|ready| PackedWeight::mapped(ready, key, format, outputs, inputs));
+        let as_stored = match (&names[..], &prepare) {
+            ([name], None) if range.start.is_multiple_of(inputs.max(1)) => {
+                PackedWeight::blocks(&source, name, range.start / inputs.max(1), [outputs, inputs])
+            }
+            _ => None,
+        };
+        let packed = match ready.or(as_stored) {
             Some(ready) => ready,
             None => {
                 let stored = stored.to_vec();
@@ -491,6 +502,9 @@ fn not_floats(source: &dyn Source, name: &str, view: &TensorView) -> Error {
 
 /// Whether there is a tensor of floats of the expected shape.
 fn check(source: &dyn Source, name: &str, expected: &[usize]) -> Result<()> {
+    if source.blocks(name).is_some() {
+        return check_shape(source, name, expected);
+    }
     let view = find(source, name, expected)?;
     match view.dtype {
         Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 => Ok(()),
@@ -500,6 +514,11 @@ fn check(source: &dyn Source, name: &str, expected: &[usize]) -> Result<()> {
 
 /// A tensor of the expected shape.
 fn find<'a>(source: &'a dyn Source, name: &str, expected: &[usize]) -> Result<TensorView<'a>> {
+    check_shape(source, name, expected)?;
+    Ok(source.tensor(name)?)
+}
+
+fn check_shape(source: &dyn Source, name: &str, expected: &[usize]) -> Result<()> {
     let Some(found) = source.shape(name) else {
         return Err(Error::Missing {
             origin: source.origin(name),
@@ -516,7 +535,7 @@ fn find<'a>(source: &'a dyn Source, name: &str, expected: &[usize]) -> Result<Te
             expected: expected.to_vec(),
         });
     }
-    Ok(source.tensor(name)?)
+    Ok(())
 }
 
 /// A tensor's values in f32; `None` for a type that is not floating.
@@ -557,6 +576,20 @@ impl Table {
             Table::Dense(table) => {
                 let ids = Tensor::new(ids, table.device())?;
                 Ok(table.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+            }
+            Table::Stored { source, name, width } if source.blocks(name).is_some() => {
+                let mut values = vec![0.0; ids.len() * width];
+                if let Some((format, bytes)) = source.blocks(name)
+                    && let Some(row) = format.row_bytes(*width)
+                {
+                    for (&id, out) in ids.iter().zip(values.chunks_exact_mut((*width).max(1))) {
+                        let own = bytes.get(id as usize * row..).and_then(|rest| rest.get(..row));
+                        let own =
+                            own.ok_or_else(|| Error::Config(format!("`{name}` ends before row {id}")))?;
+                        format.unpack(own, out);
+                    }
+                }
+                Ok(Tensor::from_vec(values, (ids.len(), *width), &Device::Cpu)?)
             }
             Table::Stored { source, name, width } => {
                 let view = source.tensor(name)?;

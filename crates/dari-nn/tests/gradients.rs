@@ -136,7 +136,7 @@ fn attention_with_grouped_keys() -> Result<()> {
     let (q, k, v) = (input(&[2, 3, 8], "q"), input(&[2, 3, 4], "k"), input(&[2, 3, 4], "v"));
     let inputs = [("q", &q), ("k", &k), ("v", &v)].map(|(n, x)| (n.to_owned(), x.clone())).to_vec();
     check("grouped keys", inputs, &fresh(), || {
-        attention::attend(q.as_tensor(), k.as_tensor(), v.as_tensor(), 4, 2, 0.5, &Mask::causal())
+        attention::attend(q.as_tensor(), k.as_tensor(), v.as_tensor(), [4, 2], 0.5, &Mask::causal(), None)
     })
 }
 

@@ -55,6 +55,14 @@ pub enum Error {
         /// The folder of the tokenizer.
         folder: String,
     },
+    /// A chat template that cannot be read, or does not come to an end.
+    #[error("{origin}: {problem}")]
+    Template {
+        /// The file that has it.
+        origin: String,
+        /// What the template said, or what it lacks.
+        problem: String,
+    },
     /// A tokenizer could not be trained.
     #[error("training a tokenizer: {0}")]
     Training(String),

@@ -22,18 +22,23 @@
 //! [`train_tokenizer`] makes a small tokenizer for models of our own.
 
 mod assemble;
+mod chat;
 mod clean;
 mod clip_bpe;
 mod entities;
 mod error;
+pub mod gguf;
 mod processor;
 mod repair;
 mod sentencepiece;
 mod settings;
 mod training;
+mod words;
 
+pub use chat::ChatTemplate;
 pub use clean::Cleaning;
 pub use error::Error;
 pub use processor::{Encoded, Padding, TextProcessor};
 pub use settings::Reference;
 pub use training::{tokenizer_config, train_tokenizer};
+pub use words::{Stream, Words};

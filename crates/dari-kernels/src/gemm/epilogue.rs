@@ -91,7 +91,7 @@ leveled! {
 }
 
 leveled! {
-    fn multiply(out: &mut [f32], other: &[f32]) {
+    pub(crate) fn multiply(out: &mut [f32], other: &[f32]) {
         for (out, other) in out.iter_mut().zip(other) {
             *out *= other;
         }

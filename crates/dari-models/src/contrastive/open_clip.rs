@@ -260,19 +260,7 @@ impl Source for OpenClip {
                     *rows /= 3;
                 }
             }
-            Part::Transposed => {
-                if let [rows, columns] = view.shape[..] {
-                    let size = view.data.len() / (rows * columns).max(1);
-                    let mut turned = Vec::with_capacity(view.data.len());
-                    for column in 0..columns {
-                        for row in 0..rows {
-                            turned.extend_from_slice(&view.data[(row * columns + column) * size..][..size]);
-                        }
-                    }
-                    view.data = Cow::Owned(turned);
-                    view.shape = vec![columns, rows];
-                }
-            }
+            Part::Transposed => view = view.transposed(),
         }
         Ok(view)
     }

@@ -1,5 +1,7 @@
 //! A case of `fixtures/parity`: its inputs, what the reference computed, and the comparison.
 
+#![allow(dead_code)] // each test file uses its own part
+
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -32,6 +34,31 @@ impl Expected {
             file: Checkpoint::open(&folder.join("expected.safetensors")).expect("expected.safetensors"),
             inputs: serde_json::from_str(&text).expect("JSON"),
         }
+    }
+
+    /// A field of inputs.json.
+    pub fn field(&self, field: &str) -> &Value {
+        &self.inputs[field]
+    }
+
+    /// Whether there is such an expected tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.file.shape(name).is_some()
+    }
+
+    /// An expected tensor's numbers.
+    pub fn values(&self, name: &str) -> Vec<f32> {
+        floats(&self.file.tensor(name).expect("an expected tensor")).expect("floats")
+    }
+
+    /// Rows of whole numbers; what fills them up, -1, is left out.
+    pub fn rows(&self, name: &str) -> Vec<Vec<u32>> {
+        let view = self.file.tensor(name).expect("expected numbers");
+        let flat = view.data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")));
+        let flat: Vec<i64> = flat.collect();
+        let row = view.shape.last().copied().unwrap_or(1).max(1);
+        let kept = |row: &[i64]| row.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
+        flat.chunks(row).map(kept).collect()
     }
 
     pub fn strings(&self, field: &str) -> Vec<String> {

@@ -1,0 +1,113 @@
+//! What a language model keeps of the tokens it has read: each layer's keys and values.
+
+use std::sync::Arc;
+
+use dari_kernels::attention as kernel;
+
+/// Tokens of a page.
+const PAGE: usize = 64;
+
+/// One sequence's keys and values, in pages: it grows without moving what is there, and a copy shares
+/// all pages until one of the two writes.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    layers: Vec<Vec<Arc<Page>>>,
+    tokens: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Page {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Cache {
+    /// Nothing of so many layers.
+    pub fn new(layers: usize) -> Cache {
+        Cache { layers: vec![Vec::new(); layers], tokens: 0 }
+    }
+
+    /// Tokens that are kept.
+    pub fn len(&self) -> usize {
+        self.tokens
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.tokens == 0
+    }
+
+    /// Forgets all but the first `tokens`.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.tokens = self.tokens.min(tokens);
+        for pages in &mut self.layers {
+            pages.truncate(self.tokens.div_ceil(PAGE));
+        }
+    }
+
+    /// Bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        let pages = self.layers.iter().flatten();
+        pages.map(|page| (page.keys.capacity() + page.values.capacity()) * size_of::<f32>()).sum()
+    }
+
+    /// Adds keys and values of a layer, rows of `width`, behind the tokens that are kept.
+    pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32], width: usize) {
+        let pages = &mut self.layers[layer];
+        let mut at = self.tokens;
+        let mut rest = (keys, values);
+        while !rest.0.is_empty() {
+            let (number, within) = (at / PAGE, at % PAGE);
+            if number == pages.len() {
+                pages.push(Arc::default());
+            }
+            let page = Arc::make_mut(&mut pages[number]);
+            let count = (rest.0.len() / width).min(PAGE - within);
+            for (kept, new) in [(&mut page.keys, &mut rest.0), (&mut page.values, &mut rest.1)] {
+                kept.truncate(within * width);
+                kept.reserve_exact(PAGE * width - kept.len());
+                let (now, later) = new.split_at(count * width);
+                kept.extend_from_slice(now);
+                *new = later;
+            }
+            at += count;
+        }
+    }
+
+    /// Counts tokens that every layer has added.
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.tokens += tokens;
+    }
+
+    /// A layer's pages, as the kernel takes them: those of the first `tokens`.
+    pub(crate) fn pages(&self, layer: usize, tokens: usize) -> (Vec<kernel::Page<'_>>, usize) {
+        let pages = self.layers[layer].iter().take(tokens.div_ceil(PAGE));
+        (pages.map(|page| kernel::Page { keys: &page.keys, values: &page.values }).collect(), PAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(cache: &Cache, tokens: usize) -> Vec<f32> {
+        cache.pages(0, tokens).0.iter().flat_map(|page| page.keys.to_vec()).take(tokens * 2).collect()
+    }
+
+    #[test]
+    fn copies_share_pages_until_one_writes() {
+        let mut first = Cache::new(1);
+        let rows: Vec<f32> = (0..2 * 100).map(|i| i as f32).collect();
+        first.append(0, &rows, &rows, 2);
+        first.advance(100);
+        let mut second = first.clone();
+        second.truncate(70);
+        second.append(0, &[-1.0, -2.0], &[0.0, 0.0], 2);
+        second.advance(1);
+        assert_eq!((first.len(), second.len()), (100, 71));
+        assert_eq!(keys(&first, 100), rows);
+        assert_eq!(keys(&second, 71)[138..], [138.0, 139.0, -1.0, -2.0]);
+        assert!(Arc::ptr_eq(&first.layers[0][0], &second.layers[0][0]));
+        assert!(!Arc::ptr_eq(&first.layers[0][1], &second.layers[0][1]));
+    }
+}
