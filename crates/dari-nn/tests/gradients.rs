@@ -1,12 +1,15 @@
 //! Every shared block's gradient against finite differences, for its input and its every weight.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor, Var};
-use dari_nn::attention::{self, Attention, Mask};
-use dari_nn::block::{self, Block, Order};
+use dari_nn::attention::{self, Attention, Heads, Mask};
+use dari_nn::block::{self, Block, Order, RmsConfig};
 use dari_nn::embedding::Embedding;
 use dari_nn::patch::PatchEmbedding;
 use dari_nn::pool::{self, AttentionPool};
 use dari_nn::random::Key;
+use dari_nn::rotary::{Pairs, Rotary, Scaling};
 use dari_nn::{
     Activation, Gradients, Linear, Mlp, Norm, Result, Training, Weights, activation, loss, mlp, segment,
 };
@@ -144,7 +147,7 @@ fn attention_with_grouped_keys() -> Result<()> {
 fn perceptron_and_blocks() -> Result<()> {
     let x = input(&[2, 3, 6], "x");
     let weights = fresh();
-    let layer = Mlp::load(&weights, &mlp::FC, 6, 10, Activation::Gelu)?;
+    let layer = Mlp::load(&weights, &mlp::FC, 6, 10, Activation::Gelu, true)?;
     check("mlp", vec![("x".into(), x.clone())], &weights, || layer.forward(x.as_tensor()))?;
     for (order, names) in [(Order::Pre, block::CLIP), (Order::Post, block::BERT), (Order::Pre, block::VIT)] {
         let weights = fresh();
@@ -281,6 +284,33 @@ fn a_segment_has_the_gradients_of_its_body() -> Result<()> {
     assert_eq!(plain.1.len(), segmented.1.len());
     for (a, b) in plain.1.iter().flatten().zip(segmented.1.iter().flatten()) {
         assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} {b}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_language_models_block() -> Result<()> {
+    let x = input(&[2, 5, 6], "x");
+    for (pairs, window) in [(Pairs::Halves, None), (Pairs::Neighbours, Some(2))] {
+        let weights = fresh();
+        let heads = Heads {
+            width: 6,
+            heads: 4,
+            kv_heads: 2,
+            head_width: 4,
+            qkv_bias: true,
+            output_bias: false,
+            window,
+        };
+        let config =
+            RmsConfig { heads, inner: 10, activation: Activation::Silu, mlp_bias: false, epsilon: 1e-5 };
+        let block = Block::load_rms(&weights, &block::LLAMA, &config)?;
+        let places: Vec<usize> = (0..5).chain(0..5).collect();
+        let turns = Rotary::new(100.0, 4, pairs, Scaling::None, 1.0).turns(&places, 5);
+        let mask = Mask { turns: Some(Arc::new(turns)), ..Mask::causal() };
+        check("language block", vec![("x".into(), x.clone())], &weights, || {
+            block.forward(x.as_tensor(), &mask)
+        })?;
     }
     Ok(())
 }

@@ -192,6 +192,10 @@ fn decode_as(
             respread(bytes, &mut picture);
             Picture::from_rgb(width, height, picture)?
         }
+        #[cfg(feature = "heic")]
+        Format::Heic => return super::heic::decode(name, bytes, limits),
+        #[cfg(feature = "avif")]
+        Format::Avif => return super::avif::decode(name, bytes, limits),
         Format::Tiff => {
             let (picture, orientation) = tiff::decode(name, bytes, limits)?;
             return orientation::apply(picture, orientation);

@@ -8,11 +8,15 @@
 //!   transformers' `…ImageProcessorPil` classes and open_clip describe in their configuration files.
 
 pub mod augment;
+#[cfg(feature = "avif")]
+mod avif;
 mod classes;
 mod config;
 pub mod decode;
 mod error;
 mod gif;
+#[cfg(feature = "heic")]
+mod heic;
 pub mod jpeg;
 mod orientation;
 mod picture;

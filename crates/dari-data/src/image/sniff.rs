@@ -12,6 +12,10 @@ pub(super) enum Format {
     Gif,
     Bmp,
     Tiff,
+    #[cfg(feature = "heic")]
+    Heic,
+    #[cfg(feature = "avif")]
+    Avif,
 }
 
 impl Format {
@@ -23,6 +27,10 @@ impl Format {
             Format::Gif => "GIF",
             Format::Bmp => "BMP",
             Format::Tiff => "TIFF",
+            #[cfg(feature = "heic")]
+            Format::Heic => "HEIC",
+            #[cfg(feature = "avif")]
+            Format::Avif => "AVIF",
         }
     }
 
@@ -30,6 +38,14 @@ impl Format {
     pub(super) fn of(name: &str, bytes: &[u8]) -> Result<Format, Error> {
         const TIFFS: [&[u8]; 4] = [b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"];
         let starts = |mark: &[u8]| bytes.starts_with(mark);
+        #[cfg(feature = "avif")]
+        if brand(bytes).is_some_and(|brand| AVIF.contains(&brand)) {
+            return Ok(Format::Avif);
+        }
+        #[cfg(feature = "heic")]
+        if brand(bytes).is_some_and(|brand| HEIC.contains(&brand)) {
+            return Ok(Format::Heic);
+        }
         if starts(b"\xff\xd8\xff") {
             Ok(Format::Jpeg)
         } else if starts(b"\x89PNG\r\n\x1a\n") {
@@ -48,6 +64,24 @@ impl Format {
     }
 }
 
+/// Brands of an ISO media file that mean these formats.
+const AVIF: [&[u8]; 2] = [b"avif", b"avis"];
+const HEIC: [&[u8]; 6] = [b"heic", b"heix", b"heim", b"mif1", b"msf1", b"hevc"];
+
+/// The brand of an ISO media file: its major one, or of the general ones' others the first that tells.
+fn brand(bytes: &[u8]) -> Option<&[u8]> {
+    if bytes.get(4..8) != Some(b"ftyp") {
+        return None;
+    }
+    let major = bytes.get(8..12)?;
+    let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let others = bytes.get(16..length.min(bytes.len())).unwrap_or_default();
+    match major {
+        b"mif1" | b"msf1" => others.chunks_exact(4).find(|brand| AVIF.contains(brand)).or(Some(major)),
+        _ => Some(major),
+    }
+}
+
 /// The first bytes in hexadecimal, and the name of a format known but not read.
 fn describe(bytes: &[u8]) -> String {
     let start: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
@@ -55,11 +89,10 @@ fn describe(bytes: &[u8]) -> String {
         .trim_start_matches('\u{feff}')
         .trim_start()
         .to_lowercase();
-    let brand = (bytes.get(4..8) == Some(b"ftyp")).then(|| bytes.get(8..12));
-    let kind = if let Some(brand) = brand {
+    let kind = if let Some(brand) = brand(bytes) {
         match brand {
-            Some(b"avif" | b"avis") => "AVIF",
-            Some(b"heic" | b"heix" | b"mif1" | b"msf1" | b"hevc") => "HEIC",
+            brand if AVIF.contains(&brand) => "AVIF, which a dari built with `--features avif` reads",
+            brand if HEIC.contains(&brand) => "HEIC, which a dari built with `--features heic` reads",
             _ => "a video or other ISO media file",
         }
     } else if bytes.starts_with(b"%PDF") {
@@ -103,6 +136,11 @@ pub(super) fn walk<'a>(name: &str, format: Format, bytes: &'a [u8]) -> Result<Fr
         Format::Png => png(bytes, &mut frame),
         Format::WebP => webp(bytes, &mut frame),
         Format::Gif | Format::Bmp | Format::Tiff => Some(()),
+        // Their decoders tell.
+        #[cfg(feature = "heic")]
+        Format::Heic => Some(()),
+        #[cfg(feature = "avif")]
+        Format::Avif => Some(()),
     };
     match complete {
         Some(()) => Ok(frame),
