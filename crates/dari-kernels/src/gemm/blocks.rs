@@ -371,11 +371,12 @@ mod tests {
                     );
                     for (at, &found) in out.iter().enumerate() {
                         let (row, output) = (at / outputs, at % outputs);
-                        let exact: f64 = (0..inputs)
-                            .map(|i| x[row * inputs + i] as f64 * dense[output * inputs + i] as f64)
-                            .sum::<f64>()
-                            + bias[output] as f64;
-                        assert!((found as f64 - exact).abs() < 2e-3 + 2e-6 * exact.abs(), "{level:?} {format:?}: {found} {exact}");
+                        let term =
+                            |i: usize| f64::from(x[row * inputs + i]) * f64::from(dense[output * inputs + i]);
+                        let exact = (0..inputs).map(term).sum::<f64>() + f64::from(bias[output]);
+                        let size = (0..inputs).map(|i| term(i).abs()).sum::<f64>() + 1.0;
+                        let off = (f64::from(found) - exact).abs();
+                        assert!(off < 1e-6 * size, "{level:?} {format:?}: off by {off} of {size}");
                     }
                 }
             }
