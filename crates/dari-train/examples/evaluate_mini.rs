@@ -36,7 +36,15 @@ fn main() -> Result<(), Failure> {
         ("Noto, unseen concepts", "emoji/unseen_noto.jsonl", &[10]),
         ("Tux Paint stamps, things", "tuxpaint/stamps.jsonl", &[10]),
     ] {
-        retrieval(&model, name, &data.join(file), ks)?;
+        retrieval(&model, name, &data.join(file), Kind::Things, ks)?;
+    }
+    for (name, file, kind) in [
+        ("Twemoji, flags", "twemoji/known.jsonl", Kind::Flags),
+        ("Twemoji, variants of persons", "twemoji/known.jsonl", Kind::Variants),
+        ("OpenMoji, flags", "openmoji/known.jsonl", Kind::Flags),
+        ("OpenMoji, variants of persons", "openmoji/known.jsonl", Kind::Variants),
+    ] {
+        retrieval(&model, name, &data.join(file), kind, &[1, 10])?;
     }
     for held_out in [false, true] {
         scenes(&model, held_out)?;
@@ -124,19 +132,40 @@ fn read(model: &Loaded, texts: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
     Ok(vectors)
 }
 
+/// Which rows of a set are asked about, among themselves.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Neither flags nor variants.
+    Things,
+    /// Flags, which differ in a few stripes.
+    Flags,
+    /// The same person with other hair, of another sex or age: told apart by label alone.
+    Variants,
+}
+
+impl Kind {
+    fn of(row: &Value) -> Option<Kind> {
+        let marked = |field: &str| row[field].as_bool() == Some(true);
+        match (marked("flag"), marked("variant"), marked("tone")) {
+            (false, false, false) => Some(Kind::Things),
+            (true, ..) => Some(Kind::Flags),
+            (_, true, false) => Some(Kind::Variants),
+            _ => None,
+        }
+    }
+}
+
 /// Text to picture: every row's label asks among all rows; pictures of the same concept, and rows
-/// of the same label, are right. Flags, skin tones and variants stay apart, as do Tux Paint's
-/// letters and symbols.
-fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<(), Failure> {
+/// of the same label, are right. Skin tones and Tux Paint's letters and symbols are left out.
+fn retrieval(model: &Loaded, name: &str, file: &Path, kind: Kind, ks: &[usize]) -> Result<(), Failure> {
     let Ok(text) = std::fs::read_to_string(file) else {
         println!("| {name} | | | not measured: {} is missing | | |", file.display());
         return Ok(());
     };
     let rows: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let marked = |row: &Value, field: &str| row[field].as_bool() == Some(true);
     let rows: Vec<Value> = rows
         .into_iter()
-        .filter(|row| !["flag", "variant", "tone"].iter().any(|field| marked(row, field)))
+        .filter(|row| Kind::of(row) == Some(kind))
         .filter(|row| {
             !["symbols", "text"].contains(&row["group"].as_str().unwrap_or(""))
                 || !file.ends_with("tuxpaint/stamps.jsonl")
@@ -159,7 +188,7 @@ fn retrieval(model: &Loaded, name: &str, file: &Path, ks: &[usize]) -> Result<()
         let texts: Vec<String> = asked.iter().map(|(_, text)| text.clone()).collect();
         let relevant = |query: usize, candidate: usize| {
             let (row, text) = &asked[query];
-            rows[*row]["concept"] == rows[candidate]["concept"]
+            (kind != Kind::Variants && rows[*row]["concept"] == rows[candidate]["concept"])
                 || label(&rows[candidate]).as_ref() == Some(text)
         };
         let ranks = ranks(&read(model, &texts)?, &pictures, relevant);
