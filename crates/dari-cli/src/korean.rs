@@ -22,6 +22,16 @@ const SHARED: &[(&str, &str)] = &[
     ("exact", "사진을 온전히 풉니다. 없으면 모델이 보는 것보다 훨씬 큰 JPEG는 줄여서 풉니다"),
     ("crop", "그림 파일의 한 부분만 봅니다: 왼쪽, 위, 너비, 높이(픽셀)"),
     ("json", "JSON으로 출력 (한 줄에 하나)"),
+    ("max_tokens", "답의 최대 토큰 수"),
+    ("temperature", "토큰을 얼마나 자유롭게 뽑을지. 0이면 언제나 가장 그럴듯한 것"),
+    ("top_k", "가장 그럴듯한 K개 안에서만 뽑습니다. 0이면 전부"),
+    ("top_p", "확률의 합이 이만큼이 되는 가장 적은 토큰 안에서만 뽑습니다"),
+    ("min_p", "가장 그럴듯한 것의 이 비율보다 그럴듯한 토큰만 뽑습니다"),
+    ("repetition_penalty", "이미 나온 토큰을 덜 그럴듯하게 합니다. 1이면 그대로"),
+    ("seed", "뽑기의 씨앗"),
+    ("stop", "이 글에서 답을 끝냅니다. 여러 번 줄 수 있습니다"),
+    ("beams", "가장 그럴듯한 답을 찾아 이만큼의 갈래를 훑습니다"),
+    ("length_penalty", "갈래를 훑을 때: 0보다 크면 긴 답이 유리합니다"),
 ];
 
 const PAGES: &[Page] = &[
@@ -76,6 +86,37 @@ JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}
             ("template", "라벨을 넣을 문장. {} 자리에 라벨이 들어갑니다. 여러 번 줄 수 있습니다"),
             ("top", "그림마다 보여 줄 라벨 수"),
         ],
+    },
+    Page {
+        name: "complete",
+        about: "글을 이어 씁니다",
+        after: "\
+글마다 뒤를 이어, 나오는 대로 보여 줍니다. 모델은 언어 모델입니다: GPT-2, LLaMA, Mistral, Qwen 2의
+폴더나 GGUF 파일.
+
+JSON, 한 줄에 하나: {\"prompt\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\",
+\"ended\": \"stop\"|\"length\"|\"full\"|\"interrupted\", \"confidence\"}
+
+예:
+  dari complete \"옛날 옛적에\" --model qwen2.5.gguf --max-tokens 60
+  dari complete --model ./qwen2 --temperature 0.7 --seed 1 < story.txt",
+        options: &[("texts", "이어 쓸 글. 없으면 표준 입력")],
+    },
+    Page {
+        name: "chat",
+        about: "언어 모델과 이야기합니다",
+        after: "\
+한 줄이 메시지 하나이고, 답은 나오는 대로 보입니다. ctrl-C는 답을 멈추고 ctrl-D는 끝냅니다. 명령:
+/system 글, /save 파일, /load 파일, /reset, /help, /exit. 한 번 읽은 것은 다시 읽지 않습니다.
+줄을 파이프로 넣을 수 있습니다: 한 줄이 메시지 하나.
+
+JSON, 답마다 하나: {\"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
+\"confidence\"}
+
+예:
+  dari chat --model SmolLM2-135M.gguf
+  printf '안녕?\\n잘 지내?\\n' | dari chat --model ./qwen2 --json",
+        options: &[("system", "메시지들에 앞서 모델에게 해 두는 말")],
     },
     Page {
         name: "similarity",

@@ -62,6 +62,8 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Models(arguments) => commands::models::run(arguments),
         Command::Doctor(arguments) => commands::doctor::run(arguments),
         Command::Train(arguments) => commands::train::run(arguments),
+        Command::Complete(arguments) => commands::complete::run(arguments),
+        Command::Chat(arguments) => commands::chat::run(arguments),
         Command::Look(arguments) => commands::look::run(arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments),
@@ -94,7 +96,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// A panic inside one of these crates is caught and becomes an error of the file it read; the
 /// default hook would print it as well.
-const CAUGHT: [&str; 15] = [
+const CAUGHT: [&str; 18] = [
+    "/heic-decoder-",
+    "/avif-parse-",
+    "/re_rav1d-",
     "/image-",
     "/image-webp-",
     "/png-",

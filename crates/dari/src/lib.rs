@@ -19,12 +19,14 @@ mod error;
 mod look;
 mod measure;
 mod names;
+mod talk;
 
 pub use dari_data as data;
 pub use dari_data::image::{Limits, Picture};
 pub use dari_files as files;
 pub use dari_models as models;
 pub use dari_models::capability::Matching;
+pub use dari_models::generate::{Ended, Sampling};
 pub use dari_nn as nn;
 pub use dari_nn::Precision;
 pub use devices::{automatic_precision, device, devices};
@@ -32,6 +34,7 @@ pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, label
 pub use error::{Error, Result};
 pub use look::Places;
 pub use names::{Named, SHORT_NAMES, open_folder};
+pub use talk::{Answer, Asking, Talk};
 
 /// The name of the model in the binary.
 pub const EMBEDDED: &str = "mini";

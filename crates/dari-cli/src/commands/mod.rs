@@ -1,7 +1,9 @@
 //! The commands, a file each.
 
 pub mod bench;
+pub mod chat;
 pub mod classify;
+pub mod complete;
 pub mod doctor;
 pub mod embed;
 pub mod evaluate;

@@ -1,0 +1,244 @@
+//! `dari chat`: a conversation in the terminal.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use dari::{Asking, Engine, Talk};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::cli::Chat;
+use crate::inputs;
+use crate::language::say;
+use crate::screen;
+
+/// The version of a saved conversation.
+const FORMAT: u64 = 1;
+/// The largest conversation that is read.
+const LARGEST: u64 = 64 << 20;
+
+/// Runs the command.
+pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
+    let asking = arguments.answering.asking()?;
+    let engine = inputs::open(&arguments.model)?;
+    engine.loaded().processor.chat().map_err(dari::Error::from)?;
+    let mut session = Session {
+        talk: engine.talk()?,
+        engine: &engine,
+        asking,
+        messages: Vec::new(),
+        json: arguments.json,
+        stop: interrupted()?,
+    };
+    if let Some(system) = &arguments.system {
+        session.set_system(system);
+    }
+    let mut failures = 0;
+    let mut lines = Lines::open(&engine)?;
+    while let Some(line) = lines.next()? {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        match session.take(line) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                screen::error(&format!("{error:#}"));
+                failures += 1;
+            }
+        }
+    }
+    Ok(Outcome::of(if lines.is_terminal() { 0 } else { failures }))
+}
+
+/// A flag that ctrl-C sets, for the whole program.
+pub fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(flag) = FLAG.get() {
+        return Ok(flag.clone());
+    }
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    ctrlc::set_handler(move || {
+        // The second one, where the first was not heard, is for what cannot be asked to stop.
+        if set.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(FLAG.get_or_init(|| flag).clone())
+}
+
+struct Session<'a> {
+    engine: &'a Engine,
+    talk: Talk<'a>,
+    asking: Asking,
+    messages: Vec<Value>,
+    json: bool,
+    stop: Arc<AtomicBool>,
+}
+
+impl Session<'_> {
+    /// Does what a line says; `false` for the end.
+    fn take(&mut self, line: &str) -> anyhow::Result<bool> {
+        let Some(command) = line.strip_prefix('/') else {
+            self.answer(line)?;
+            return Ok(true);
+        };
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let rest = rest.trim();
+        match name {
+            "exit" | "quit" => return Ok(false),
+            "reset" => {
+                self.messages.retain(|message| message["role"] == "system");
+                screen::note(&say!("the conversation begins anew", "대화를 새로 시작합니다"));
+            }
+            "system" if !rest.is_empty() => {
+                self.set_system(rest);
+                screen::note(&say!("taken", "받았습니다"));
+            }
+            "save" if !rest.is_empty() => {
+                self.save(Path::new(rest))?;
+                screen::note(&say!("saved: {rest}", "저장했습니다: {rest}"));
+            }
+            "load" if !rest.is_empty() => {
+                self.messages = load(Path::new(rest))?;
+                let count = self.messages.len();
+                screen::note(&say!("{count} messages", "메시지 {count}개"));
+            }
+            "image" => {
+                let name = self.engine.name();
+                anyhow::bail!(say!("{name} sees no pictures", "{name}은(는) 그림을 보지 못합니다"));
+            }
+            _ => screen::note(&say!(
+                "/system TEXT  /save FILE  /load FILE  /reset  /exit; ctrl-C stops an answer",
+                "/system 글  /save 파일  /load 파일  /reset  /exit; ctrl-C는 답을 멈춥니다"
+            )),
+        }
+        Ok(true)
+    }
+
+    fn set_system(&mut self, text: &str) {
+        self.messages.retain(|message| message["role"] != "system");
+        self.messages.insert(0, json!({"role": "system", "content": text}));
+    }
+
+    fn answer(&mut self, text: &str) -> anyhow::Result<()> {
+        self.messages.push(json!({"role": "user", "content": text}));
+        self.stop.store(false, Ordering::SeqCst);
+        let mut out = std::io::stdout().lock();
+        let mut broken = None;
+        let mut heard = |piece: &str| {
+            if !self.json
+                && let Err(error) = write!(out, "{}", screen::text(piece)).and_then(|()| out.flush())
+            {
+                broken = Some(error);
+                return false;
+            }
+            !self.stop.swap(false, Ordering::SeqCst)
+        };
+        let answer = self.talk.answer(&json!(self.messages), &self.asking, &mut heard);
+        drop(out);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                // A question that could not be asked is no part of the conversation.
+                self.messages.pop();
+                return Err(error.into());
+            }
+        };
+        self.messages.push(json!({"role": "assistant", "content": answer.text}));
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        match self.json {
+            true => screen::json(&serde_json::to_value(&answer)?)?,
+            false => screen::print("")?,
+        }
+        Ok(())
+    }
+
+    fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let all = json!({"format": FORMAT, "model": self.engine.name(), "messages": self.messages});
+        dari::files::write_atomically(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
+        Ok(())
+    }
+}
+
+/// Reads a saved conversation.
+pub fn load(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let name = path.display().to_string();
+    let size = std::fs::metadata(path).with_context(|| name.clone())?.len();
+    if size > LARGEST {
+        anyhow::bail!(say!(
+            "{name}: {size} bytes, expected at most {LARGEST}",
+            "{name}: {size}바이트입니다. 많아야 {LARGEST}바이트여야 합니다"
+        ));
+    }
+    let text = std::fs::read(path).with_context(|| name.clone())?;
+    let all: Value = serde_json::from_slice(&text).with_context(|| name.clone())?;
+    let refuse = || {
+        say!(
+            "{name}: not a saved conversation: expected {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}",
+            "{name}: 저장한 대화가 아닙니다. {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}여야 합니다"
+        )
+    };
+    let messages = all["messages"].as_array().filter(|_| all["format"] == FORMAT);
+    let Some(messages) = messages else { anyhow::bail!(refuse()) };
+    let is_message = |message: &Value| {
+        ["system", "user", "assistant"].iter().any(|role| message["role"] == *role)
+            && message["content"].is_string()
+    };
+    if !messages.iter().all(is_message) {
+        anyhow::bail!(refuse());
+    }
+    Ok(messages.clone())
+}
+
+/// Where lines come from: an editor with history, or what is piped in.
+enum Lines {
+    Editor(Box<DefaultEditor>),
+    Piped(std::io::Lines<std::io::StdinLock<'static>>),
+}
+
+impl Lines {
+    fn open(engine: &Engine) -> anyhow::Result<Lines> {
+        if !std::io::stdin().is_terminal() {
+            return Ok(Lines::Piped(std::io::stdin().lock().lines()));
+        }
+        let name = engine.name();
+        screen::note(&say!(
+            "{name}: /help tells what else there is; ctrl-D ends",
+            "{name}: /help로 명령을 봅니다. ctrl-D로 끝냅니다"
+        ));
+        Ok(Lines::Editor(Box::new(DefaultEditor::new()?)))
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self, Lines::Editor(_))
+    }
+
+    fn next(&mut self) -> anyhow::Result<Option<String>> {
+        match self {
+            Lines::Piped(lines) => Ok(lines.next().transpose()?),
+            Lines::Editor(editor) => loop {
+                match editor.readline("> ") {
+                    Ok(line) => {
+                        let _ = editor.add_history_entry(&line);
+                        return Ok(Some(line));
+                    }
+                    // At the prompt ctrl-C leaves the line, ctrl-D the program.
+                    Err(ReadlineError::Interrupted) => {}
+                    Err(ReadlineError::Eof) => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `dari complete` and `dari chat`, from outside.
+
+mod common;
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use common::{Home, fixture};
+use serde_json::Value;
+
+fn model(name: &str) -> String {
+    fixture(name).display().to_string()
+}
+
+/// Runs `dari chat` with these lines piped in; gives status, what it said and what it complained of.
+fn chat(home: &Home, arguments: &[&str], lines: &str) -> (Option<i32>, String, String) {
+    let mut command = home.command([&["chat"], arguments].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("an end");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn lines(out: &str) -> Vec<Value> {
+    out.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+#[test]
+fn a_text_goes_on_as_in_transformers() {
+    let home = Home::new();
+    for case in ["gpt2", "llama", "qwen2"] {
+        let inputs = std::fs::read_to_string(fixture(case).join("inputs.json")).expect("inputs");
+        let inputs: Value = serde_json::from_str(&inputs).expect("JSON");
+        let prompts: Vec<&str> = inputs["prompts"]
+            .as_array()
+            .expect("prompts")
+            .iter()
+            .map(|p| p.as_str().expect("a text"))
+            .collect();
+        let model = model(case);
+        let mut arguments = vec!["complete"];
+        arguments.extend(&prompts);
+        arguments.extend(["--model", &model, "--max-tokens", "24", "--json"]);
+        let ran = home.dari(arguments).exits(0);
+        let found = lines(&ran.out);
+        for ((found, text), prompt) in
+            found.iter().zip(inputs["greedy_texts"].as_array().expect("texts")).zip(&prompts)
+        {
+            assert_eq!(found["prompt"], *prompt);
+            assert_eq!(found["text"], *text, "{case}: {prompt:?}");
+            assert!(["stop", "length"].iter().any(|ended| found["ended"] == *ended));
+        }
+        assert_eq!(found.len(), prompts.len());
+    }
+}
+
+#[test]
+fn an_answer_stops_where_it_is_told() {
+    let home = Home::new();
+    let model = model("llama");
+    let run = |more: &[&str]| {
+        let arguments = [&["complete", "a fox", "--model", &model, "--json"], more].concat();
+        lines(&home.dari(arguments).exits(0).out).remove(0)
+    };
+    let whole = run(&["--max-tokens", "12"])["text"].as_str().expect("a text").to_owned();
+    let stop: String = whole.chars().skip(2).take(1).collect();
+    let cut = run(&["--max-tokens", "12", "--stop", &stop]);
+    assert_eq!(cut["text"], whole.split(&stop).next().expect("a part"));
+    assert_eq!(cut["ended"], "stop");
+    let drawn = |seed: &str| run(&["--max-tokens", "12", "--temperature", "1.5", "--seed", seed]);
+    assert_eq!(drawn("3"), drawn("3"));
+    assert_ne!(drawn("3")["text"], drawn("4")["text"]);
+    assert_ne!(run(&["--max-tokens", "12", "--beams", "4"])["text"], "");
+}
+
+#[test]
+fn a_chat_remembers_and_reads_only_what_is_new() {
+    let home = Home::new();
+    let model = model("llama");
+    let file = home.path("talk.json").display().to_string();
+    let said = format!("/system x\na\nb\n/save {file}\n/reset\na\n");
+    let (code, out, err) = chat(&home, &["--model", &model, "--json", "--max-tokens", "3"], &said);
+    assert_eq!(code, Some(0), "{err}");
+    let answers = lines(&out);
+    assert_eq!(answers.len(), 3);
+    assert_eq!(answers[0]["text"], answers[2]["text"]);
+    assert!(answers[1]["reused_tokens"].as_u64() > Some(10), "{}", answers[1]);
+    let saved: Value = serde_json::from_slice(&std::fs::read(&file).expect("saved")).expect("JSON");
+    let roles: Vec<&Value> =
+        saved["messages"].as_array().expect("messages").iter().map(|m| &m["role"]).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
+    let (code, out, _) =
+        chat(&home, &["--model", &model, "--json", "--max-tokens", "3"], &format!("/load {file}\nc\n"));
+    assert_eq!((code, lines(&out).len()), (Some(0), 1));
+    assert!(lines(&out)[0]["prompt_tokens"].as_u64() > answers[1]["prompt_tokens"].as_u64());
+}
+
+#[test]
+fn what_cannot_be_is_one_line_and_the_chat_goes_on() {
+    let home = Home::new();
+    let model = model("llama");
+    home.write("bad.json", "{\"format\": 1, \"messages\": [{\"role\": \"user\"}]}");
+    let bad = home.path("bad.json").display().to_string();
+    let long = "word ".repeat(400);
+    let said = format!("/load {bad}\n/load nothing.json\n/image cat.png\n{long}\nHi\n");
+    let (code, out, err) = chat(&home, &["--model", &model, "--json", "--max-tokens", "4"], &said);
+    assert_eq!(code, Some(1));
+    assert_eq!(lines(&out).len(), 1, "{out}");
+    for expected in ["not a saved conversation", "nothing.json", "sees no pictures", "shorten the text"] {
+        assert_eq!(err.lines().filter(|line| line.contains(expected)).count(), 1, "{expected}: {err}");
+    }
+}
+
+#[test]
+fn wrong_models_and_options_are_told() {
+    let home = Home::new();
+    home.dari(["complete", "x"]).exits(1).one_error(&["mini", "language model"]);
+    home.dari(["complete", "x", "--model", &model("gpt2"), "--top-p", "2"]).exits(2).one_error(&["--top-p"]);
+    home.dari(["complete", "--model", &model("gpt2")]).exits(2).one_error(&["no text"]);
+    home.dari(["chat", "--model", &model("gpt2")]).exits(1).one_error(&["chat template"]);
+    home.write("torn.gguf", b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff");
+    home.dari(["complete", "x", "--model", "torn.gguf"]).exits(1).one_error(&["torn.gguf"]);
+}
