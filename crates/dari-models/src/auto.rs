@@ -4,25 +4,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Device;
-use dari_data::image::ImageProcessor;
+use dari_data::image::{ImageProcessor, TileProcessor};
 use dari_data::text::{ChatTemplate, TextProcessor, Words};
 use dari_files::{Checkpoint, Folder, TensorView};
 use dari_nn::weights::Source;
 use dari_nn::{Precision, Training, Weights};
 use serde_json::Value;
 
-use crate::capability::{CausalLm, ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask, Look};
+use crate::capability::{
+    CausalLm, ClassifyPictures, Contrastive, EmbedPictures, EmbedTexts, FillMask, Look, SeeAndSay,
+};
 use crate::contrastive::clip::{Clip, ClipConfig};
 use crate::contrastive::open_clip::{self, OpenClip};
 use crate::contrastive::siglip::{Siglip, SiglipConfig};
 use crate::encoder::resnet::{self, ResNet, ResNetConfig, Torchvision};
 use crate::encoder::vit::{Vit, VitConfig};
+use crate::generative::{VisionLanguage, idefics3, llava};
 use crate::language::bert::{Bert, BertConfig, Pooling};
 use crate::language::gguf::{self, Renamed};
 use crate::language::gpt2::{Conv1d, Gpt2, Gpt2Config};
 use crate::language::llama::{Llama, LlamaConfig};
 use crate::language::qwen;
 use crate::packed::{self, Ready};
+use crate::processor::Sights;
 use crate::{Error, Processor, Result, config};
 
 pub use crate::config::set_labels;
@@ -39,6 +43,9 @@ pub enum Model {
     Llama(Llama),
     Mistral(Llama),
     Qwen2(Llama),
+    Llava(VisionLanguage),
+    Idefics3(VisionLanguage),
+    SmolVlm(VisionLanguage),
 }
 
 impl Model {
@@ -55,6 +62,9 @@ impl Model {
             Model::Llama(_) => "llama",
             Model::Mistral(_) => "mistral",
             Model::Qwen2(_) => "qwen2",
+            Model::Llava(_) => "llava",
+            Model::Idefics3(_) => "idefics3",
+            Model::SmolVlm(_) => "smolvlm",
         }
     }
 
@@ -72,6 +82,14 @@ impl Model {
         match self {
             Model::Gpt2(model) => Some(model),
             Model::Llama(model) | Model::Mistral(model) | Model::Qwen2(model) => Some(model),
+            _ => self.sees().map(SeeAndSay::language),
+        }
+    }
+
+    /// What pictures show, in words.
+    pub fn sees(&self) -> Option<&dyn SeeAndSay> {
+        match self {
+            Model::Llava(model) | Model::Idefics3(model) | Model::SmolVlm(model) => Some(model),
             _ => None,
         }
     }
@@ -156,6 +174,8 @@ pub struct Loaded {
     pub context: Option<usize>,
     /// Of a language model: the tokens that end an answer.
     pub ends: Vec<u32>,
+    /// Of a model that speaks about pictures: the token in whose places they stand.
+    pub placeholder: Option<u32>,
     /// Tensors in the checkpoint that the model has no place for.
     pub unused: Vec<String>,
     /// Packed weights that were passed over: of another version, or of weights that were replaced.
@@ -375,11 +395,14 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             let config = qwen::parse(&layout.config, &origin)?;
             (Model::Qwen2(Llama::load(&weights, &config, &origin)?), None)
         }
+        "llava" => (Model::Llava(llava::load(&weights, &layout.config, &origin)?), None),
+        "idefics3" => (Model::Idefics3(idefics3::load(&weights, &layout.config, &origin)?), None),
+        "smolvlm" => (Model::SmolVlm(idefics3::load(&weights, &layout.config, &origin)?), None),
         other => {
             return config::refuse(
                 &origin,
                 format!(
-                    "`model_type` is `{other}`; known are clip, siglip, siglip2, vit, resnet, bert, gpt2, llama, mistral, qwen2"
+                    "`model_type` is `{other}`; known are clip, siglip, siglip2, vit, resnet, bert, gpt2, llama, mistral, qwen2, llava, idefics3, smolvlm"
                 ),
             );
         }
@@ -389,7 +412,10 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             let preparation = layout.preparation.as_ref();
             image_processor(folder, model.picture_size(), model.flexible(), preparation)?
         }
-        None => None,
+        None => match (&model, model.sees()) {
+            (Model::Llava(_), Some(sees)) => image_processor(folder, Some(sees.side()), None, None)?,
+            _ => None,
+        },
     };
     let text = match context {
         Some(context) if TOKENIZERS.iter().any(|file| folder.has(file)) => {
@@ -410,10 +436,21 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             processor = processor.with_words(words, chat);
         }
     }
+    let mut placeholder = None;
+    if let Some(sees) = model.sees() {
+        let id = ["image_token_id", "image_token_index"]
+            .into_iter()
+            .find_map(|key| layout.config.get(key)?.as_u64());
+        placeholder = Some(id.and_then(|id| u32::try_from(id).ok()).unwrap_or(32000));
+        if let Some(sights) = sights(folder, sees, &origin)? {
+            processor = processor.with_sights(sights);
+        }
+    }
     let context = context.or(model.causal().map(CausalLm::context));
     let unused = unused(&weights);
     Ok(Loaded {
         processor: Arc::new(processor),
+        placeholder,
         ends,
         model,
         weights,
@@ -427,10 +464,33 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
 /// The files by any of which a tokenizer is known.
 const TOKENIZERS: [&str; 4] = ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"];
 
+/// How pictures stand among the words, where the folder says how they are prepared.
+fn sights(folder: &Folder, sees: &dyn SeeAndSay, origin: &str) -> Result<Option<Sights>> {
+    let mut said = Value::Null;
+    for file in ["processor_config.json", "preprocessor_config.json"] {
+        if let Some(config) = folder.json(file)? {
+            said = config;
+            break;
+        }
+    }
+    if said.is_null() {
+        return Ok(None);
+    }
+    let token = said.get("image_token").and_then(Value::as_str).unwrap_or("<image>").to_owned();
+    let tiles = TileProcessor::from_config(&said)?;
+    let side = tiles.as_ref().map(TileProcessor::side);
+    if let Some(side) = side.filter(|&side| side != sees.side()) {
+        let problem = format!("tiles are {side} pixels a side, but the tower takes {}", sees.side());
+        return config::refuse(origin, problem);
+    }
+    Ok(Some(Sights { token, queries: sees.queries(), tiles }))
+}
+
 /// The tokens that end an answer: those of generation_config.json, or else the config's.
 fn ends_of(folder: &Folder, config: &Value) -> Result<Vec<u32>> {
     let generation = folder.json("generation_config.json")?.unwrap_or_default();
-    let said = [generation.get("eos_token_id"), config.get("eos_token_id")];
+    let text = config.get("text_config").and_then(|text| text.get("eos_token_id"));
+    let said = [generation.get("eos_token_id"), config.get("eos_token_id"), text];
     let said = said.into_iter().flatten().find(|value| !value.is_null());
     let one = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     Ok(match said {

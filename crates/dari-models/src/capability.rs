@@ -175,3 +175,15 @@ pub trait CausalLm {
     /// From there to logits `[.., vocabulary]`.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
 }
+
+/// Speaks about pictures: their tokens stand among those of a text.
+pub trait SeeAndSay {
+    /// Pictures `[pictures, 3, side, side]` to embeddings of the language model, `[pictures, queries, width]`.
+    fn see(&self, pixels: &Tensor) -> Result<Tensor>;
+    /// The side of the pictures that it takes, in pixels.
+    fn side(&self) -> usize;
+    /// Tokens that a picture (or a tile of one) becomes.
+    fn queries(&self) -> usize;
+    /// The language model.
+    fn language(&self) -> &dyn CausalLm;
+}

@@ -5,10 +5,12 @@
 //! on them and never import one another. No kernel, no training loop and no file format lives here.
 
 pub mod auto;
+pub mod bridge;
 pub mod capability;
 pub mod contrastive;
 pub mod encoder;
 pub mod generate;
+pub mod generative;
 pub mod language;
 pub mod packed;
 pub mod processor;

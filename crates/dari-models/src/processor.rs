@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use dari_data::image::{ImageProcessor, Picture, Pixels};
+use dari_data::image::{ImageProcessor, Picture, Pixels, TileProcessor};
 use dari_data::text::{ChatTemplate, TextProcessor, Words};
 
 use crate::capability::Tokens;
@@ -16,6 +16,44 @@ pub struct Processor {
     text: Option<TextProcessor>,
     words: Option<Words>,
     chat: Option<ChatTemplate>,
+    sights: Option<Sights>,
+}
+
+/// How a picture stands in a text.
+pub struct Sights {
+    /// What a template writes for a picture.
+    pub token: String,
+    /// Tokens that a piece becomes.
+    pub queries: usize,
+    /// How pictures are cut, where they are.
+    pub tiles: Option<TileProcessor>,
+}
+
+impl Sights {
+    /// Tokens that a picture of this height and width costs, those around it not counted.
+    pub fn cost(&self, height: u32, width: u32) -> usize {
+        self.tiles.as_ref().map_or(1, |tiles| tiles.pieces(height, width)) * self.queries
+    }
+
+    /// What stands for a picture that was cut into rows and columns.
+    fn text(&self, rows: usize, columns: usize) -> String {
+        const FENCE: &str = "<fake_token_around_image>";
+        let piece = self.token.repeat(self.queries);
+        if self.tiles.is_none() {
+            return piece;
+        }
+        let mut text = String::new();
+        for row in 1..=rows {
+            for column in 1..=columns {
+                text += &format!("{FENCE}<row_{row}_col_{column}>{piece}");
+            }
+            text.push('\n');
+        }
+        if rows > 0 {
+            text.push('\n');
+        }
+        text + &format!("{FENCE}<global-img>{piece}{FENCE}")
+    }
 }
 
 /// Pictures made ready, those of one size together.
@@ -101,13 +139,70 @@ pub struct Prepared {
 impl Processor {
     /// Joins the two halves; a model of one sense has one.
     pub fn new(model: String, image: Option<ImageProcessor>, text: Option<TextProcessor>) -> Processor {
-        Processor { model, image, text, words: None, chat: None }
+        Processor { model, image, text, words: None, chat: None, sights: None }
     }
 
     /// The same with a language model's tokenizer and chat template.
     #[must_use]
     pub fn with_words(self, words: Words, chat: Option<ChatTemplate>) -> Processor {
         Processor { words: Some(words), chat, ..self }
+    }
+
+    /// The same with pictures among the words.
+    #[must_use]
+    pub fn with_sights(self, sights: Sights) -> Processor {
+        Processor { sights: Some(sights), ..self }
+    }
+
+    /// How pictures stand among the words, where they can.
+    pub fn sights(&self) -> Option<&Sights> {
+        self.sights.as_ref()
+    }
+
+    /// A rendered chat with its pictures, in order: token ids with places for them, and their pieces.
+    pub fn illustrated(&self, text: &str, pictures: &[Picture]) -> Result<(Vec<u32>, Vec<Pixels>)> {
+        let Some(sights) = &self.sights else {
+            return match pictures {
+                [] => Ok((self.words()?.encode_chat(text)?, Vec::new())),
+                _ => Err(Error::Unable {
+                    model: self.model.clone(),
+                    what: "see pictures",
+                    instead: "take a vision-language model: LLaVA, Idefics 3 or SmolVLM".into(),
+                }),
+            };
+        };
+        let mut parts = text.split(sights.token.as_str());
+        let mut expanded = parts.next().unwrap_or_default().to_owned();
+        let parts: Vec<&str> = parts.collect();
+        if parts.len() != pictures.len() {
+            return Err(Error::Unable {
+                model: self.model.clone(),
+                what: "read this chat",
+                instead: format!(
+                    "it has {} places for pictures (`{}`), and {} pictures are given",
+                    parts.len(),
+                    sights.token,
+                    pictures.len()
+                ),
+            });
+        }
+        let mut pieces = Vec::new();
+        for (picture, rest) in pictures.iter().zip(parts) {
+            let (rows, columns) = match &sights.tiles {
+                Some(tiles) => {
+                    let cut = tiles.cut(picture)?;
+                    pieces.extend(cut.pieces);
+                    (cut.rows, cut.columns)
+                }
+                None => {
+                    pieces.push(self.image()?.process(picture));
+                    (0, 0)
+                }
+            };
+            expanded += &sights.text(rows, columns);
+            expanded += rest;
+        }
+        Ok((self.words()?.encode_chat(&expanded)?, pieces))
     }
 
     /// A language model's tokenizer.

@@ -25,9 +25,11 @@ pub mod processor;
 pub mod resize;
 mod sniff;
 mod tiff;
+mod tiles;
 
 pub use decode::{Limits, Need, decode, decode_for, open, open_for};
 pub use error::Error;
 pub use picture::Picture;
 pub use processor::{ImageProcessor, Pixels};
 pub use resize::Filter;
+pub use tiles::{TileProcessor, Tiles};

@@ -102,6 +102,16 @@ impl ClipVision {
         Ok(Features { tokens, pooled })
     }
 
+    /// Values of a token.
+    pub fn width(&self) -> usize {
+        self.positions.dims()[1]
+    }
+
+    /// The tokens before the first block, and the blocks.
+    pub(super) fn begin(&self, pixels: &Tensor) -> Result<(Tensor, &[Block])> {
+        Ok((self.embed(pixels, None)?, &self.blocks))
+    }
+
     /// How many patches a picture has.
     pub fn patches(&self) -> usize {
         self.positions.dims()[0] - 1

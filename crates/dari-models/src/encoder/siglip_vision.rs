@@ -122,6 +122,16 @@ impl SiglipVision {
         self.patch
     }
 
+    /// Values of a token.
+    pub fn width(&self) -> usize {
+        self.positions.dims()[1]
+    }
+
+    /// The tokens before the first block, and the blocks.
+    pub(super) fn begin(&self, pixels: &Tensor) -> Result<(Tensor, &[Block])> {
+        Ok((self.embed(pixels)?.0, &self.blocks))
+    }
+
     /// How many patches a picture has; 0 where that differs.
     pub fn patches(&self) -> usize {
         self.size.map_or(0, |_| self.positions.dims()[0])

@@ -96,6 +96,16 @@ pub struct Llama {
 impl Llama {
     /// Reads the model: `model` with its layers, and `lm_head`.
     pub fn load(weights: &Weights, config: &LlamaConfig, origin: &str) -> Result<Llama> {
+        Self::load_parts(&weights.pp("model"), weights, config, origin)
+    }
+
+    /// Reads the layers below `model`, and `lm_head` below `weights`.
+    pub fn load_parts(
+        model: &Weights,
+        weights: &Weights,
+        config: &LlamaConfig,
+        origin: &str,
+    ) -> Result<Llama> {
         let c = config;
         let (width, heads) = (c.hidden_size, c.num_attention_heads);
         let kv_heads = c.num_key_value_heads.unwrap_or(heads);
@@ -130,7 +140,6 @@ impl Llama {
             mlp_bias: c.mlp_bias,
             epsilon: c.rms_norm_eps,
         };
-        let model = weights.pp("model");
         let blocks = (0..c.num_hidden_layers)
             .map(|layer| Block::load_rms(&model.pp("layers").pp(layer), &block::LLAMA, &sizes(layer)))
             .collect::<dari_nn::Result<_>>()?;

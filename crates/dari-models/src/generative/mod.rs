@@ -1,0 +1,123 @@
+//! The generative road: pictures become tokens among a language model's own.
+
+pub mod idefics3;
+pub mod llava;
+
+use candle_core::{D, Tensor};
+
+use crate::bridge::Bridge;
+use crate::capability::{CausalLm, SeeAndSay};
+use crate::encoder::Tower;
+use crate::generate::Prompt;
+use crate::language::llama::{Llama, LlamaConfig};
+use crate::language::qwen;
+use crate::{Result, config};
+use serde_json::Value;
+
+/// An encoder, a bridge and a language model.
+pub struct VisionLanguage {
+    tower: Tower,
+    layers: Layers,
+    bridge: Box<dyn Bridge>,
+    language: Llama,
+}
+
+/// A prompt with pictures in the places that `placeholder` holds: `pixels` `[pieces, 3, side, side]`, in the
+/// order of their places.
+pub fn illustrate(model: &dyn SeeAndSay, ids: Vec<u32>, placeholder: u32, pixels: &Tensor) -> Result<Prompt> {
+    let seen = model.see(pixels)?;
+    let (pieces, queries, width) = seen.dims3()?;
+    let places = ids.iter().filter(|&&id| id == placeholder).count();
+    if places != pieces * queries {
+        let problem = format!("{places} places in the text for {pieces} pictures of {queries} tokens each");
+        return config::refuse("the prompt", problem);
+    }
+    let words = model.language().embed(&Tensor::new(&ids[..], pixels.device())?.unsqueeze(0)?)?.squeeze(0)?;
+    let all = Tensor::cat(&[&words, &seen.reshape((pieces * queries, width))?], 0)?;
+    let mut next = ids.len() as u32;
+    let row = |(place, &id): (usize, &u32)| {
+        if id != placeholder {
+            return place as u32;
+        }
+        next += 1;
+        next - 1
+    };
+    let rows: Vec<u32> = ids.iter().enumerate().map(row).collect();
+    let embeddings = all.index_select(&Tensor::new(rows, all.device())?, 0)?;
+    Ok(Prompt { ids, embeddings: Some(embeddings) })
+}
+
+/// What of the tower goes to the bridge.
+pub enum Layers {
+    /// Everything behind the tower's last norm.
+    Normed,
+    /// Tokens behind some layers, counted from the last (-1) or the embeddings (0), side by side; the first
+    /// token, which stands for no place, is left out or kept.
+    Behind {
+        /// In this order.
+        layers: Vec<i64>,
+        /// Whether the class token stays.
+        class: bool,
+    },
+}
+
+impl VisionLanguage {
+    /// Puts a system together.
+    pub fn new(tower: Tower, layers: Layers, bridge: Box<dyn Bridge>, language: Llama) -> VisionLanguage {
+        VisionLanguage { tower, layers, bridge, language }
+    }
+
+    /// What the bridge is given: `[pictures, 3, side, side]` to `[pictures, tokens, width]`.
+    pub fn hidden(&self, pixels: &Tensor) -> Result<Tensor> {
+        match &self.layers {
+            Layers::Normed => self.tower.normed(pixels),
+            Layers::Behind { layers, class } => {
+                let found = self.tower.behind(pixels, layers)?;
+                let all = Tensor::cat(&found, D::Minus1)?;
+                match class {
+                    true => Ok(all),
+                    false => Ok(all.narrow(1, 1, all.dim(1)?.saturating_sub(1))?.contiguous()?),
+                }
+            }
+        }
+    }
+}
+
+impl SeeAndSay for VisionLanguage {
+    fn see(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.bridge.forward(&self.hidden(pixels)?)
+    }
+
+    fn side(&self) -> usize {
+        self.tower.side()
+    }
+
+    fn queries(&self) -> usize {
+        let tokens = self.tower.tokens();
+        self.bridge.queries(match self.layers {
+            Layers::Behind { class: false, .. } => tokens.saturating_sub(1),
+            _ => tokens,
+        })
+    }
+
+    fn language(&self) -> &dyn CausalLm {
+        &self.language
+    }
+}
+
+/// The language model that a config's `text_config` describes.
+fn text_config(text: &Value, tied: Option<bool>, origin: &str) -> Result<LlamaConfig> {
+    let kind = text.get("model_type").and_then(Value::as_str).unwrap_or("llama");
+    let mut read = match kind {
+        "llama" | "mistral" => LlamaConfig::parse(text, origin)?,
+        "qwen2" => qwen::parse(text, origin)?,
+        other => {
+            let problem = format!("`text_config.model_type` is `{other}`; known are llama, mistral, qwen2");
+            return config::refuse(origin, problem);
+        }
+    };
+    if text.get("tie_word_embeddings").is_none() {
+        read.tie_word_embeddings = tied.unwrap_or(read.tie_word_embeddings);
+    }
+    Ok(read)
+}
