@@ -34,6 +34,10 @@ pub enum Command {
     Similarity(Similarity),
     /// Show where in a picture words are
     Look(Look),
+    /// Say in words what pictures show
+    Caption(Caption),
+    /// Answer a question about pictures
+    Ask(Ask),
     /// Go on with a text
     Complete(Complete),
     /// Talk with a language model
@@ -185,6 +189,64 @@ impl Answering {
     }
 }
 
+/// Arguments of `dari caption`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The model is LLaVA, Idefics 3 or SmolVLM. Of one picture the words come as they are said; of several
+each has its line: path, tab, caption.
+
+JSON, one object a picture: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
+\"confidence\"} or {\"picture\", \"error\"}
+
+Examples:
+  dari caption photo.jpg --model ./SmolVLM-256M-Instruct
+  dari caption samples --model ./llava-1.5-7b-hf --json")]
+pub struct Caption {
+    /// Pictures, or folders of them
+    #[arg(required = true, value_name = "IMG")]
+    pub images: Vec<PathBuf>,
+    /// What is asked of each picture, in place of a plain request for a sentence
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub answering: Answering,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
+/// Arguments of `dari ask`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The last argument is the question. Each picture is asked by itself; with --together all of them at once.
+
+JSON, one object a picture: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
+\"confidence\"} or {\"picture\", \"error\"}; with --together one with \"pictures\"
+
+Examples:
+  dari ask photo.jpg \"What colour is the car?\" --model ./SmolVLM-256M-Instruct
+  dari ask before.png after.png \"What has changed?\" --together --model ./SmolVLM-256M-Instruct")]
+pub struct Ask {
+    /// Pictures, or folders of them, and the question last
+    #[arg(required = true, value_name = "IMG… QUESTION")]
+    pub inputs: Vec<String>,
+    /// Ask of all pictures at once
+    #[arg(long)]
+    pub together: bool,
+    /// What the model is told before the question
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Print JSON lines
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub answering: Answering,
+    #[command(flatten)]
+    pub model: ModelOptions,
+}
+
 /// Arguments of `dari complete`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -214,7 +276,8 @@ pub struct Complete {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A line is a message; the answer comes word by word. ctrl-C stops an answer, ctrl-D ends. Commands:
-/system TEXT, /save FILE, /load FILE, /reset, /help, /exit. What was read before is not read again.
+/image FILE, /system TEXT, /save FILE, /load FILE, /reset, /help, /exit. What was read before is not
+read again.
 Lines can be piped in: a message each.
 
 JSON, one object an answer: {\"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
@@ -224,6 +287,9 @@ Examples:
   dari chat --model SmolLM2-135M.gguf
   printf 'Hi\\nAnd you?\\n' | dari chat --model ./qwen2 --json")]
 pub struct Chat {
+    /// Pictures that the first message is about
+    #[arg(value_name = "IMG")]
+    pub images: Vec<PathBuf>,
     /// What the model is told before all messages
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,

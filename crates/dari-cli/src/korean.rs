@@ -88,6 +88,42 @@ JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}
         ],
     },
     Page {
+        name: "caption",
+        about: "그림이 무엇을 보여 주는지 말로 합니다",
+        after: "\
+모델은 LLaVA, Idefics 3, SmolVLM입니다. 그림이 하나면 말이 나오는 대로, 여럿이면 한 줄에 하나씩
+보여 줍니다: 경로, 탭, 설명.
+
+JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
+\"confidence\"} 또는 {\"picture\", \"error\"}
+
+예:
+  dari caption photo.jpg --model ./SmolVLM-256M-Instruct
+  dari caption samples --model ./llava-1.5-7b-hf --json",
+        options: &[
+            ("images", "그림 파일, 또는 그림이 든 폴더"),
+            ("prompt", "한 문장으로 설명해 달라는 말 대신 그림마다 물을 것"),
+        ],
+    },
+    Page {
+        name: "ask",
+        about: "그림에 관한 질문에 답합니다",
+        after: "\
+마지막 인자가 질문입니다. 그림마다 따로 묻고, --together면 모두를 한 번에 묻습니다.
+
+JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
+\"confidence\"} 또는 {\"picture\", \"error\"}. --together면 \"pictures\"가 든 것 하나
+
+예:
+  dari ask photo.jpg \"차는 무슨 색이야?\" --model ./SmolVLM-256M-Instruct
+  dari ask before.png after.png \"무엇이 바뀌었어?\" --together --model ./SmolVLM-256M-Instruct",
+        options: &[
+            ("inputs", "그림 파일이나 그림이 든 폴더, 그리고 마지막에 질문"),
+            ("together", "모든 그림을 한 번에 묻습니다"),
+            ("system", "질문에 앞서 모델에게 해 두는 말"),
+        ],
+    },
+    Page {
         name: "complete",
         about: "글을 이어 씁니다",
         after: "\
@@ -107,7 +143,8 @@ JSON, 한 줄에 하나: {\"prompt\", \"text\", \"prompt_tokens\", \"reused_toke
         about: "언어 모델과 이야기합니다",
         after: "\
 한 줄이 메시지 하나이고, 답은 나오는 대로 보입니다. ctrl-C는 답을 멈추고 ctrl-D는 끝냅니다. 명령:
-/system 글, /save 파일, /load 파일, /reset, /help, /exit. 한 번 읽은 것은 다시 읽지 않습니다.
+/image 파일, /system 글, /save 파일, /load 파일, /reset, /help, /exit. 한 번 읽은 것은 다시 읽지
+않습니다.
 줄을 파이프로 넣을 수 있습니다: 한 줄이 메시지 하나.
 
 JSON, 답마다 하나: {\"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
@@ -116,7 +153,10 @@ JSON, 답마다 하나: {\"text\", \"prompt_tokens\", \"reused_tokens\", \"token
 예:
   dari chat --model SmolLM2-135M.gguf
   printf '안녕?\\n잘 지내?\\n' | dari chat --model ./qwen2 --json",
-        options: &[("system", "메시지들에 앞서 모델에게 해 두는 말")],
+        options: &[
+            ("images", "첫 메시지가 이야기할 그림"),
+            ("system", "메시지들에 앞서 모델에게 해 두는 말"),
+        ],
     },
     Page {
         name: "similarity",

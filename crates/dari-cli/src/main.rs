@@ -62,6 +62,8 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Models(arguments) => commands::models::run(arguments),
         Command::Doctor(arguments) => commands::doctor::run(arguments),
         Command::Train(arguments) => commands::train::run(arguments),
+        Command::Ask(arguments) => commands::ask::ask(arguments),
+        Command::Caption(arguments) => commands::ask::caption(arguments),
         Command::Complete(arguments) => commands::complete::run(arguments),
         Command::Chat(arguments) => commands::chat::run(arguments),
         Command::Look(arguments) => commands::look::run(arguments),

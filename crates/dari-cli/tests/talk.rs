@@ -125,3 +125,83 @@ fn wrong_models_and_options_are_told() {
     home.write("torn.gguf", b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff");
     home.dari(["complete", "x", "--model", "torn.gguf"]).exits(1).one_error(&["torn.gguf"]);
 }
+
+/// What the fixture's chat of that number says greedily.
+fn greedy(case: &str, number: usize) -> String {
+    let inputs = std::fs::read_to_string(fixture(case).join("inputs.json")).expect("inputs");
+    let inputs: Value = serde_json::from_str(&inputs).expect("JSON");
+    inputs["greedy_texts"][number].as_str().expect("a text").to_owned()
+}
+
+fn picture(name: &str) -> String {
+    fixture("pictures").join(name).display().to_string()
+}
+
+#[test]
+fn a_question_about_a_picture_is_answered_as_in_transformers() {
+    let home = Home::new();
+    for (case, file, question) in [
+        ("llava-clip", "landscape.png", "a cat?"),
+        ("llava-siglip", "landscape.png", "a cat?"),
+        ("idefics3", "landscape.png", "a cat?"),
+        ("smolvlm", "landscape.png", "a cat?"),
+    ] {
+        let model = model(case);
+        let arguments = ["ask", &picture(file), question, "--model", &model, "--max-tokens", "16", "--json"];
+        let found = lines(&home.dari(arguments).exits(0).out).remove(0);
+        assert_eq!(found["text"], greedy(case, 0), "{case}");
+        assert_eq!(found["picture"], picture(file));
+    }
+}
+
+#[test]
+fn many_pictures_have_a_line_each_and_what_fails_is_named() {
+    let home = Home::new();
+    let model = model("smolvlm");
+    home.write("broken.png", b"\x89PNG\r\n\x1a\nnothing");
+    let broken = home.path("broken.png").display().to_string();
+    let (a, b) = (picture("square.png"), picture("sliver.png"));
+    let ran = home.dari(["caption", &a, &broken, &b, "--model", &model, "--max-tokens", "5"]).exits(1);
+    let starts: Vec<&str> = ran.out.lines().filter_map(|line| line.split('\t').next()).collect();
+    assert_eq!(starts, [a.as_str(), b.as_str()]);
+    ran.one_error(&["broken.png"]);
+    let together = ["ask", &a, &b, "which?", "--together", "--model", &model, "--max-tokens", "4", "--json"];
+    let found = lines(&home.dari(together).exits(0).out).remove(0);
+    assert_eq!(found["pictures"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn questions_without_pictures_and_pictures_without_sight_are_told() {
+    let home = Home::new();
+    let seeing = model("smolvlm");
+    home.dari(["ask", "what?", "--model", &seeing]).exits(2).one_error(&["a picture and a question"]);
+    let file = picture("square.png");
+    home.dari(["ask", &file, &file, "--model", &seeing]).exits(2).one_error(&["is the question"]);
+    home.dari(["ask", &file, "what?", "--model", &model("llama")]).exits(2).one_error(&["LLaVA"]);
+    home.dari(["caption", &file]).exits(2).one_error(&["mini"]);
+    // More tiles than the context holds.
+    let many: Vec<String> = std::iter::repeat_n(file, 24).collect();
+    let mut arguments = vec!["ask"];
+    arguments.extend(many.iter().map(String::as_str));
+    arguments.extend(["all of them?", "--together", "--model", &seeing]);
+    home.dari(arguments).exits(1).one_error(&["fewer or smaller pictures"]);
+}
+
+#[test]
+fn a_chat_about_a_picture_keeps_what_it_saw() {
+    let home = Home::new();
+    let model = model("idefics3");
+    let (a, b) = (picture("landscape.png"), picture("portrait.png"));
+    let file = home.path("talk.json").display().to_string();
+    let said = format!("x\ny\n/save {file}\n/image {b}\nz\n/load {file}\nw\n");
+    let (code, out, err) = chat(&home, &[&a, "--model", &model, "--json", "--max-tokens", "3"], &said);
+    assert_eq!(code, Some(0), "{err}");
+    let answers = lines(&out);
+    assert_eq!(answers.len(), 4);
+    // The picture's tokens are not read again.
+    assert!(answers[1]["reused_tokens"].as_u64() > Some(100), "{}", answers[1]);
+    assert!(answers[2]["prompt_tokens"].as_u64() > answers[1]["prompt_tokens"].as_u64().map(|n| n + 60));
+    assert!(answers[3]["prompt_tokens"].as_u64() < answers[2]["prompt_tokens"].as_u64());
+    let saved: Value = serde_json::from_slice(&std::fs::read(&file).expect("saved")).expect("JSON");
+    assert_eq!(saved["messages"][0]["pictures"], serde_json::json!([a]));
+}

@@ -159,8 +159,8 @@ impl Processor {
         self.sights.as_ref()
     }
 
-    /// A rendered chat with its pictures, in order: token ids with places for them, and their pieces.
-    pub fn illustrated(&self, text: &str, pictures: &[Picture]) -> Result<(Vec<u32>, Vec<Pixels>)> {
+    /// A rendered chat with its pictures, in order: token ids with places for them, and the pieces of each.
+    pub fn illustrated(&self, text: &str, pictures: &[Picture]) -> Result<(Vec<u32>, Vec<Vec<Pixels>>)> {
         let Some(sights) = &self.sights else {
             return match pictures {
                 [] => Ok((self.words()?.encode_chat(text)?, Vec::new())),
@@ -191,11 +191,11 @@ impl Processor {
             let (rows, columns) = match &sights.tiles {
                 Some(tiles) => {
                     let cut = tiles.cut(picture)?;
-                    pieces.extend(cut.pieces);
+                    pieces.push(cut.pieces);
                     (cut.rows, cut.columns)
                 }
                 None => {
-                    pieces.push(self.image()?.process(picture));
+                    pieces.push(vec![self.image()?.process(picture)]);
                     (0, 0)
                 }
             };

@@ -50,10 +50,12 @@ fn stack(pieces: Vec<Pixels>) -> Option<Tensor> {
 fn prompt(loaded: &Loaded, chat: &Value) -> (Prompt, Option<Tensor>) {
     let text = loaded.processor.chat().expect("a template").render(chat, true).expect("a chat");
     let (ids, pieces) = loaded.processor.illustrated(&text, &pictures(chat)).expect("a prompt");
-    match stack(pieces) {
+    match stack(pieces.concat()) {
         Some(pixels) => {
             let placeholder = loaded.placeholder.expect("a placeholder");
-            let prompt = illustrate(system(loaded), ids, placeholder, &pixels).expect("embeddings");
+            let model = system(loaded);
+            let seen = model.see(&pixels).expect("seen");
+            let prompt = illustrate(model, ids, placeholder, &seen).expect("embeddings");
             (prompt, Some(pixels))
         }
         None => (Prompt::words(ids), None),

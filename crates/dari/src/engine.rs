@@ -218,9 +218,15 @@ impl Engine {
 
     /// Opens a picture file as the options say.
     pub fn open_picture(&self, file: &Path) -> Result<Picture> {
-        let (image, options) = (self.loaded.processor.image()?, &self.options);
+        let (processor, options) = (&self.loaded.processor, &self.options);
         let Some([left, top, width, height]) = options.crop else {
-            let need = |height, width| image.resized(height, width);
+            let tiles = processor.sights().and_then(|sights| sights.tiles.as_ref());
+            let image = if tiles.is_some() { None } else { Some(processor.image()?) };
+            let need = |height, width| match (tiles, image) {
+                (Some(tiles), _) => tiles.resized(height, width),
+                (None, Some(image)) => image.resized(height, width),
+                (None, None) => (height, width),
+            };
             let need: Option<Need<'_>> = if options.exact { None } else { Some(&need) };
             return Ok(image::open_for(file, &options.limits, need)?);
         };

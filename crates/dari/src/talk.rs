@@ -1,13 +1,18 @@
 //! A language model, asked to go on with a text or to answer in a chat.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use dari_data::image::Picture;
 use dari_models::capability::CausalLm;
 use dari_models::generate::{BeamOptions, Decoder, Early, Ended, Prompt, Sampling, generate, search};
+use dari_models::generative::illustrate;
+use dari_models::processor::Pictures;
 use dari_nn::Cache;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Engine, Result};
 
@@ -55,13 +60,17 @@ pub struct Answer {
     pub whole: Duration,
 }
 
-/// A conversation with one model, which keeps what it has read.
+/// A conversation with one model, which keeps what it has read and seen.
 pub struct Talk<'a> {
     engine: &'a Engine,
     model: &'a dyn CausalLm,
     cache: Cache,
     /// The tokens that the cache holds.
     held: Vec<u32>,
+    /// The pictures among them, in order.
+    shown: Vec<u64>,
+    /// What pictures became, by their pixels.
+    seen: HashMap<u64, Tensor>,
 }
 
 impl Engine {
@@ -73,13 +82,29 @@ impl Engine {
         let Some(model) = self.loaded().model.causal() else {
             return Err(self.unable(
                 "write texts",
-                "take a language model: GPT-2, LLaMA, Mistral or Qwen 2, as a folder or a GGUF file",
+                "take a language model (GPT-2, LLaMA, Mistral, Qwen 2, as a folder or a GGUF file) or a vision-language model (LLaVA, Idefics 3, SmolVLM)",
             ));
         };
         if !matches!(self.device(), Device::Cpu) {
             return Err(self.unable("write texts there", "language models run on the cpu, for now"));
         }
-        Ok(Talk { engine: self, model, cache: model.begin(), held: Vec::new() })
+        let (held, shown, seen) = Default::default();
+        Ok(Talk { engine: self, model, cache: model.begin(), held, shown, seen })
+    }
+
+    /// Whether it speaks about pictures.
+    pub fn sees(&self) -> bool {
+        self.loaded().model.sees().is_some()
+    }
+
+    /// A message of a chat, as this model's template takes it: `pictures` stand before the text.
+    pub fn message(&self, role: &str, text: &str, pictures: usize) -> Value {
+        if !self.sees() {
+            return json!({"role": role, "content": text});
+        }
+        let mut parts = vec![json!({"type": "image"}); pictures];
+        parts.push(json!({"type": "text", "text": text}));
+        json!({"role": role, "content": parts})
     }
 }
 
@@ -91,36 +116,77 @@ impl Talk<'_> {
         asking: &Asking,
         heard: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Answer> {
-        let ids =
-            self.engine.loaded().processor.words()?.encode(text, true).map_err(dari_models::Error::from)?;
-        self.say(ids, asking, heard)
+        let words = self.engine.loaded().processor.words()?;
+        let ids = words.encode(text, true).map_err(dari_models::Error::from)?;
+        self.say(Prompt::words(ids), Vec::new(), asking, heard)
     }
 
-    /// Answers the last of `messages`, a list of `{role, content}` as chat templates know it.
+    /// Answers the last of `messages`, a list as [`Engine::message`] makes them, with the pictures of all of
+    /// them in their order.
     pub fn answer(
         &mut self,
         messages: &Value,
+        pictures: &[Picture],
         asking: &Asking,
         heard: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Answer> {
-        let processor = &self.engine.loaded().processor;
-        let text = processor.chat()?.render(messages, true).map_err(dari_models::Error::from)?;
-        let ids = processor.words()?.encode_chat(&text).map_err(dari_models::Error::from)?;
-        self.say(ids, asking, heard)
+        let loaded = self.engine.loaded();
+        let text = loaded.processor.chat()?.render(messages, true).map_err(dari_models::Error::from)?;
+        let (ids, pieces) = loaded.processor.illustrated(&text, pictures)?;
+        let room = self.model.context();
+        if ids.len() >= room {
+            return Err(self.engine.failed(&format!(
+                "the chat has {} tokens, and {room} are the most of it and the answer together: shorten the texts, or give fewer or smaller pictures",
+                ids.len()
+            )));
+        }
+        let (Some(model), Some(placeholder)) = (loaded.model.sees(), loaded.placeholder) else {
+            return self.say(Prompt::words(ids), Vec::new(), asking, heard);
+        };
+        if pictures.is_empty() {
+            return self.say(Prompt::words(ids), Vec::new(), asking, heard);
+        }
+        let mut shown = Vec::with_capacity(pictures.len());
+        let mut features = Vec::with_capacity(pictures.len());
+        for (picture, pieces) in pictures.iter().zip(pieces) {
+            let key = fingerprint(picture);
+            if !self.seen.contains_key(&key) {
+                let stacked = Pictures::stack(pieces, self.engine.device())?;
+                let pixels = stacked.tensor().ok_or_else(|| self.engine.failed(&"pieces of unequal size"))?;
+                self.seen.insert(key, model.see(pixels)?);
+            }
+            features.push(self.seen[&key].clone());
+            shown.push(key);
+        }
+        self.seen.retain(|key, _| shown.contains(key));
+        let seen = Tensor::cat(&features, 0)?;
+        let prompt = illustrate(model, ids, placeholder, &seen)?;
+        self.say(prompt, shown, asking, heard)
     }
 
-    fn say(&mut self, ids: Vec<u32>, asking: &Asking, heard: &mut dyn FnMut(&str) -> bool) -> Result<Answer> {
-        if ids.is_empty() {
+    fn say(
+        &mut self,
+        prompt: Prompt,
+        shown: Vec<u64>,
+        asking: &Asking,
+        heard: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Answer> {
+        if prompt.ids.is_empty() {
             return Err(self.engine.unable("go on from nothing", "give it at least a word"));
         }
         let began = Instant::now();
         let words = self.engine.loaded().processor.words()?;
         let failed = |error: &dyn std::fmt::Display| self.engine.failed(error);
         let ends = &self.engine.loaded().ends;
-        let prompt_tokens = ids.len();
+        let prompt_tokens = prompt.ids.len();
+        let mut common = self.held.iter().zip(&prompt.ids).take_while(|(a, b)| a == b).count();
+        if !shown.starts_with(&self.shown) {
+            // Other pictures in the same places.
+            let first = self.held.iter().position(|&id| Some(id) == self.engine.loaded().placeholder);
+            common = common.min(first.unwrap_or(common));
+        }
         // The last token is read again: its logits are wanted.
-        let common = self.held.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(prompt_tokens - 1);
-        let prompt = Prompt::words(ids);
+        let common = common.min(prompt_tokens - 1);
         if asking.beams > 1 {
             let options = BeamOptions {
                 beams: asking.beams,
@@ -191,6 +257,7 @@ impl Talk<'_> {
         }
         let said = said.into_iter().next().ok_or_else(|| failed(&"no answer"))?;
         self.held = prompt.ids;
+        self.shown = shown;
         self.held.extend(&said.tokens);
         self.held.truncate(self.cache.len());
         if !is_stopped {
@@ -215,6 +282,13 @@ impl Talk<'_> {
             whole,
         })
     }
+}
+
+/// Tells a picture from others of one conversation.
+fn fingerprint(picture: &Picture) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (picture.width(), picture.height(), picture.rgb()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Holds back what may be the beginning of a text that ends the answer.

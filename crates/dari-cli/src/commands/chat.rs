@@ -1,13 +1,13 @@
 //! `dari chat`: a conversation in the terminal.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use dari::{Asking, Engine, Talk};
+use dari::{Asking, Engine, Picture, Talk};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
@@ -33,11 +33,15 @@ pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
         engine: &engine,
         asking,
         messages: Vec::new(),
+        waiting: Vec::new(),
         json: arguments.json,
         stop: interrupted()?,
     };
     if let Some(system) = &arguments.system {
         session.set_system(system);
+    }
+    for image in &arguments.images {
+        session.show(image)?;
     }
     let mut failures = 0;
     let mut lines = Lines::open(&engine)?;
@@ -75,11 +79,29 @@ pub fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(FLAG.get_or_init(|| flag).clone())
 }
 
+/// A picture of the conversation.
+#[derive(Clone)]
+struct Shown {
+    path: PathBuf,
+    picture: Picture,
+}
+
+/// Something that was said.
+#[derive(Clone)]
+struct Message {
+    role: String,
+    text: String,
+    /// What it is about.
+    pictures: Vec<Shown>,
+}
+
 struct Session<'a> {
     engine: &'a Engine,
     talk: Talk<'a>,
     asking: Asking,
-    messages: Vec<Value>,
+    messages: Vec<Message>,
+    /// Pictures that the next message is about.
+    waiting: Vec<Shown>,
     json: bool,
     stop: Arc<AtomicBool>,
 }
@@ -96,7 +118,8 @@ impl Session<'_> {
         match name {
             "exit" | "quit" => return Ok(false),
             "reset" => {
-                self.messages.retain(|message| message["role"] == "system");
+                self.messages.retain(|message| message.role == "system");
+                self.waiting.clear();
                 screen::note(&say!("the conversation begins anew", "대화를 새로 시작합니다"));
             }
             "system" if !rest.is_empty() => {
@@ -108,29 +131,50 @@ impl Session<'_> {
                 screen::note(&say!("saved: {rest}", "저장했습니다: {rest}"));
             }
             "load" if !rest.is_empty() => {
-                self.messages = load(Path::new(rest))?;
+                self.messages = self.load(Path::new(rest))?;
+                self.waiting.clear();
                 let count = self.messages.len();
                 screen::note(&say!("{count} messages", "메시지 {count}개"));
             }
-            "image" => {
-                let name = self.engine.name();
-                anyhow::bail!(say!("{name} sees no pictures", "{name}은(는) 그림을 보지 못합니다"));
+            "image" if !rest.is_empty() => {
+                self.show(Path::new(rest))?;
+                screen::note(&say!("the next message is about it", "다음 메시지는 이 그림에 관한 것입니다"));
             }
             _ => screen::note(&say!(
-                "/system TEXT  /save FILE  /load FILE  /reset  /exit; ctrl-C stops an answer",
-                "/system 글  /save 파일  /load 파일  /reset  /exit; ctrl-C는 답을 멈춥니다"
+                "/image FILE  /system TEXT  /save FILE  /load FILE  /reset  /exit; ctrl-C stops an answer",
+                "/image 파일  /system 글  /save 파일  /load 파일  /reset  /exit; ctrl-C는 답을 멈춥니다"
             )),
         }
         Ok(true)
     }
 
     fn set_system(&mut self, text: &str) {
-        self.messages.retain(|message| message["role"] != "system");
-        self.messages.insert(0, json!({"role": "system", "content": text}));
+        self.messages.retain(|message| message.role != "system");
+        let message = Message { role: "system".into(), text: text.into(), pictures: Vec::new() };
+        self.messages.insert(0, message);
+    }
+
+    /// Takes a picture for the next message.
+    fn show(&mut self, path: &Path) -> anyhow::Result<()> {
+        if !self.engine.sees() {
+            let name = self.engine.name();
+            anyhow::bail!(say!("{name} sees no pictures", "{name}은(는) 그림을 보지 못합니다"));
+        }
+        let picture = self.engine.open_picture(path)?;
+        self.waiting.push(Shown { path: path.to_owned(), picture });
+        Ok(())
     }
 
     fn answer(&mut self, text: &str) -> anyhow::Result<()> {
-        self.messages.push(json!({"role": "user", "content": text}));
+        let pictures = std::mem::take(&mut self.waiting);
+        self.messages.push(Message { role: "user".into(), text: text.into(), pictures });
+        let told: Vec<Value> = self
+            .messages
+            .iter()
+            .map(|message| self.engine.message(&message.role, &message.text, message.pictures.len()))
+            .collect();
+        let pictures = self.messages.iter().flat_map(|message| &message.pictures);
+        let pictures: Vec<Picture> = pictures.map(|shown| shown.picture.clone()).collect();
         self.stop.store(false, Ordering::SeqCst);
         let mut out = std::io::stdout().lock();
         let mut broken = None;
@@ -143,17 +187,18 @@ impl Session<'_> {
             }
             !self.stop.swap(false, Ordering::SeqCst)
         };
-        let answer = self.talk.answer(&json!(self.messages), &self.asking, &mut heard);
+        let answer = self.talk.answer(&json!(told), &pictures, &self.asking, &mut heard);
         drop(out);
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 // A question that could not be asked is no part of the conversation.
-                self.messages.pop();
+                self.waiting = self.messages.pop().map(|message| message.pictures).unwrap_or_default();
                 return Err(error.into());
             }
         };
-        self.messages.push(json!({"role": "assistant", "content": answer.text}));
+        let said = Message { role: "assistant".into(), text: answer.text.clone(), pictures: Vec::new() };
+        self.messages.push(said);
         if let Some(error) = broken {
             return Err(error.into());
         }
@@ -165,14 +210,42 @@ impl Session<'_> {
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let all = json!({"format": FORMAT, "model": self.engine.name(), "messages": self.messages});
+        let messages = self.messages.iter().map(|message| {
+            let mut line = json!({"role": message.role, "content": message.text});
+            if !message.pictures.is_empty() {
+                let paths = message.pictures.iter().map(|shown| shown.path.display().to_string());
+                line["pictures"] = paths.collect();
+            }
+            line
+        });
+        let messages: Vec<Value> = messages.collect();
+        let all = json!({"format": FORMAT, "model": self.engine.name(), "messages": messages});
         dari::files::write_atomically(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
         Ok(())
     }
+
+    /// Reads a saved conversation, its pictures again from their files.
+    fn load(&self, path: &Path) -> anyhow::Result<Vec<Message>> {
+        let read = read(path)?;
+        let mut messages = Vec::with_capacity(read.len());
+        for (role, text, paths) in read {
+            if !paths.is_empty() && !self.engine.sees() {
+                let name = self.engine.name();
+                anyhow::bail!(say!("{name} sees no pictures", "{name}은(는) 그림을 보지 못합니다"));
+            }
+            let mut pictures = Vec::with_capacity(paths.len());
+            for path in paths {
+                let picture = self.engine.open_picture(&path)?;
+                pictures.push(Shown { path, picture });
+            }
+            messages.push(Message { role, text, pictures });
+        }
+        Ok(messages)
+    }
 }
 
-/// Reads a saved conversation.
-pub fn load(path: &Path) -> anyhow::Result<Vec<Value>> {
+/// A saved conversation: role, text, and the paths of pictures of each message.
+fn read(path: &Path) -> anyhow::Result<Vec<(String, String, Vec<PathBuf>)>> {
     let name = path.display().to_string();
     let size = std::fs::metadata(path).with_context(|| name.clone())?.len();
     if size > LARGEST {
@@ -183,22 +256,27 @@ pub fn load(path: &Path) -> anyhow::Result<Vec<Value>> {
     }
     let text = std::fs::read(path).with_context(|| name.clone())?;
     let all: Value = serde_json::from_slice(&text).with_context(|| name.clone())?;
-    let refuse = || {
-        say!(
-            "{name}: not a saved conversation: expected {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}",
-            "{name}: 저장한 대화가 아닙니다. {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}여야 합니다"
-        )
+    let message = |message: &Value| {
+        let role = message["role"].as_str().filter(|role| ["system", "user", "assistant"].contains(role))?;
+        let text = message["content"].as_str()?;
+        let paths = match &message["pictures"] {
+            Value::Null => Vec::new(),
+            paths => paths
+                .as_array()?
+                .iter()
+                .map(|path| path.as_str().map(PathBuf::from))
+                .collect::<Option<_>>()?,
+        };
+        Some((role.to_owned(), text.to_owned(), paths))
     };
     let messages = all["messages"].as_array().filter(|_| all["format"] == FORMAT);
-    let Some(messages) = messages else { anyhow::bail!(refuse()) };
-    let is_message = |message: &Value| {
-        ["system", "user", "assistant"].iter().any(|role| message["role"] == *role)
-            && message["content"].is_string()
-    };
-    if !messages.iter().all(is_message) {
-        anyhow::bail!(refuse());
-    }
-    Ok(messages.clone())
+    let messages = messages.and_then(|messages| messages.iter().map(message).collect());
+    messages.ok_or_else(|| {
+        anyhow::anyhow!(say!(
+            "{name}: not a saved conversation: expected {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}",
+            "{name}: 저장한 대화가 아닙니다. {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}여야 합니다"
+        ))
+    })
 }
 
 /// Where lines come from: an editor with history, or what is piped in.

@@ -111,6 +111,11 @@ impl TileProcessor {
         rows * columns + 1
     }
 
+    /// Height and width to which a picture of this height and width is resized first.
+    pub fn resized(&self, height: u32, width: u32) -> (u32, u32) {
+        self.enlarged(height, width)
+    }
+
     /// Height and width with the longer side at its length.
     fn enlarged(&self, height: u32, width: u32) -> (u32, u32) {
         let ratio = f64::from(width) / f64::from(height);

@@ -22,17 +22,16 @@ pub struct VisionLanguage {
     language: Llama,
 }
 
-/// A prompt with pictures in the places that `placeholder` holds: `pixels` `[pieces, 3, side, side]`, in the
-/// order of their places.
-pub fn illustrate(model: &dyn SeeAndSay, ids: Vec<u32>, placeholder: u32, pixels: &Tensor) -> Result<Prompt> {
-    let seen = model.see(pixels)?;
+/// A prompt with pictures in the places that `placeholder` holds: what [`SeeAndSay::see`] gives of them, `[pieces,
+/// queries, width]`, in the order of their places.
+pub fn illustrate(model: &dyn SeeAndSay, ids: Vec<u32>, placeholder: u32, seen: &Tensor) -> Result<Prompt> {
     let (pieces, queries, width) = seen.dims3()?;
     let places = ids.iter().filter(|&&id| id == placeholder).count();
     if places != pieces * queries {
         let problem = format!("{places} places in the text for {pieces} pictures of {queries} tokens each");
         return config::refuse("the prompt", problem);
     }
-    let words = model.language().embed(&Tensor::new(&ids[..], pixels.device())?.unsqueeze(0)?)?.squeeze(0)?;
+    let words = model.language().embed(&Tensor::new(&ids[..], seen.device())?.unsqueeze(0)?)?.squeeze(0)?;
     let all = Tensor::cat(&[&words, &seen.reshape((pieces * queries, width))?], 0)?;
     let mut next = ids.len() as u32;
     let row = |(place, &id): (usize, &u32)| {
