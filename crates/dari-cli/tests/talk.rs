@@ -205,3 +205,15 @@ fn a_chat_about_a_picture_keeps_what_it_saw() {
     let saved: Value = serde_json::from_slice(&std::fs::read(&file).expect("saved")).expect("JSON");
     assert_eq!(saved["messages"][0]["pictures"], serde_json::json!([a]));
 }
+
+#[test]
+fn what_pictures_cost_is_shown() {
+    let home = Home::new();
+    let shown = home.dari(["models", "show", &model("smolvlm"), "--json"]).exits(0).json();
+    assert_eq!(shown["abilities"]["ask"], true);
+    // 1920 x 1080 becomes 40 x 24, three by two tiles of 16, and the whole: 7 pieces of 4 tokens.
+    assert_eq!(shown["picture_tokens"][2], serde_json::json!({"width": 1920, "height": 1080, "tokens": 28}));
+    let plain = home.dari(["models", "show", &model("qwen2"), "--json"]).exits(0).json();
+    assert_eq!(plain["abilities"]["ask"], false);
+    assert_eq!(plain["picture_tokens"], serde_json::json!([]));
+}

@@ -67,6 +67,12 @@ pub struct Abilities {
     pub classify: bool,
     /// Masked words.
     pub fill_mask: bool,
+    /// How a text goes on.
+    pub complete: bool,
+    /// A conversation, by its own template.
+    pub chat: bool,
+    /// Questions about pictures.
+    pub ask: bool,
 }
 
 /// Embedded texts, and which of them were longer than the model reads.
@@ -134,13 +140,18 @@ impl Engine {
     pub fn abilities(&self) -> Abilities {
         let model = &self.loaded.model;
         // A model without the files that prepare its input can take none.
-        let (sees, reads) = (self.loaded.processor.image().is_ok(), self.loaded.processor.text().is_ok());
+        let processor = &self.loaded.processor;
+        let (sees, reads) = (processor.image().is_ok(), processor.text().is_ok());
+        let writes = processor.words().is_ok() && model.causal().is_some();
         Abilities {
             embed_pictures: sees && model.pictures().is_some(),
             embed_texts: reads && model.texts().is_some(),
             compare: sees && reads && model.contrastive().is_some(),
             classify: sees && model.classifier().is_some(),
             fill_mask: reads && model.fill_mask().is_some(),
+            complete: writes,
+            chat: writes && processor.chat().is_ok(),
+            ask: writes && processor.chat().is_ok() && processor.sights().is_some(),
         }
     }
 

@@ -62,6 +62,9 @@ fn open(model: &str) -> anyhow::Result<Folder> {
     }
 }
 
+/// Widths and heights for which a picture's cost is shown.
+const COMMON: [(u32, u32); 4] = [(224, 224), (640, 480), (1920, 1080), (1080, 1920)];
+
 fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
     let folder = open(model)?;
     let place = folder.label();
@@ -70,11 +73,20 @@ fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
     let weights = loaded.weights.count();
     let picture = loaded.processor.image().ok().map(|image| image.size());
     let tokens = loaded.processor.text().ok().map(|text| text.context());
+    let tokens = tokens.or(loaded.context.filter(|_| loaded.model.causal().is_some()));
+    let sights = loaded.processor.sights();
+    // What pictures of common sizes, width by height, cost among the tokens.
+    let costs: Vec<(u32, u32, usize)> = sights
+        .iter()
+        .flat_map(|sights| COMMON.map(|(width, height)| (width, height, sights.cost(height, width))))
+        .collect();
     let abilities = serde_json::to_value(engine.abilities())?;
     if as_json {
         screen::json(&json!({
             "model": model, "place": place, "kind": loaded.model.kind(), "weights": weights, "dim": engine.dim(),
-            "picture": picture, "tokens": tokens, "abilities": abilities, "unused": loaded.unused,
+            "picture": picture, "tokens": tokens,
+            "picture_tokens": costs.iter().map(|(w, h, cost)| json!({"width": w, "height": h, "tokens": cost})).collect::<Vec<_>>(),
+            "abilities": abilities, "unused": loaded.unused,
             "fingerprint": engine.fingerprint()?,
         }))?;
         return Ok(());
@@ -84,12 +96,18 @@ fn show(model: &str, as_json: bool) -> anyhow::Result<()> {
     row(say!("place", "위치"), place)?;
     row(say!("kind", "종류"), loaded.model.kind().to_owned())?;
     row(say!("weights", "가중치"), format!("{:.2} M", weights as f64 / 1e6))?;
-    row(say!("vector", "벡터"), engine.dim().to_string())?;
+    if engine.dim() > 0 {
+        row(say!("vector", "벡터"), engine.dim().to_string())?;
+    }
     if let Some((height, width)) = picture {
         row(say!("picture", "그림"), format!("{width} x {height}"))?;
     }
     if let Some(tokens) = tokens {
         row(say!("tokens", "토큰"), tokens.to_string())?;
+    }
+    if !costs.is_empty() {
+        let costs: Vec<String> = costs.iter().map(|(w, h, cost)| format!("{w} x {h}: {cost}")).collect();
+        row(say!("picture tokens", "그림 토큰"), costs.join(", "))?;
     }
     let can = list_abilities(&engine.abilities());
     row(say!("can", "할 수 있는 일"), can)?;
@@ -110,6 +128,9 @@ pub fn list_abilities(can: &Abilities) -> String {
         (can.compare, say!("compare, zero-shot labels, search", "비교, 제로샷 라벨, 검색")),
         (can.classify, say!("its own labels", "자기 라벨")),
         (can.fill_mask, say!("fill masks", "빈칸 채우기")),
+        (can.complete, say!("complete", "이어 쓰기")),
+        (can.chat, say!("chat", "대화")),
+        (can.ask, say!("answer about pictures", "그림에 관한 질문")),
     ];
     words.into_iter().filter(|(can, _)| *can).map(|(_, word)| word).collect::<Vec<_>>().join(", ")
 }
