@@ -26,7 +26,7 @@ pub enum Tower {
     /// CLIP's, with a class token.
     Clip(clip_vision::ClipVision),
     /// SigLIP's.
-    Siglip(siglip_vision::SiglipVision),
+    Siglip(Box<siglip_vision::SiglipVision>),
 }
 
 impl Tower {
@@ -42,7 +42,7 @@ impl Tower {
                 // The head is for embedding, which a bridge does not ask for.
                 config.vision_use_head = false;
                 config.num_patches = None;
-                Ok(Tower::Siglip(siglip_vision::SiglipVision::load(weights, &config, origin)?))
+                Ok(Tower::Siglip(Box::new(siglip_vision::SiglipVision::load(weights, &config, origin)?)))
             }
             other => config::refuse(
                 origin,
