@@ -284,7 +284,7 @@ JSON, 단계마다 한 줄: {\"step\", \"steps\", \"loss\", \"learning_rate\", .
   dari train recipes/mini.toml --resume
   dari train recipes/scenes.toml --set train.steps=200 --set output=runs/try",
         options: &[
-            ("device", "실행할 곳: 지금은 cpu만"),
+            ("device", "실행할 곳: cpu, cuda 또는 cuda:N"),
             ("resume", "체크포인트가 있으면 가장 새것에서 이어 갑니다"),
             ("plain", "터미널에서 실시간 화면 대신 막대 하나만"),
         ],

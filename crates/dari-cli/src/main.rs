@@ -8,6 +8,7 @@ mod commands;
 mod gallery;
 mod index;
 mod inputs;
+mod interrupt;
 mod korean;
 mod language;
 mod npy;

@@ -1,9 +1,8 @@
 //! `dari chat`: a conversation in the terminal.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
@@ -12,9 +11,11 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 
+use super::speech::speak;
 use crate::Outcome;
 use crate::cli::Chat;
 use crate::inputs;
+use crate::interrupt;
 use crate::language::say;
 use crate::screen;
 
@@ -25,8 +26,9 @@ const LARGEST: u64 = 64 << 20;
 
 /// Runs the command.
 pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
-    let asking = arguments.answering.asking()?;
-    let engine = inputs::open(&arguments.model)?;
+    let options = &arguments.speaking;
+    let asking = options.answering.asking()?;
+    let engine = inputs::open(&options.model)?;
     engine.loaded().processor.chat().map_err(dari::Error::from)?;
     let mut session = Session {
         talk: engine.talk()?,
@@ -34,8 +36,8 @@ pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
         asking,
         messages: Vec::new(),
         waiting: Vec::new(),
-        json: arguments.json,
-        stop: interrupted()?,
+        json: options.json,
+        stop: interrupt::flag()?,
     };
     if let Some(system) = &arguments.system {
         session.set_system(system);
@@ -53,6 +55,7 @@ pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
         match session.take(line) {
             Ok(true) => {}
             Ok(false) => break,
+            Err(error) if crate::is_broken_pipe(&error) => return Err(error),
             Err(error) => {
                 screen::error(&format!("{error:#}"));
                 failures += 1;
@@ -60,23 +63,6 @@ pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::of(if lines.is_terminal() { 0 } else { failures }))
-}
-
-/// A flag that ctrl-C sets, for the whole program.
-pub fn interrupted() -> anyhow::Result<Arc<AtomicBool>> {
-    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-    if let Some(flag) = FLAG.get() {
-        return Ok(flag.clone());
-    }
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = flag.clone();
-    ctrlc::set_handler(move || {
-        // The second one, where the first was not heard, is for what cannot be asked to stop.
-        if set.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(FLAG.get_or_init(|| flag).clone())
 }
 
 /// A picture of the conversation.
@@ -176,35 +162,21 @@ impl Session<'_> {
         let pictures = self.messages.iter().flat_map(|message| &message.pictures);
         let pictures: Vec<Picture> = pictures.map(|shown| shown.picture.clone()).collect();
         self.stop.store(false, Ordering::SeqCst);
-        let mut out = std::io::stdout().lock();
-        let mut broken = None;
-        let mut heard = |piece: &str| {
-            if !self.json
-                && let Err(error) = write!(out, "{}", screen::text(piece)).and_then(|()| out.flush())
-            {
-                broken = Some(error);
-                return false;
-            }
-            !self.stop.swap(false, Ordering::SeqCst)
-        };
-        let answer = self.talk.answer(&json!(told), &pictures, &self.asking, &mut heard);
-        drop(out);
+        let (talk, asking) = (&mut self.talk, &self.asking);
+        let answer =
+            speak(!self.json, &self.stop, |heard| talk.answer(&json!(told), &pictures, asking, heard));
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 // A question that could not be asked is no part of the conversation.
                 self.waiting = self.messages.pop().map(|message| message.pictures).unwrap_or_default();
-                return Err(error.into());
+                return Err(error);
             }
         };
         let said = Message { role: "assistant".into(), text: answer.text.clone(), pictures: Vec::new() };
         self.messages.push(said);
-        if let Some(error) = broken {
-            return Err(error.into());
-        }
-        match self.json {
-            true => screen::json(&serde_json::to_value(&answer)?)?,
-            false => screen::print("")?,
+        if self.json {
+            screen::json(&serde_json::to_value(&answer)?)?;
         }
         Ok(())
     }

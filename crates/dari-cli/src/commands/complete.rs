@@ -1,12 +1,14 @@
 //! `dari complete`: how a text goes on.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 
 use serde_json::json;
 
+use super::speech::speak;
 use crate::Outcome;
 use crate::cli::{Complete, Usage};
 use crate::inputs;
+use crate::interrupt;
 use crate::language::say;
 use crate::screen;
 
@@ -29,34 +31,20 @@ pub fn run(arguments: &Complete) -> anyhow::Result<Outcome> {
         }
         texts.push(text);
     }
-    let asking = arguments.answering.asking()?;
-    let engine = inputs::open(&arguments.model)?;
+    let options = &arguments.speaking;
+    let asking = options.answering.asking()?;
+    let engine = inputs::open(&options.model)?;
     let mut talk = engine.talk()?;
-    let stop = super::chat::interrupted()?;
+    let stop = interrupt::flag()?;
     for text in &texts {
-        let mut out = std::io::stdout().lock();
-        let mut broken = None;
-        let mut heard = |piece: &str| {
-            if !arguments.json
-                && let Err(error) = write!(out, "{}", screen::text(piece)).and_then(|()| out.flush())
-            {
-                broken = Some(error);
-                return false;
-            }
-            !stop.swap(false, std::sync::atomic::Ordering::SeqCst)
-        };
-        let answer = talk.complete(text, &asking, &mut heard)?;
-        if let Some(error) = broken {
-            return Err(error.into());
+        let answer = speak(!options.json, &stop, |heard| talk.complete(text, &asking, heard))?;
+        if options.json {
+            let mut line = serde_json::to_value(&answer)?;
+            line["prompt"] = json!(text);
+            screen::json(&line)?;
         }
-        drop(out);
-        match arguments.json {
-            true => {
-                let mut line = serde_json::to_value(&answer)?;
-                line["prompt"] = json!(text);
-                screen::json(&line)?;
-            }
-            false => screen::print("")?,
+        if answer.ended == dari::Ended::Interrupted {
+            return Ok(Outcome::SomeFailed);
         }
     }
     Ok(Outcome::Done)

@@ -1,8 +1,7 @@
 //! `dari index`: a folder's pictures into the search index.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use dari::Engine;
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use crate::Outcome;
 use crate::cli::Index;
 use crate::index::{Progress, Report, Store};
 use crate::inputs::{self, Need};
+use crate::interrupt;
 use crate::language::say;
 use crate::screen;
 
@@ -47,10 +47,7 @@ pub fn open(engine: &Engine) -> anyhow::Result<Store> {
 
 /// Brings the index up to date with a folder; names what failed.
 pub fn update(store: &mut Store, engine: &Engine, folder: &Path, batch: usize) -> anyhow::Result<Report> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // Set once in a process; a second handler would be refused, and the first still serves.
-    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst));
+    let stop = interrupt::flag()?;
     let bar = screen::bar(0, "pictures");
     let mut progress = |progress: Progress| match progress {
         Progress::Looking { found } => bar.set_message(found.to_string()),

@@ -14,4 +14,5 @@ pub mod models;
 pub mod reference;
 pub mod search;
 pub mod similarity;
+mod speech;
 pub mod train;

@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 
 use crate::Outcome;
 use crate::cli::{Train, Usage};
+use crate::interrupt;
 use crate::language::say;
 use crate::screen;
 use crate::screen::curve;
@@ -24,14 +25,7 @@ pub fn run(arguments: &Train) -> anyhow::Result<Outcome> {
         other => other.into(),
     })?;
     let device = dari::device(&arguments.device).map_err(|error| Usage(error.to_string()))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // The first asks for a checkpoint; the second is for what cannot be asked, such as a download.
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    })?;
+    let stop = interrupt::flag()?;
     let live = if arguments.json || arguments.plain { None } else { Live::begin() };
     let bar = match live {
         Some(_) => ProgressBar::hidden(),

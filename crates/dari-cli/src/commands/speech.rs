@@ -1,0 +1,32 @@
+//! An answer on its way to the screen: what `complete`, `chat`, `ask` and `caption` share.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dari::Answer;
+
+use crate::screen;
+
+/// Lets a model speak. Where the answer is `shown`, its pieces are written as they come, and a line's end
+/// behind them; a set `stop` ends the answer and is taken back.
+pub fn speak(
+    shown: bool,
+    stop: &AtomicBool,
+    model: impl FnOnce(&mut dyn FnMut(&str) -> bool) -> dari::Result<Answer>,
+) -> anyhow::Result<Answer> {
+    let mut out = std::io::stdout().lock();
+    let mut broken = None;
+    let answer = model(&mut |piece| {
+        if shown && let Err(error) = write!(out, "{}", screen::text(piece)).and_then(|()| out.flush()) {
+            broken = Some(error);
+            return false;
+        }
+        !stop.swap(false, Ordering::SeqCst)
+    })?;
+    match broken {
+        Some(error) => return Err(error.into()),
+        None if shown => writeln!(out)?,
+        None => {}
+    }
+    Ok(answer)
+}
