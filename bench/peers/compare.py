@@ -1724,10 +1724,16 @@ def compare(options: Options, command: str) -> int:
     return 1 if failures else 0
 
 
-def shown_command(arguments: list[str]) -> str:
-    """The command as typed, paths inside the checkout relative to it."""
-    inside = [argument.replace(f"{REPOSITORY}/", "") for argument in arguments]
-    return shlex.join(["python", "bench/peers/compare.py", *inside])
+def shown_command(script: str, arguments: list[str]) -> str:
+    """The command as another would type it: paths inside the checkout relative to it, no folder for its work."""
+    shown = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--work":
+            next(words, None)
+        elif not word.startswith("--work="):
+            shown.append(word.replace(f"{REPOSITORY}/", ""))
+    return shlex.join(["python", f"bench/peers/{script}", *shown])
 
 
 def main() -> int:
@@ -1739,7 +1745,7 @@ def main() -> int:
         if arguments[:1] == ["--prepare"]:
             prepare_here(Path(arguments[1]))
             return 0
-        return compare(read_options(arguments), shown_command(arguments))
+        return compare(read_options(arguments), shown_command("compare.py", arguments))
     except Trouble as error:
         say(f"error: {error}")
         return 2

@@ -34,7 +34,7 @@ from typing import Any
 sys.dont_write_bytecode = True  # the checkout stays as it is
 
 import compare  # noqa: E402
-from compare import Json, Load, Trouble, joined, markdown, say  # noqa: E402
+from compare import Json, Load, Trouble, joined, markdown, say, shown_command  # noqa: E402
 
 REPOSITORY = compare.REPOSITORY
 SEED = compare.SEED + 1
@@ -1037,12 +1037,6 @@ def compare_sides(options: Options, command: str) -> int:
     return 1 if failures else 0
 
 
-def shown_command(arguments: list[str]) -> str:
-    """The command as typed, paths inside the checkout relative to it."""
-    inside = [argument.replace(f"{REPOSITORY}/", "") for argument in arguments]
-    return shlex.join(["python", "bench/peers/photographs.py", *inside])
-
-
 def main() -> int:
     arguments = sys.argv[1:]
     try:
@@ -1052,7 +1046,7 @@ def main() -> int:
         if arguments[:1] == ["--prepare"]:
             prepare_here(Path(arguments[1]), int(arguments[2]))
             return 0
-        return compare_sides(read_options(arguments), shown_command(arguments))
+        return compare_sides(read_options(arguments), shown_command("photographs.py", arguments))
     except Trouble as error:
         say(f"error: {error}")
         return 2

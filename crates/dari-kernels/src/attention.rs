@@ -14,7 +14,7 @@ use std::cell::Cell;
 use crate::gemm::{Epilogue, Matrix, MatrixMut, Threads, product};
 use crate::level::leveled;
 use crate::math;
-use crate::team;
+use crate::team::{self, Shared};
 
 thread_local! {
     /// A tile's scores, and their slopes; a thread keeps their memory.
@@ -100,21 +100,6 @@ impl Mask<'_> {
             }
             false => (0, sizes.keys),
         }
-    }
-}
-
-/// A pointer that tasks share; each writes its own part.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: whoever dereferences it says why nobody else writes there.
-unsafe impl Sync for Shared {}
-// SAFETY: as above.
-unsafe impl Send for Shared {}
-
-impl Shared {
-    fn at(self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
     }
 }
 
@@ -244,7 +229,7 @@ fn attend(
             let at = (batch * queries + first) * stride + head * width;
             let rows = |row: usize| {
                 // SAFETY: inside `out`, and this task's own: sequence, head and query are.
-                unsafe { std::slice::from_raw_parts_mut(shared.at(at + row * stride), width) }
+                unsafe { shared.part(at + row * stride, width) }
             };
             let reach = mask.seen(&sizes, first + count - 1).1;
             let (mut most, mut sums) = ([f32::NEG_INFINITY; QUERIES], [0.0f32; QUERIES]);
@@ -365,7 +350,7 @@ unsafe fn slopes(
     out: &[f32],
     statistics: &[f32],
     dout: &[f32],
-    [dq, dk, dv]: [Shared; 3],
+    [dq, dk, dv]: [Shared<f32>; 3],
     [q_stride, kv_stride]: [usize; 2],
 ) {
     sizes.check(&q, &k, &v, &mask);

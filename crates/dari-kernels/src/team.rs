@@ -152,15 +152,27 @@ fn sleep(last: u32) {
 }
 
 /// A pointer that tasks share; each uses its own part.
-struct Shared<T>(*mut T);
+pub(crate) struct Shared<T>(pub(crate) *mut T);
 
 // SAFETY: whoever uses it says why the parts are apart.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
 impl<T> Shared<T> {
+    pub(crate) fn at(self, offset: usize) -> *mut T {
+        self.0.wrapping_add(offset)
+    }
+
     /// # Safety
     /// The part lies in the slice that the pointer is from, and nobody else has it.
-    unsafe fn part<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
+    pub(crate) unsafe fn part<'a>(self, start: usize, len: usize) -> &'a mut [T] {
         // SAFETY: as the caller promises.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }

@@ -5,20 +5,18 @@ mod support;
 
 use candle_core::{Device, Tensor};
 use dari_files::Folder;
+use dari_models::Loaded;
 use dari_models::capability::{CausalLm, Tokens};
 use dari_models::generate::{BeamOptions, Decoder, Early, Prompt, Said, Sampling, generate, sampler, search};
 use dari_models::language::llama::{Llama, LlamaConfig};
-use dari_models::{Loaded, auto};
 use dari_nn::{Cache, Precision, Weights};
 use serde_json::Value;
-use support::{Expected, repository};
+use support::{Expected, HINT, repository};
 
 const CASES: [&str; 5] = ["gpt2", "llama", "llama-rope3", "mistral", "qwen2"];
-const HINT: &str = "fixtures/parity is `python parity/make_fixtures.py`'s";
 
-fn load(case: &'static str) -> (Loaded, Expected) {
-    let folder = Folder::open(&repository("fixtures/parity").join(case)).expect("the folder");
-    let loaded = auto::load(&folder, &Device::Cpu, Precision::F32).unwrap_or_else(|error| panic!("{error}"));
+fn load(case: &str) -> (Loaded, Expected) {
+    let loaded = support::load(case);
     assert_eq!(loaded.unused, Vec::<String>::new(), "{case}");
     (loaded, Expected::of(case, HINT))
 }

@@ -17,6 +17,7 @@ use support::Expected;
 const CLOSE: f32 = 1e-4;
 /// Of features that reach 7 and numbers that reach 23.
 const WIDE: f32 = 1e-3;
+
 /// Where the script puts a model, if it did.
 fn weights(folder: &str, script: &str, size: &str) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -36,6 +37,11 @@ fn weights(folder: &str, script: &str, size: &str) -> Option<PathBuf> {
     found
 }
 
+fn expected(name: &'static str) -> Expected {
+    let fixture = format!("the fixture is `python parity/make_fixtures.py --only {name}`'s");
+    Expected::of(name, format!("{fixture}, the weights `python scripts/fetch_weights.py {name}`'s"))
+}
+
 fn open(path: &Path) -> Loaded {
     let folder = Folder::open(path).expect("the folder");
     let loaded = auto::load(&folder, &Device::Cpu, Precision::F32).unwrap_or_else(|error| panic!("{error}"));
@@ -47,11 +53,7 @@ fn open(path: &Path) -> Loaded {
 fn a_real_bert_embeds_sentences() {
     let Some(path) = weights("all-MiniLM-L6-v2", "minilm", "91 MB") else { return };
     let loaded = open(&path);
-    let expected = Expected::of(
-        "minilm",
-        "the fixture is `python parity/make_fixtures.py --only minilm`'s, the weights \
-         `python scripts/fetch_weights.py minilm`'s",
-    );
+    let expected = expected("minilm");
     let tokens = expected.tokens(&loaded);
     let masks: Vec<Vec<u32>> =
         tokens.mask.iter().map(|row| row.iter().map(|&bit| u32::from(bit)).collect()).collect();
@@ -76,11 +78,7 @@ fn a_real_bert_embeds_sentences() {
 fn a_real_resnet_sees_pictures() {
     let Some(path) = weights("resnet-50-augnet", "resnet50", "101 MB") else { return };
     let loaded = open(&path);
-    let expected = Expected::of(
-        "resnet50",
-        "the fixture is `python parity/make_fixtures.py --only resnet50`'s, the weights \
-         `python scripts/fetch_weights.py resnet50`'s",
-    );
+    let expected = expected("resnet50");
     let samples = expected.strings("samples");
     let open = |name: &String| {
         dari_data::image::open(&support::repository("samples").join(name), &Default::default())

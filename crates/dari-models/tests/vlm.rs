@@ -6,22 +6,18 @@ mod support;
 
 use candle_core::{Device, Tensor};
 use dari_data::image::{self, Picture, Pixels};
-use dari_files::Folder;
 use dari_models::capability::{SeeAndSay, Tokens};
 use dari_models::generate::{Decoder, Prompt, Sampling, generate};
 use dari_models::generative::{VisionLanguage, illustrate};
 use dari_models::processor::{Pictures, Sights};
-use dari_models::{Loaded, Model, auto};
-use dari_nn::Precision;
+use dari_models::{Loaded, Model};
 use serde_json::Value;
-use support::{Expected, repository};
+use support::{Expected, HINT, repository};
 
 const CASES: [&str; 4] = ["llava-clip", "llava-siglip", "idefics3", "smolvlm"];
-const HINT: &str = "fixtures/parity is `python parity/make_fixtures.py`'s";
 
-fn load(case: &'static str) -> (Loaded, Expected) {
-    let folder = Folder::open(&repository("fixtures/parity").join(case)).expect("the folder");
-    let loaded = auto::load(&folder, &Device::Cpu, Precision::F32).unwrap_or_else(|error| panic!("{error}"));
+fn load(case: &str) -> (Loaded, Expected) {
+    let loaded = support::load(case);
     (loaded, Expected::of(case, HINT))
 }
 

@@ -11,7 +11,7 @@ use half::f16;
 use super::{Epilogue, Matrix, MatrixMut, Threads, product};
 use crate::level::leveled;
 use crate::math;
-use crate::team;
+use crate::team::{self, Shared};
 
 /// A block format, by ggml's name for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,8 +166,7 @@ impl<'a> BlockRows<'a> {
             }
             for row in 0..out.rows {
                 // SAFETY: as above.
-                let part =
-                    unsafe { std::slice::from_raw_parts_mut(shared.at(first + row * out.row_stride), count) };
+                let part = unsafe { shared.part(first + row * out.row_stride, count) };
                 if out.rows <= FEW {
                     for (output, value) in part.iter_mut().enumerate() {
                         *value = dot(x.row(row), weight.row(output));
@@ -177,21 +176,6 @@ impl<'a> BlockRows<'a> {
             }
             ROWS.set(rows);
         });
-    }
-}
-
-/// A pointer that tasks share; each writes its own columns.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: whoever dereferences it says why nobody else writes there.
-unsafe impl Sync for Shared {}
-// SAFETY: as above.
-unsafe impl Send for Shared {}
-
-impl Shared {
-    fn at(self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
     }
 }
 

@@ -4,11 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
-use dari_files::Checkpoint;
-use dari_models::Loaded;
+use candle_core::{Device, Tensor};
+use dari_data::image::{Limits, Picture};
+use dari_files::{Checkpoint, Folder};
 use dari_models::capability::Tokens;
-use dari_nn::weights::floats;
+use dari_models::{Loaded, auto};
+use dari_nn::{Precision, weights::floats};
 use serde_json::Value;
 
 /// A path from the repository's root.
@@ -16,22 +17,36 @@ pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
+/// What failing comparisons with most cases say.
+pub const HINT: &str = "fixtures/parity is `python parity/make_fixtures.py`'s";
+
+/// The model of a case.
+pub fn load(case: &str) -> Loaded {
+    let folder = Folder::open(&repository("fixtures/parity").join(case)).expect("the folder");
+    auto::load(&folder, &Device::Cpu, Precision::F32).unwrap_or_else(|error| panic!("{case}: {error}"))
+}
+
 pub struct Expected {
-    case: &'static str,
+    pub case: String,
     /// Said wherever a comparison fails.
-    hint: &'static str,
+    hint: String,
     file: Checkpoint,
     inputs: Value,
 }
 
 impl Expected {
-    pub fn of(case: &'static str, hint: &'static str) -> Expected {
-        let folder = repository("fixtures/parity").join(case);
-        let text = std::fs::read_to_string(folder.join("inputs.json")).expect("inputs.json");
+    pub fn of(case: &str, hint: impl Into<String>) -> Expected {
+        Expected::at(case, hint, case)
+    }
+
+    /// Of a case that shares its inputs with another.
+    pub fn at(case: &str, hint: impl Into<String>, inputs: &str) -> Expected {
+        let folder = |case| repository("fixtures/parity").join(case);
+        let text = std::fs::read_to_string(folder(inputs).join("inputs.json")).expect("inputs.json");
         Expected {
-            case,
-            hint,
-            file: Checkpoint::open(&folder.join("expected.safetensors")).expect("expected.safetensors"),
+            case: case.to_owned(),
+            hint: hint.into(),
+            file: Checkpoint::open(&folder(case).join("expected.safetensors")).expect("expected.safetensors"),
             inputs: serde_json::from_str(&text).expect("JSON"),
         }
     }
@@ -44,6 +59,20 @@ impl Expected {
     /// Whether there is such an expected tensor.
     pub fn has(&self, name: &str) -> bool {
         self.file.shape(name).is_some()
+    }
+
+    /// An expected tensor by itself.
+    pub fn tensor(&self, name: &str) -> Tensor {
+        let shape = self.file.shape(name).expect("an expected tensor").to_vec();
+        Tensor::from_vec(self.values(name), shape, &Device::Cpu).expect("a tensor")
+    }
+
+    pub fn pictures(&self) -> Vec<Picture> {
+        let open = |name: String| {
+            let path = repository("fixtures/parity/pictures").join(name);
+            dari_data::image::open(&path, &Limits::default()).expect("a picture")
+        };
+        self.strings("pictures").into_iter().map(open).collect()
     }
 
     /// An expected tensor's numbers.
