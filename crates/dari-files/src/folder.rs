@@ -3,7 +3,7 @@
 
 use crate::checkpoint::{Checkpoint, is_inside, read_index};
 use crate::error::{Error, shown};
-use crate::gguf::Gguf;
+use crate::gguf::{self, Gguf};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -72,7 +72,7 @@ impl Folder {
     /// # Errors
     /// When there is none, or a file that is no GGUF.
     pub fn open(path: &Path) -> Result<Folder, Error> {
-        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && path.is_file() {
+        if gguf::is_one(path) {
             return Ok(Folder { place: Place::Gguf(Arc::new(Gguf::open(path)?)) });
         }
         let about = std::fs::metadata(path).map_err(Error::io(path, "open the model folder"))?;

@@ -145,6 +145,11 @@ pub struct Tensor {
     bytes: usize,
 }
 
+/// Whether a path is that of such a file, by its name's ending.
+pub fn is_one(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && path.is_file()
+}
+
 impl Gguf {
     /// Opens a file.
     ///
@@ -170,11 +175,6 @@ impl Gguf {
     /// A value of the metadata.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.metadata.get(key)
-    }
-
-    /// All of the metadata, by key.
-    pub fn metadata(&self) -> &BTreeMap<String, Value> {
-        &self.metadata
     }
 
     /// All tensors, by name.

@@ -31,14 +31,16 @@ pub use gemm::Matrix;
 
 /// `total += other`.
 pub fn add(total: &mut [f32], other: &[f32]) {
-    const CHUNK: usize = 1 << 15;
-    assert_eq!(total.len(), other.len());
-    team::chunks(total, CHUNK, |index, part| gemm::add(part, &other[index * CHUNK..][..part.len()]));
+    in_pieces(total, other, gemm::add);
 }
 
 /// `x *= other`.
 pub fn multiply(x: &mut [f32], other: &[f32]) {
-    const CHUNK: usize = 1 << 15;
+    in_pieces(x, other, gemm::multiply);
+}
+
+fn in_pieces(x: &mut [f32], other: &[f32], operation: impl Fn(&mut [f32], &[f32]) + Sync) {
+    const PIECE: usize = 1 << 15;
     assert_eq!(x.len(), other.len());
-    team::chunks(x, CHUNK, |index, part| gemm::multiply(part, &other[index * CHUNK..][..part.len()]));
+    team::chunks(x, PIECE, |index, part| operation(part, &other[index * PIECE..][..part.len()]));
 }

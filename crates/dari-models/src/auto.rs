@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use dari_data::image::{ImageProcessor, TileProcessor};
 use dari_data::text::{ChatTemplate, TextProcessor, Words};
+use dari_files::gguf::Gguf;
 use dari_files::{Checkpoint, Folder, TensorView};
 use dari_nn::weights::Source;
 use dari_nn::{Precision, Training, Weights};
@@ -20,11 +21,11 @@ use crate::contrastive::siglip::{Siglip, SiglipConfig};
 use crate::encoder::resnet::{self, ResNet, ResNetConfig, Torchvision};
 use crate::encoder::vit::{Vit, VitConfig};
 use crate::generative::{VisionLanguage, idefics3, llava};
+use crate::language;
 use crate::language::bert::{Bert, BertConfig, Pooling};
 use crate::language::gguf::{self, Renamed};
 use crate::language::gpt2::{Conv1d, Gpt2, Gpt2Config};
-use crate::language::llama::{Llama, LlamaConfig};
-use crate::language::qwen;
+use crate::language::llama::Llama;
 use crate::packed::{self, Ready};
 use crate::processor::Sights;
 use crate::{Error, Processor, Result, config};
@@ -218,7 +219,7 @@ pub fn load_for_training(
         config::set_labels(&mut layout.config, classes);
         training.fresh = Box::new(|name| name.starts_with("classifier."));
     }
-    if layout.form == Form::OpenClip {
+    if matches!(layout.form, Form::OpenClip) {
         // What open_clip does to texts, and a bias on CLIP's logits, have no place in the layout
         // that training writes.
         let problem = "training goes on from transformers' layout only: convert the checkpoint first";
@@ -264,14 +265,13 @@ struct Layout {
 }
 
 /// Whose tensor names a folder has.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Transformers,
     OpenClip,
     /// timm's, too.
     Torchvision,
     /// llama.cpp's.
-    Gguf,
+    Gguf(Arc<Gguf>),
 }
 
 impl Layout {
@@ -279,7 +279,7 @@ impl Layout {
         let place = |file: &str| format!("{}/{file}", folder.label());
         if let Some(file) = folder.gguf() {
             let (origin, config) = (folder.label(), gguf::config(file)?);
-            return Ok(Layout { origin, config, form: Form::Gguf, preparation: None });
+            return Ok(Layout { origin, config, form: Form::Gguf(file.clone()), preparation: None });
         }
         let plain = folder.json("config.json")?;
         // A folder that serves both libraries is read by transformers' files.
@@ -317,15 +317,12 @@ impl Layout {
     }
 
     fn source(&self, folder: &Folder) -> Result<Box<dyn Source>> {
-        if let Some(file) = folder.gguf() {
-            return Ok(Box::new(Renamed(file.clone())));
-        }
-        let checkpoint = folder.weights()?;
-        match self.form {
-            Form::OpenClip => return Ok(Box::new(OpenClip::new(checkpoint))),
-            Form::Torchvision => return Ok(Box::new(Torchvision::new(checkpoint))),
-            Form::Transformers | Form::Gguf => {}
-        }
+        let checkpoint = match &self.form {
+            Form::Gguf(file) => return Ok(Box::new(Renamed(file.clone()))),
+            Form::OpenClip => return Ok(Box::new(OpenClip::new(folder.weights()?))),
+            Form::Torchvision => return Ok(Box::new(Torchvision::new(folder.weights()?))),
+            Form::Transformers => folder.weights()?,
+        };
         if self.config.get("model_type").and_then(Value::as_str) == Some("gpt2") {
             return Ok(Box::new(Conv1d(checkpoint)));
         }
@@ -341,7 +338,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
     let origin = layout.origin.clone();
     let kind = match layout.form {
         Form::OpenClip => "clip",
-        Form::Transformers | Form::Torchvision | Form::Gguf => {
+        Form::Transformers | Form::Torchvision | Form::Gguf(_) => {
             match layout.config.get("model_type").and_then(Value::as_str) {
                 Some(kind) => kind,
                 None => {
@@ -386,14 +383,14 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             let config: Gpt2Config = config::parse(&origin, &layout.config)?;
             (Model::Gpt2(Gpt2::load(&weights, &config, &origin)?), None)
         }
-        "llama" | "mistral" => {
-            let config = LlamaConfig::parse(&layout.config, &origin)?;
-            let model = Llama::load(&weights, &config, &origin)?;
-            (if kind == "llama" { Model::Llama(model) } else { Model::Mistral(model) }, None)
-        }
-        "qwen2" => {
-            let config = qwen::parse(&layout.config, &origin)?;
-            (Model::Qwen2(Llama::load(&weights, &config, &origin)?), None)
+        "llama" | "mistral" | "qwen2" => {
+            let model = Llama::load(&weights, &language::decoder_config(&layout.config, &origin)?, &origin)?;
+            let model = match kind {
+                "llama" => Model::Llama(model),
+                "mistral" => Model::Mistral(model),
+                _ => Model::Qwen2(model),
+            };
+            (model, None)
         }
         "llava" => (Model::Llava(llava::load(&weights, &layout.config, &origin)?), None),
         "idefics3" => (Model::Idefics3(idefics3::load(&weights, &layout.config, &origin)?), None),
@@ -427,7 +424,7 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
     let mut ends = Vec::new();
     if model.causal().is_some() {
         ends = ends_of(folder, &layout.config)?;
-        if let Some(file) = folder.gguf() {
+        if let Form::Gguf(file) = &layout.form {
             let (words, chat) = dari_data::text::gguf::words(folder, file)?;
             processor = processor.with_words(words, chat);
         } else if TOKENIZERS.iter().any(|file| folder.has(file)) {
@@ -442,9 +439,8 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
             .into_iter()
             .find_map(|key| layout.config.get(key)?.as_u64());
         placeholder = Some(id.and_then(|id| u32::try_from(id).ok()).unwrap_or(32000));
-        if let Some(sights) = sights(folder, sees, &origin)? {
-            processor = processor.with_sights(sights);
-        }
+        let cuts = matches!(model, Model::Idefics3(_) | Model::SmolVlm(_));
+        processor = processor.with_sights(sights(folder, sees, cuts)?);
     }
     let context = context.or(model.causal().map(CausalLm::context));
     let unused = unused(&weights);
@@ -464,26 +460,30 @@ fn build(folder: &Folder, layout: Layout, weights: Weights) -> Result<Loaded> {
 /// The files by any of which a tokenizer is known.
 const TOKENIZERS: [&str; 4] = ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"];
 
-/// How pictures stand among the words, where the folder says how they are prepared.
-fn sights(folder: &Folder, sees: &dyn SeeAndSay, origin: &str) -> Result<Option<Sights>> {
-    let mut said = Value::Null;
+/// How pictures stand among the words. Of the two files that say it older folders have both: one for the
+/// words, one for the pictures.
+fn sights(folder: &Folder, sees: &dyn SeeAndSay, cuts: bool) -> Result<Sights> {
+    let (mut token, mut tiles) = (None, None);
     for file in ["processor_config.json", "preprocessor_config.json"] {
-        if let Some(config) = folder.json(file)? {
-            said = config;
-            break;
-        }
+        let Some(said) = folder.json(file)? else { continue };
+        token = token.or_else(|| Some(said.get("image_token")?.as_str()?.to_owned()));
+        tiles = match tiles {
+            None => TileProcessor::from_config(&said)?,
+            found => found,
+        };
     }
-    if said.is_null() {
-        return Ok(None);
+    match tiles.as_ref().map(TileProcessor::side) {
+        Some(side) if side != sees.side() => config::refuse(
+            &folder.label(),
+            format!("tiles are {side} pixels a side, but the tower takes {}", sees.side()),
+        ),
+        None if cuts => config::refuse(
+            &folder.label(),
+            "neither processor_config.json nor preprocessor_config.json says how pictures are cut: expected \
+             an Idefics3ImageProcessor or a SmolVLMImageProcessor",
+        ),
+        _ => Ok(Sights { token: token.unwrap_or_else(|| "<image>".into()), queries: sees.queries(), tiles }),
     }
-    let token = said.get("image_token").and_then(Value::as_str).unwrap_or("<image>").to_owned();
-    let tiles = TileProcessor::from_config(&said)?;
-    let side = tiles.as_ref().map(TileProcessor::side);
-    if let Some(side) = side.filter(|&side| side != sees.side()) {
-        let problem = format!("tiles are {side} pixels a side, but the tower takes {}", sees.side());
-        return config::refuse(origin, problem);
-    }
-    Ok(Some(Sights { token, queries: sees.queries(), tiles }))
 }
 
 /// The tokens that end an answer: those of generation_config.json, or else the config's.

@@ -35,13 +35,12 @@ impl Sights {
         self.tiles.as_ref().map_or(1, |tiles| tiles.pieces(height, width)) * self.queries
     }
 
-    /// What stands for a picture that was cut into rows and columns.
-    fn text(&self, rows: usize, columns: usize) -> String {
+    /// What stands for a picture of this height and width.
+    fn text(&self, height: u32, width: u32) -> String {
         const FENCE: &str = "<fake_token_around_image>";
         let piece = self.token.repeat(self.queries);
-        if self.tiles.is_none() {
-            return piece;
-        }
+        let Some(tiles) = &self.tiles else { return piece };
+        let (rows, columns) = tiles.grid(height, width);
         let mut text = String::new();
         for row in 1..=rows {
             for column in 1..=columns {
@@ -159,50 +158,65 @@ impl Processor {
         self.sights.as_ref()
     }
 
-    /// A rendered chat with its pictures, in order: token ids with places for them, and the pieces of each.
-    pub fn illustrated(&self, text: &str, pictures: &[Picture]) -> Result<(Vec<u32>, Vec<Vec<Pixels>>)> {
+    /// Token ids of a rendered chat, with places for its pictures, whose heights and widths are given in order.
+    pub fn illustrated(&self, text: &str, sizes: &[(u32, u32)]) -> Result<Vec<u32>> {
+        let words = self.words()?;
         let Some(sights) = &self.sights else {
-            return match pictures {
-                [] => Ok((self.words()?.encode_chat(text)?, Vec::new())),
-                _ => Err(Error::Unable {
-                    model: self.model.clone(),
-                    what: "see pictures",
-                    instead: "take a vision-language model: LLaVA, Idefics 3 or SmolVLM".into(),
-                }),
+            return match sizes {
+                [] => Ok(words.encode(text, false)?),
+                _ => Err(self.blind()),
             };
         };
         let mut parts = text.split(sights.token.as_str());
         let mut expanded = parts.next().unwrap_or_default().to_owned();
         let parts: Vec<&str> = parts.collect();
-        if parts.len() != pictures.len() {
+        if parts.len() != sizes.len() {
+            let (places, token, given) = (parts.len(), &sights.token, sizes.len());
             return Err(Error::Unable {
                 model: self.model.clone(),
                 what: "read this chat",
                 instead: format!(
-                    "it has {} places for pictures (`{}`), and {} pictures are given",
-                    parts.len(),
-                    sights.token,
-                    pictures.len()
+                    "it has {places} places for pictures (`{token}`), and {given} pictures are given"
                 ),
             });
         }
-        let mut pieces = Vec::new();
-        for (picture, rest) in pictures.iter().zip(parts) {
-            let (rows, columns) = match &sights.tiles {
-                Some(tiles) => {
-                    let cut = tiles.cut(picture)?;
-                    pieces.push(cut.pieces);
-                    (cut.rows, cut.columns)
-                }
-                None => {
-                    pieces.push(vec![self.image()?.process(picture)]);
-                    (0, 0)
-                }
-            };
-            expanded += &sights.text(rows, columns);
+        for (&(height, width), rest) in sizes.iter().zip(parts) {
+            expanded += &sights.text(height, width);
             expanded += rest;
         }
-        Ok((self.words()?.encode_chat(&expanded)?, pieces))
+        Ok(words.encode_chat(&expanded)?)
+    }
+
+    /// What a picture among words is to the model: `[pieces, 3, side, side]`.
+    pub fn pieces(&self, picture: &Picture, device: &Device) -> Result<Tensor> {
+        let tiles = self.sights.as_ref().ok_or_else(|| self.blind())?.tiles.as_ref();
+        let pieces = match tiles {
+            Some(tiles) => tiles.cut(picture)?,
+            None => vec![self.image()?.process(picture)],
+        };
+        let pieces = Pictures::stack(pieces, device)?;
+        pieces.tensor().cloned().ok_or_else(|| Error::Unable {
+            model: self.model.clone(),
+            what: "see this picture",
+            instead: "its pieces are of unequal size".into(),
+        })
+    }
+
+    /// Height and width to which a picture of this height and width is brought first: what a decoder may
+    /// aim at.
+    pub fn wanted(&self, height: u32, width: u32) -> Result<(u32, u32)> {
+        match self.sights.as_ref().and_then(|sights| sights.tiles.as_ref()) {
+            Some(tiles) => Ok(tiles.resized(height, width)),
+            None => Ok(self.image()?.resized(height, width)),
+        }
+    }
+
+    fn blind(&self) -> Error {
+        Error::Unable {
+            model: self.model.clone(),
+            what: "see pictures",
+            instead: "take a vision-language model: LLaVA, Idefics 3 or SmolVLM".into(),
+        }
     }
 
     /// A language model's tokenizer.

@@ -85,15 +85,14 @@ fn chats_are_rendered_as_the_checkpoint_writes_them() {
     for case in CASES {
         let (loaded, expected) = load(case);
         let Some(chats) = expected.field("chats").as_array() else { continue };
-        let (words, chat) =
-            (loaded.processor.words().expect("words"), loaded.processor.chat().expect("a template"));
+        let chat = loaded.processor.chat().expect("a template");
         for (answer, texts, ids) in
             [(false, "chat_rendered", "chat_ids"), (true, "chat_prompt_rendered", "chat_prompt_ids")]
         {
             for ((messages, text), ids) in chats.iter().zip(expected.strings(texts)).zip(expected.rows(ids)) {
                 let found = chat.render(messages, answer).expect("a chat");
                 assert_eq!(found, text, "{case}");
-                assert_eq!(words.encode(&found, false).expect("ids"), ids, "{case}: {text:?}");
+                assert_eq!(loaded.processor.illustrated(&found, &[]).expect("ids"), ids, "{case}: {text:?}");
                 rendered += 1;
             }
         }

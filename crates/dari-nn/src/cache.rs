@@ -45,12 +45,6 @@ impl Cache {
         }
     }
 
-    /// Bytes that are kept.
-    pub fn bytes(&self) -> usize {
-        let pages = self.layers.iter().flatten();
-        pages.map(|page| (page.keys.capacity() + page.values.capacity()) * size_of::<f32>()).sum()
-    }
-
     /// Adds keys and values of a layer, rows of `width`, behind the tokens that are kept.
     pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32], width: usize) {
         let pages = &mut self.layers[layer];

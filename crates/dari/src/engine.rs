@@ -231,13 +231,8 @@ impl Engine {
     pub fn open_picture(&self, file: &Path) -> Result<Picture> {
         let (processor, options) = (&self.loaded.processor, &self.options);
         let Some([left, top, width, height]) = options.crop else {
-            let tiles = processor.sights().and_then(|sights| sights.tiles.as_ref());
-            let image = if tiles.is_some() { None } else { Some(processor.image()?) };
-            let need = |height, width| match (tiles, image) {
-                (Some(tiles), _) => tiles.resized(height, width),
-                (None, Some(image)) => image.resized(height, width),
-                (None, None) => (height, width),
-            };
+            // What no processor wants is opened whole, and refused where it would be used.
+            let need = |height, width| processor.wanted(height, width).unwrap_or((height, width));
             let need: Option<Need<'_>> = if options.exact { None } else { Some(&need) };
             return Ok(image::open_for(file, &options.limits, need)?);
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dari_files::{Folder, hub};
+use dari_files::{Folder, gguf, hub};
 
 use crate::{EMBEDDED, Error, Result};
 
@@ -64,7 +64,7 @@ pub fn open_folder(model: &str, progress: &mut dyn FnMut(&str, u64, u64)) -> Res
         return Ok(Folder::embedded(EMBEDDED, MINI));
     }
     let path = Path::new(model);
-    if path.is_dir() || (path.is_file() && model.ends_with(".gguf")) {
+    if path.is_dir() || gguf::is_one(path) {
         return Ok(Folder::open(path)?);
     }
     let id = match SHORT_NAMES.iter().find(|named| named.name == model) {

@@ -2,14 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use dari_data::image::Picture;
 use dari_models::capability::CausalLm;
-use dari_models::generate::{BeamOptions, Decoder, Early, Ended, Prompt, Sampling, generate, search};
+use dari_models::generate::{BeamOptions, Decoder, Early, Ended, Prompt, Sampling, generate, room, search};
 use dari_models::generative::illustrate;
-use dari_models::processor::Pictures;
 use dari_nn::Cache;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -50,14 +48,8 @@ pub struct Answer {
     pub tokens: usize,
     /// Why it ended.
     pub ended: Ended,
-    /// How probable the model found its own tokens: their geometric mean.
+    /// How probable the model found its own tokens, the ending one too: their geometric mean.
     pub confidence: f32,
-    /// From the question to the first token.
-    #[serde(skip)]
-    pub first: Duration,
-    /// From the question to the end.
-    #[serde(skip)]
-    pub whole: Duration,
 }
 
 /// A conversation with one model, which keeps what it has read and seen.
@@ -126,42 +118,39 @@ impl Talk<'_> {
     pub fn answer(
         &mut self,
         messages: &Value,
-        pictures: &[Picture],
+        pictures: &[&Picture],
         asking: &Asking,
         heard: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Answer> {
         let loaded = self.engine.loaded();
         let text = loaded.processor.chat()?.render(messages, true).map_err(dari_models::Error::from)?;
-        let (ids, pieces) = loaded.processor.illustrated(&text, pictures)?;
-        let room = self.model.context();
-        if ids.len() >= room {
-            return Err(self.engine.failed(&format!(
-                "the chat has {} tokens, and {room} are the most of it and the answer together: shorten the texts, or give fewer or smaller pictures",
-                ids.len()
-            )));
-        }
-        let (Some(model), Some(placeholder)) = (loaded.model.sees(), loaded.placeholder) else {
+        let sizes: Vec<(u32, u32)> =
+            pictures.iter().map(|picture| (picture.height(), picture.width())).collect();
+        let ids = loaded.processor.illustrated(&text, &sizes)?;
+        // Before pictures are looked at in vain.
+        self.room(ids.len())?;
+        let (Some(model), Some(placeholder), false) =
+            (loaded.model.sees(), loaded.placeholder, pictures.is_empty())
+        else {
             return self.say(Prompt::words(ids), Vec::new(), asking, heard);
         };
-        if pictures.is_empty() {
-            return self.say(Prompt::words(ids), Vec::new(), asking, heard);
-        }
-        let mut shown = Vec::with_capacity(pictures.len());
+        let shown: Vec<u64> = pictures.iter().map(|picture| fingerprint(picture)).collect();
         let mut features = Vec::with_capacity(pictures.len());
-        for (picture, pieces) in pictures.iter().zip(pieces) {
-            let key = fingerprint(picture);
+        for (&key, picture) in shown.iter().zip(pictures) {
             if !self.seen.contains_key(&key) {
-                let stacked = Pictures::stack(pieces, self.engine.device())?;
-                let pixels = stacked.tensor().ok_or_else(|| self.engine.failed(&"pieces of unequal size"))?;
-                self.seen.insert(key, model.see(pixels)?);
+                let pixels = loaded.processor.pieces(picture, self.engine.device())?;
+                self.seen.insert(key, model.see(&pixels)?);
             }
             features.push(self.seen[&key].clone());
-            shown.push(key);
         }
         self.seen.retain(|key, _| shown.contains(key));
-        let seen = Tensor::cat(&features, 0)?;
-        let prompt = illustrate(model, ids, placeholder, &seen)?;
+        let prompt = illustrate(model, ids, placeholder, &Tensor::cat(&features, 0)?)?;
         self.say(prompt, shown, asking, heard)
+    }
+
+    /// The room that a prompt leaves.
+    fn room(&self, tokens: usize) -> Result<usize> {
+        room(tokens, self.model.context()).map_err(|error| self.engine.failed(&error))
     }
 
     fn say(
@@ -174,54 +163,17 @@ impl Talk<'_> {
         if prompt.ids.is_empty() {
             return Err(self.engine.unable("go on from nothing", "give it at least a word"));
         }
-        let began = Instant::now();
+        if asking.beams > 1 {
+            return self.search(&prompt, asking, heard);
+        }
         let words = self.engine.loaded().processor.words()?;
-        let failed = |error: &dyn std::fmt::Display| self.engine.failed(error);
         let ends = &self.engine.loaded().ends;
         let prompt_tokens = prompt.ids.len();
-        let mut common = self.held.iter().zip(&prompt.ids).take_while(|(a, b)| a == b).count();
-        if !shown.starts_with(&self.shown) {
-            // Other pictures in the same places.
-            let first = self.held.iter().position(|&id| Some(id) == self.engine.loaded().placeholder);
-            common = common.min(first.unwrap_or(common));
-        }
         // The last token is read again: its logits are wanted.
-        let common = common.min(prompt_tokens - 1);
-        if asking.beams > 1 {
-            let options = BeamOptions {
-                beams: asking.beams,
-                length_penalty: asking.length_penalty,
-                early: Early::No,
-                most: asking.most.max(1),
-            };
-            let beams = search(self.model, &prompt, ends, &options).map_err(|error| failed(&error))?;
-            let mut tokens = beams.into_iter().next().map(|beam| beam.tokens).unwrap_or_default();
-            let stopped = tokens.last().is_some_and(|token| ends.contains(token));
-            if stopped {
-                tokens.pop();
-            }
-            let text = words.decode(&tokens, true).map_err(dari_models::Error::from)?;
-            let mut writer = Writer::new(&asking.stops);
-            let (told, found) = writer.push(&text);
-            let text = told + &if found { String::new() } else { writer.finish() };
-            heard(&text);
-            let ended = if stopped || found { Ended::Stop } else { Ended::Length };
-            let whole = began.elapsed();
-            let (tokens, reused_tokens) = (tokens.len(), 0);
-            return Ok(Answer {
-                text,
-                prompt_tokens,
-                reused_tokens,
-                tokens,
-                ended,
-                confidence: 0.0,
-                first: whole,
-                whole,
-            });
-        }
-        self.cache.truncate(common);
-        self.held.truncate(common);
-        let (mut text, mut first, mut problem) = (String::new(), None, None);
+        let reused_tokens = self.common(&prompt.ids, &shown).min(prompt_tokens - 1);
+        self.cache.truncate(reused_tokens);
+        self.held.truncate(reused_tokens);
+        let (mut text, mut problem) = (String::new(), None);
         let mut stream = words.stream();
         let mut writer = Writer::new(&asking.stops);
         let mut is_stopped = false;
@@ -234,7 +186,6 @@ impl Talk<'_> {
             ends,
             asking.most,
             &mut |_, token| {
-                first.get_or_insert_with(|| began.elapsed());
                 let piece = match stream.push(token) {
                     Ok(piece) => piece,
                     Err(error) => {
@@ -245,42 +196,85 @@ impl Talk<'_> {
                 let (told, found) = writer.push(&piece);
                 text.push_str(&told);
                 is_stopped = found;
-                let goes_on = told.is_empty() || heard(&told);
-                goes_on && !found
+                heard(&told) && !found
             },
         );
-        let [cache] = states;
-        self.cache = cache;
-        let said = said.map_err(|error| failed(&error))?;
+        [self.cache] = states;
+        let said = said.map_err(|error| self.engine.failed(&error))?;
         if let Some(error) = problem {
             return Err(dari_models::Error::from(error).into());
         }
-        let said = said.into_iter().next().ok_or_else(|| failed(&"no answer"))?;
+        let said = said.into_iter().next().ok_or_else(|| self.engine.failed(&"no answer"))?;
         self.held = prompt.ids;
         self.shown = shown;
         self.held.extend(&said.tokens);
         self.held.truncate(self.cache.len());
         if !is_stopped {
-            let (rest, _) = writer.push(&stream.finish().map_err(dari_models::Error::from)?);
-            let rest = rest + &writer.finish();
-            if !rest.is_empty() {
-                heard(&rest);
-                text.push_str(&rest);
-            }
+            let (mut rest, _) = writer.push(&stream.finish().map_err(dari_models::Error::from)?);
+            rest += &writer.finish();
+            heard(&rest);
+            text.push_str(&rest);
         }
         let logs: f64 = said.probabilities.iter().map(|&p| f64::from(p).max(1e-30).ln()).sum();
-        let confidence = (logs / said.probabilities.len().max(1) as f64).exp() as f32;
-        let whole = began.elapsed();
         Ok(Answer {
             text,
             prompt_tokens,
-            reused_tokens: common,
+            reused_tokens,
             tokens: said.tokens.len(),
             ended: if is_stopped { Ended::Stop } else { said.ended },
-            confidence,
-            first: first.unwrap_or(whole),
-            whole,
+            confidence: (logs / said.probabilities.len().max(1) as f64).exp() as f32,
         })
+    }
+
+    /// How many tokens of a prompt the cache holds already.
+    fn common(&self, ids: &[u32], shown: &[u64]) -> usize {
+        let common = self.held.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        if shown.starts_with(&self.shown) {
+            return common;
+        }
+        // Other pictures in the same places.
+        let first = self.held.iter().position(|&id| Some(id) == self.engine.loaded().placeholder);
+        common.min(first.unwrap_or(common))
+    }
+
+    /// The likeliest answer that beams find, told at its end.
+    fn search(
+        &self,
+        prompt: &Prompt,
+        asking: &Asking,
+        heard: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Answer> {
+        let loaded = self.engine.loaded();
+        let options = BeamOptions {
+            beams: asking.beams,
+            length_penalty: asking.length_penalty,
+            early: Early::No,
+            most: asking.most.max(1),
+        };
+        let beams = search(self.model, prompt, &loaded.ends, &options);
+        let beams = beams.map_err(|error| self.engine.failed(&error))?;
+        let best = beams.into_iter().next().ok_or_else(|| self.engine.failed(&"no answer"))?;
+        let length = best.tokens.len() as f64;
+        let confidence = (best.score * length.powf(asking.length_penalty - 1.0)).exp() as f32;
+        let mut tokens = best.tokens;
+        let is_ended = tokens.last().is_some_and(|token| loaded.ends.contains(token));
+        if is_ended {
+            tokens.pop();
+        }
+        let text = loaded.processor.words()?.decode(&tokens, true).map_err(dari_models::Error::from)?;
+        let mut writer = Writer::new(&asking.stops);
+        let (mut text, is_stopped) = writer.push(&text);
+        if !is_stopped {
+            text += &writer.finish();
+        }
+        heard(&text);
+        let ended = match (is_ended || is_stopped, tokens.len() < options.most) {
+            (true, _) => Ended::Stop,
+            (false, true) => Ended::Full,
+            (false, false) => Ended::Length,
+        };
+        let (prompt_tokens, tokens) = (prompt.ids.len(), tokens.len());
+        Ok(Answer { text, prompt_tokens, reused_tokens: 0, tokens, ended, confidence })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dari::{Answer, Ended, Engine};
+use dari::{Answer, Ended, Engine, Picture};
 use serde_json::{Value, json};
 
 use super::speech::speak;
@@ -60,7 +60,8 @@ fn run(
     let stop = interrupt::flag()?;
     let mut talk = engine.talk()?;
     let mut put = |files: &[PathBuf]| -> anyhow::Result<Answer> {
-        let pictures = files.iter().map(|file| engine.open_picture(file)).collect::<Result<Vec<_>, _>>()?;
+        let opened = files.iter().map(|file| engine.open_picture(file)).collect::<Result<Vec<_>, _>>()?;
+        let pictures: Vec<&Picture> = opened.iter().collect();
         let system = system.map(|system| engine.message("system", system, 0));
         let user = engine.message("user", question, pictures.len());
         let messages: Vec<Value> = system.into_iter().chain([user]).collect();

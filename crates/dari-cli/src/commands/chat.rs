@@ -66,14 +66,12 @@ pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
 }
 
 /// A picture of the conversation.
-#[derive(Clone)]
 struct Shown {
     path: PathBuf,
     picture: Picture,
 }
 
 /// Something that was said.
-#[derive(Clone)]
 struct Message {
     role: String,
     text: String,
@@ -160,7 +158,7 @@ impl Session<'_> {
             .map(|message| self.engine.message(&message.role, &message.text, message.pictures.len()))
             .collect();
         let pictures = self.messages.iter().flat_map(|message| &message.pictures);
-        let pictures: Vec<Picture> = pictures.map(|shown| shown.picture.clone()).collect();
+        let pictures: Vec<&Picture> = pictures.map(|shown| &shown.picture).collect();
         self.stop.store(false, Ordering::SeqCst);
         let (talk, asking) = (&mut self.talk, &self.asking);
         let answer =

@@ -32,4 +32,4 @@ pub use error::Error;
 pub use picture::Picture;
 pub use processor::{ImageProcessor, Pixels};
 pub use resize::Filter;
-pub use tiles::{TileProcessor, Tiles};
+pub use tiles::TileProcessor;

@@ -22,17 +22,6 @@ pub struct TileProcessor {
     split: bool,
 }
 
-/// A picture's pieces.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tiles {
-    /// Row by row, and the whole picture last; the whole picture alone where it was not cut.
-    pub pieces: Vec<Pixels>,
-    /// Rows of tiles; 0 where it was not cut.
-    pub rows: usize,
-    /// Columns of tiles.
-    pub columns: usize,
-}
-
 impl TileProcessor {
     /// Reads the configuration of an `Idefics3ImageProcessor` or `SmolVLMImageProcessor`, by itself or within a
     /// `processor_config.json`; `None` for another class.
@@ -87,18 +76,12 @@ impl TileProcessor {
         self.side as usize
     }
 
-    /// The same, cutting or not.
-    #[must_use]
-    pub fn splitting(self, split: bool) -> TileProcessor {
-        TileProcessor { split, ..self }
-    }
-
     /// Rows and columns of tiles that a picture of this height and width is cut into; zeros where it is not.
     pub fn grid(&self, height: u32, width: u32) -> (usize, usize) {
         if !self.split {
             return (0, 0);
         }
-        let (height, width) = self.whole_tiles(self.enlarged(height, width));
+        let (height, width) = self.whole_tiles(self.resized(height, width));
         if height <= self.side && width <= self.side {
             return (0, 0);
         }
@@ -111,13 +94,9 @@ impl TileProcessor {
         rows * columns + 1
     }
 
-    /// Height and width to which a picture of this height and width is resized first.
+    /// Height and width to which a picture of this height and width is resized first: the longer side is at its
+    /// length.
     pub fn resized(&self, height: u32, width: u32) -> (u32, u32) {
-        self.enlarged(height, width)
-    }
-
-    /// Height and width with the longer side at its length.
-    fn enlarged(&self, height: u32, width: u32) -> (u32, u32) {
         let ratio = f64::from(width) / f64::from(height);
         let edge = f64::from(self.longest);
         let even = |side: f64| {
@@ -155,31 +134,27 @@ impl TileProcessor {
         }
     }
 
-    /// Cuts a picture.
+    /// A picture's pieces: the tiles of its [`grid`](Self::grid) row by row, and the whole picture last.
     ///
     /// # Errors
     /// A side that would be beyond what is resized.
-    pub fn cut(&self, picture: &Picture) -> Result<Tiles, Error> {
-        let (height, width) = self.enlarged(picture.height(), picture.width());
-        let picture = resize::resize(picture, width, height, self.filter)?;
-        if !self.split {
-            return Ok(Tiles { pieces: vec![self.piece.process(&picture)], rows: 0, columns: 0 });
+    pub fn cut(&self, picture: &Picture) -> Result<Vec<Pixels>, Error> {
+        let (rows, columns) = self.grid(picture.height(), picture.width());
+        let (height, width) = self.resized(picture.height(), picture.width());
+        let mut picture = resize::resize(picture, width, height, self.filter)?;
+        if self.split {
+            let (height, width) = self.whole_tiles((height, width));
+            picture = resize::resize(&picture, width, height, self.filter)?;
         }
-        let (height, width) = self.whole_tiles((height, width));
-        let picture = resize::resize(&picture, width, height, self.filter)?;
-        let mut pieces = Vec::new();
-        let (mut rows, mut columns) = (0, 0);
-        if height > self.side || width > self.side {
-            (rows, columns) = (height / self.side, width / self.side);
-            for row in 0..rows {
-                for column in 0..columns {
-                    let tile = picture.crop(column * self.side, row * self.side, self.side, self.side)?;
-                    pieces.push(self.piece.process(&tile));
-                }
+        let mut pieces = Vec::with_capacity(rows * columns + 1);
+        for row in 0..rows as u32 {
+            for column in 0..columns as u32 {
+                let tile = picture.crop(column * self.side, row * self.side, self.side, self.side)?;
+                pieces.push(self.piece.process(&tile));
             }
         }
         pieces.push(self.piece.process(&picture));
-        Ok(Tiles { pieces, rows: rows as usize, columns: columns as usize })
+        Ok(pieces)
     }
 }
 

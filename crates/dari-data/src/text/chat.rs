@@ -73,11 +73,6 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// The template's text.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
     /// A chat as the model reads it; with `answer` up to where its answer begins.
     ///
     /// # Errors

@@ -14,7 +14,6 @@ const TEXT_LIMIT: usize = 64 << 20;
 pub struct Words {
     label: String,
     tokenizer: Tokenizer,
-    start: Option<String>,
     roles: Vec<(&'static str, String)>,
 }
 
@@ -47,8 +46,7 @@ impl Words {
     }
 
     fn new(label: String, tokenizer: Tokenizer, roles: Vec<(&'static str, String)>) -> Words {
-        let start = roles.iter().find(|(role, _)| *role == "bos_token").map(|(_, token)| token.clone());
-        Words { label, tokenizer, start, roles }
+        Words { label, tokenizer, roles }
     }
 
     /// A text's ids; with `special` whatever the tokenizer puts around it as well. Special tokens that are
@@ -69,12 +67,14 @@ impl Words {
         Ok(encoded.get_ids().to_vec())
     }
 
-    /// A rendered chat's ids: special tokens are put around it unless it begins with the first of them.
+    /// The ids of a rendered chat with pictures: special tokens are put around it unless it begins with the first
+    /// of them.
     ///
     /// # Errors
     /// As [`Words::encode`].
     pub fn encode_chat(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let begun = self.start.as_ref().is_some_and(|start| !start.is_empty() && text.starts_with(start));
+        let start = self.roles.iter().find(|(role, _)| *role == "bos_token").map(|(_, token)| token.as_str());
+        let begun = start.is_some_and(|start| !start.is_empty() && text.starts_with(start));
         self.encode(text, !begun)
     }
 
@@ -90,26 +90,6 @@ impl Words {
         })
     }
 
-    /// A token's id.
-    pub fn id(&self, token: &str) -> Option<u32> {
-        self.tokenizer.token_to_id(token)
-    }
-
-    /// How many entries the vocabulary has, added tokens included.
-    pub fn len(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
-    }
-
-    /// Whether the vocabulary is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The special token of a role such as `bos_token`.
-    pub fn role(&self, role: &str) -> Option<&str> {
-        self.roles.iter().find(|(name, _)| *name == role).map(|(_, token)| token.as_str())
-    }
-
     /// All special tokens by role.
     pub fn roles(&self) -> &[(&'static str, String)] {
         &self.roles
@@ -123,7 +103,7 @@ impl Words {
 
 impl std::fmt::Debug for Words {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Words({}, {} entries)", self.label, self.len())
+        write!(f, "Words({}, {} entries)", self.label, self.tokenizer.get_vocab_size(true))
     }
 }
 

@@ -1,6 +1,5 @@
 //! From an encoder's tokens to what a language model understands.
 
-pub mod linear;
 pub mod mlp;
 pub mod pixel_shuffle;
 

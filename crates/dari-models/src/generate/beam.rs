@@ -1,6 +1,7 @@
 //! Beam search, with the rules of transformers' `generate` by which finished beams compete with open ones.
 
-use super::decoder::{Decoder, Prompt, too_long};
+use super::decoder::{Decoder, Prompt, room};
+use super::sampler::log_sum;
 use crate::Result;
 
 /// When a search with enough finished beams ends.
@@ -37,9 +38,17 @@ pub struct Beam {
     pub score: f64,
 }
 
-struct Open<S> {
-    state: S,
+/// A beam that goes on.
+struct Open {
     tokens: Vec<u32>,
+    score: f64,
+}
+
+/// How a beam may go on.
+#[derive(Clone, Copy)]
+struct Candidate {
+    beam: usize,
+    token: u32,
     score: f64,
 }
 
@@ -52,83 +61,75 @@ pub fn search<D: Decoder + ?Sized>(
 ) -> Result<Vec<Beam>> {
     const NOTHING: f64 = -1e9;
     let BeamOptions { beams, length_penalty, early, .. } = *options;
-    let room = decoder.context().saturating_sub(prompt.ids.len());
-    if room == 0 {
-        return Err(too_long(prompt.ids.len(), decoder.context()));
-    }
-    let (most, beams) = (options.most.min(room), beams.max(1));
+    let most = options.most.min(room(prompt.ids.len(), decoder.context())?);
+    let beams = beams.max(1);
     let mut state = decoder.begin();
-    let first = decoder.prefill(&mut state, prompt)?;
-    let mut logits = vec![first; beams];
-    let begin = |index: usize| Open {
-        state: state.clone(),
-        tokens: Vec::new(),
-        score: if index == 0 { 0.0 } else { NOTHING },
-    };
-    let mut open: Vec<Open<D::State>> = (0..beams).map(begin).collect();
+    let mut logits = vec![decoder.prefill(&mut state, prompt)?; beams];
+    let mut states = vec![state; beams];
+    // All are the same yet: the first alone may be chosen.
+    let begin = |index: usize| Open { tokens: Vec::new(), score: if index == 0 { 0.0 } else { NOTHING } };
+    let mut open: Vec<Open> = (0..beams).map(begin).collect();
     let mut done: Vec<Beam> = Vec::new();
     let mut improvable = true;
     let worth = |score: f64, length: usize| score / (length as f64).powf(length_penalty);
     for length in 1..=most {
-        let wanted = (1 + ends.len()).max(2) * beams;
-        let mut candidates = best(&open, &logits, wanted);
-        candidates.truncate(wanted);
-        let stops = |token: u32| ends.contains(&token) || length == most;
-        for &(beam, token, score) in candidates.iter().take(beams).filter(|candidate| stops(candidate.1)) {
-            if improvable && !(early == Early::Yes && done.len() >= beams) {
-                let mut tokens = open[beam].tokens.clone();
-                tokens.push(token);
-                done.push(Beam { tokens, score: worth(score, length) });
-            }
+        let candidates = best(&open, &logits, (1 + ends.len()).max(2) * beams);
+        let stops = |candidate: &Candidate| ends.contains(&candidate.token) || length == most;
+        let longer = |candidate: &Candidate| {
+            let mut tokens = open[candidate.beam].tokens.clone();
+            tokens.push(candidate.token);
+            tokens
+        };
+        if improvable && !(early == Early::Yes && done.len() >= beams) {
+            let stopped = candidates.iter().take(beams).filter(|candidate| stops(candidate));
+            let finish =
+                |candidate| Beam { tokens: longer(candidate), score: worth(candidate.score, length) };
+            done.extend(stopped.map(finish));
         }
         done.sort_by(|a, b| b.score.total_cmp(&a.score));
         done.truncate(beams);
-        let going: Vec<_> =
-            candidates.into_iter().filter(|candidate| !stops(candidate.1)).take(beams).collect();
-        let Some(&(_, _, leading)) = going.first() else { break };
+        let going: Vec<Candidate> =
+            candidates.into_iter().filter(|candidate| !stops(candidate)).take(beams).collect();
+        let Some(leading) = going.first() else { break };
         let reach = if early == Early::Never && length_penalty > 0.0 { most } else { length };
         let worst =
             if done.len() >= beams { done.last().map_or(NOTHING, |beam| beam.score) } else { NOTHING };
-        improvable &= worth(leading, reach) > worst;
+        improvable &= worth(leading.score, reach) > worst;
         if !improvable || (early == Early::Yes && done.len() >= beams) {
             break;
         }
+        states = going.iter().map(|candidate| states[candidate.beam].clone()).collect();
         open = going
             .iter()
-            .map(|&(beam, token, score)| {
-                let mut tokens = open[beam].tokens.clone();
-                tokens.push(token);
-                Open { state: open[beam].state.clone(), tokens, score }
-            })
+            .map(|candidate| Open { tokens: longer(candidate), score: candidate.score })
             .collect();
-        let (mut states, tokens): (Vec<D::State>, Vec<u32>) =
-            open.iter().zip(&going).map(|(open, &(_, token, _))| (open.state.clone(), token)).unzip();
+        let tokens: Vec<u32> = going.iter().map(|candidate| candidate.token).collect();
         logits = decoder.step(&mut states, &tokens)?;
-        for (open, state) in open.iter_mut().zip(states) {
-            open.state = state;
-        }
     }
     Ok(done)
 }
 
-/// The best continuations of all beams: beam, token, score, in falling order.
-fn best<S>(open: &[Open<S>], logits: &[Vec<f32>], wanted: usize) -> Vec<(usize, u32, f64)> {
+/// The best `wanted` continuations of all beams, in falling order.
+fn best(open: &[Open], logits: &[Vec<f32>], wanted: usize) -> Vec<Candidate> {
     let mut all = Vec::new();
     for (beam, (open, logits)) in open.iter().zip(logits).enumerate() {
-        let most = logits.iter().fold(f32::NEG_INFINITY, |most, &x| most.max(x));
-        let total: f64 = logits.iter().map(|&x| f64::from(x - most).exp()).sum();
-        let log = f64::from(most) + total.ln();
-        let mut own: Vec<(usize, u32, f64)> = logits
+        let log = log_sum(logits);
+        let mut own: Vec<Candidate> = logits
             .iter()
             .enumerate()
-            .map(|(token, &x)| (beam, token as u32, open.score + f64::from(x) - log))
+            .map(|(token, &x)| Candidate {
+                beam,
+                token: token as u32,
+                score: open.score + f64::from(x) - log,
+            })
             .collect();
         if own.len() > wanted {
-            own.select_nth_unstable_by(wanted, |a, b| b.2.total_cmp(&a.2));
+            own.select_nth_unstable_by(wanted, |a, b| b.score.total_cmp(&a.score));
             own.truncate(wanted);
         }
         all.extend(own);
     }
-    all.sort_by(|a, b| b.2.total_cmp(&a.2).then((a.0, a.1).cmp(&(b.0, b.1))));
+    all.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.beam, a.token).cmp(&(b.beam, b.token))));
+    all.truncate(wanted);
     all
 }

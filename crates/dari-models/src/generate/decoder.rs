@@ -30,14 +30,10 @@ impl Prompt {
 pub trait Decoder {
     /// What it keeps of a sequence; a copy goes its own way, as beams do.
     type State: Clone;
-    /// How many tokens there are to choose from.
-    fn vocabulary(&self) -> usize;
     /// Most tokens of prompt and answer together.
     fn context(&self) -> usize;
     /// The state of a sequence that has not begun.
     fn begin(&self) -> Self::State;
-    /// How many tokens a state holds.
-    fn held(&self, state: &Self::State) -> usize;
     /// Reads the tokens of a prompt that the state does not hold yet, at least one; gives the logits behind
     /// its last token.
     fn prefill(&self, state: &mut Self::State, prompt: &Prompt) -> Result<Vec<f32>>;
@@ -48,20 +44,12 @@ pub trait Decoder {
 impl<T: CausalLm + ?Sized> Decoder for T {
     type State = Cache;
 
-    fn vocabulary(&self) -> usize {
-        CausalLm::vocabulary(self)
-    }
-
     fn context(&self) -> usize {
         CausalLm::context(self)
     }
 
     fn begin(&self) -> Cache {
         Cache::new(self.layers())
-    }
-
-    fn held(&self, state: &Cache) -> usize {
-        state.len()
     }
 
     fn prefill(&self, state: &mut Cache, prompt: &Prompt) -> Result<Vec<f32>> {
@@ -132,96 +120,87 @@ pub fn generate<D: Decoder + ?Sized>(
     most: usize,
     heard: &mut dyn FnMut(usize, u32) -> bool,
 ) -> Result<Vec<Said>> {
-    let mut said = Vec::new();
-    let mut samplers = Vec::new();
-    // The numbers of the sequences that go on, and the token that each of them is to take.
-    let mut open: Vec<(usize, u32)> = Vec::new();
+    let mut writers = Vec::with_capacity(prompts.len());
+    // The sequences that go on, and the logits behind the last token of each.
+    let (mut open, mut logits) = (Vec::new(), Vec::new());
     for (number, (state, prompt)) in states.iter_mut().zip(prompts).enumerate() {
-        let room = decoder.context().saturating_sub(prompt.ids.len());
-        if room == 0 {
-            return Err(too_long(prompt.ids.len(), decoder.context()));
-        }
-        let mut sampler = Sampler::new(sampling, &prompt.ids, number as u64);
-        let mut own = Said { tokens: Vec::new(), probabilities: Vec::new(), ended: Ended::Length };
+        writers.push(Writer {
+            said: Said { tokens: Vec::new(), probabilities: Vec::new(), ended: Ended::Length },
+            sampler: Sampler::new(sampling, &prompt.ids, number as u64),
+            most,
+            room: room(prompt.ids.len(), decoder.context())?,
+        });
         if most > 0 {
-            let logits = decoder.prefill(state, prompt)?;
-            let (token, probability) = sampler.pick(&logits);
-            if take(&mut own, token, probability, ends, &mut |token| heard(number, token), most, room) {
-                open.push((number, token));
+            logits.push(decoder.prefill(state, prompt)?);
+            open.push(number);
+        }
+    }
+    loop {
+        let (mut going, mut tokens) = (Vec::new(), Vec::new());
+        for (&number, logits) in open.iter().zip(&logits) {
+            if let Some(token) = writers[number].write(logits, ends, &mut |token| heard(number, token)) {
+                going.push(number);
+                tokens.push(token);
             }
         }
-        said.push(own);
-        samplers.push(sampler);
-    }
-    while !open.is_empty() {
-        let mut moved: Vec<D::State> = open.iter().map(|&(number, _)| states[number].clone()).collect();
-        let tokens: Vec<u32> = open.iter().map(|&(_, token)| token).collect();
-        // The copies are written to: what they were copied from must let go of its pages first.
-        open.iter().for_each(|&(number, _)| states[number] = decoder.begin());
-        let all = decoder.step(&mut moved, &tokens);
-        for (&(number, _), state) in open.iter().zip(moved) {
-            states[number] = state;
+        open = going;
+        if open.is_empty() {
+            return Ok(writers.into_iter().map(|writer| writer.said).collect());
         }
-        let all = all?;
-        let mut next = Vec::new();
-        for (&(number, _), logits) in open.iter().zip(all) {
-            let (token, probability) = samplers[number].pick(&logits);
-            let room = decoder.context() - prompts[number].ids.len();
-            if take(
-                &mut said[number],
-                token,
-                probability,
-                ends,
-                &mut |token| heard(number, token),
-                most,
-                room,
-            ) {
-                next.push((number, token));
-            }
-        }
-        open = next;
+        // Moved out, not copied: a copy shares its pages, and what is shared is copied when written to.
+        let mut moved: Vec<D::State> =
+            open.iter().map(|&number| std::mem::replace(&mut states[number], decoder.begin())).collect();
+        let stepped = decoder.step(&mut moved, &tokens);
+        open.iter().zip(moved).for_each(|(&number, state)| states[number] = state);
+        logits = stepped?;
     }
-    Ok(said)
 }
 
-/// Adds a token to an answer; whether the answer goes on.
-fn take(
-    said: &mut Said,
-    token: u32,
-    probability: f32,
-    ends: &[u32],
-    heard: &mut dyn FnMut(u32) -> bool,
+/// What writes one sequence's answer.
+struct Writer {
+    said: Said,
+    sampler: Sampler,
     most: usize,
     room: usize,
-) -> bool {
-    said.probabilities.push(probability);
-    if ends.contains(&token) {
-        said.ended = Ended::Stop;
-        return false;
-    }
-    said.tokens.push(token);
-    if !heard(token) {
-        said.ended = Ended::Interrupted;
-        return false;
-    }
-    if said.tokens.len() >= most {
-        said.ended = Ended::Length;
-        return false;
-    }
-    if said.tokens.len() >= room {
-        said.ended = Ended::Full;
-        return false;
-    }
-    true
 }
 
-/// A prompt that leaves no room for an answer.
-pub(crate) fn too_long(tokens: usize, context: usize) -> Error {
-    Error::Unable {
+impl Writer {
+    /// Chooses a token and adds it to the answer; `None` where it was the last.
+    fn write(&mut self, logits: &[f32], ends: &[u32], heard: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+        let (token, probability) = self.sampler.pick(logits);
+        let said = &mut self.said;
+        said.probabilities.push(probability);
+        if ends.contains(&token) {
+            said.ended = Ended::Stop;
+            return None;
+        }
+        said.tokens.push(token);
+        if !heard(token) {
+            said.ended = Ended::Interrupted;
+        } else if said.tokens.len() >= self.most {
+            said.ended = Ended::Length;
+        } else if said.tokens.len() >= self.room {
+            said.ended = Ended::Full;
+        } else {
+            return Some(token);
+        }
+        None
+    }
+}
+
+/// The room that a prompt leaves for an answer.
+///
+/// # Errors
+/// [`Error::Unable`] where it leaves none.
+pub fn room(prompt: usize, context: usize) -> Result<usize> {
+    if prompt < context {
+        return Ok(context - prompt);
+    }
+    Err(Error::Unable {
         model: "this model".into(),
         what: "read so long a prompt",
         instead: format!(
-            "it has {tokens} tokens, and {context} are the most of prompt and answer together: shorten the text, or give fewer or smaller pictures"
+            "it has {prompt} tokens, and {context} are the most of prompt and answer together: shorten the text, or give fewer or smaller pictures"
         ),
-    }
+    })
 }

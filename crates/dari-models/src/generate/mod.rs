@@ -5,5 +5,5 @@ pub mod decoder;
 pub mod sampler;
 
 pub use beam::{Beam, BeamOptions, Early, search};
-pub use decoder::{Decoder, Ended, Prompt, Said, generate};
+pub use decoder::{Decoder, Ended, Prompt, Said, generate, room};
 pub use sampler::{Sampler, Sampling};

@@ -128,11 +128,16 @@ fn softmax(scores: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / total).collect()
 }
 
-/// How probable a token is.
-fn probability(logits: &[f32], token: u32) -> f32 {
+/// The logarithm of the sum of the exponentials: what a logit is above it is a token's log-probability.
+pub(super) fn log_sum(logits: &[f32]) -> f64 {
     let most = logits.iter().fold(f32::NEG_INFINITY, |most, &x| most.max(x));
     let total: f64 = logits.iter().map(|&x| f64::from(x - most).exp()).sum();
-    logits.get(token as usize).map_or(0.0, |&x| (f64::from(x - most).exp() / total) as f32)
+    f64::from(most) + total.ln()
+}
+
+/// How probable a token is.
+fn probability(logits: &[f32], token: u32) -> f32 {
+    logits.get(token as usize).map_or(0.0, |&x| (f64::from(x) - log_sum(logits)).exp() as f32)
 }
 
 /// The token at which the probabilities' sum passes `number` of 0 to 1.

@@ -9,8 +9,8 @@ use crate::bridge::Bridge;
 use crate::capability::{CausalLm, SeeAndSay};
 use crate::encoder::Tower;
 use crate::generate::Prompt;
+use crate::language;
 use crate::language::llama::{Llama, LlamaConfig};
-use crate::language::qwen;
 use crate::{Result, config};
 use serde_json::Value;
 
@@ -106,15 +106,7 @@ impl SeeAndSay for VisionLanguage {
 
 /// The language model that a config's `text_config` describes.
 fn text_config(text: &Value, tied: Option<bool>, origin: &str) -> Result<LlamaConfig> {
-    let kind = text.get("model_type").and_then(Value::as_str).unwrap_or("llama");
-    let mut read = match kind {
-        "llama" | "mistral" => LlamaConfig::parse(text, origin)?,
-        "qwen2" => qwen::parse(text, origin)?,
-        other => {
-            let problem = format!("`text_config.model_type` is `{other}`; known are llama, mistral, qwen2");
-            return config::refuse(origin, problem);
-        }
-    };
+    let mut read = language::decoder_config(text, origin)?;
     if text.get("tie_word_embeddings").is_none() {
         read.tie_word_embeddings = tied.unwrap_or(read.tie_word_embeddings);
     }

@@ -6,7 +6,6 @@ use candle_core::Tensor;
 use dari_nn::attention::{Heads, Mask, Past, mask_tensor};
 use dari_nn::block::{self, Block, RmsConfig, forward_stack, forward_stack_past};
 use dari_nn::embedding::Embedding;
-use dari_nn::rotary::Pairs;
 use dari_nn::rotary::Rotary;
 use dari_nn::{Cache, Init, Linear, Norm, Weights};
 use serde::Deserialize;
@@ -203,13 +202,5 @@ impl CausalLm for Llama {
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         Ok(self.head.forward(hidden)?)
-    }
-}
-
-/// llama.cpp's files keep the paper's pairs of neighbours.
-pub(crate) fn neighbours(config: &Value) -> Pairs {
-    match config.get(rope::NEIGHBOURS).and_then(Value::as_bool) {
-        Some(true) => Pairs::Neighbours,
-        _ => Pairs::Halves,
     }
 }

@@ -1,9 +1,8 @@
 //! The rotary positions that a `config.json` describes, in its older and newer forms.
 
-use dari_nn::rotary::{Rotary, Scaling};
+use dari_nn::rotary::{Pairs, Rotary, Scaling};
 use serde_json::Value;
 
-use super::llama::neighbours;
 use crate::{Result, config};
 
 /// Our own key beside a checkpoint's: whether neighbours make a pair, as in llama.cpp's LLaMA files.
@@ -97,5 +96,9 @@ pub(super) fn rotary(all: &Value, width: usize, context: usize, origin: &str) ->
             );
         }
     };
-    Ok(Rotary::new(base, width, neighbours(all), scaling, attention.unwrap_or(1.0)))
+    let pairs = match all.get(NEIGHBOURS).and_then(Value::as_bool) {
+        Some(true) => Pairs::Neighbours,
+        _ => Pairs::Halves,
+    };
+    Ok(Rotary::new(base, width, pairs, scaling, attention.unwrap_or(1.0)))
 }
