@@ -53,6 +53,7 @@ pub const CONFIGS: [&str; 21] = [
 #[derive(Clone)]
 pub struct Folder {
     place: Place,
+    adapter: Option<Box<Folder>>,
 }
 
 #[derive(Clone)]
@@ -61,6 +62,8 @@ enum Place {
     Embedded {
         name: &'static str,
         files: &'static [(&'static str, &'static [u8])],
+        /// What the names of its own files begin with.
+        below: String,
     },
     /// A file that holds config, tokenizer and weights in one.
     Gguf(Arc<Gguf>),
@@ -73,7 +76,7 @@ impl Folder {
     /// When there is none, or a file that is no GGUF.
     pub fn open(path: &Path) -> Result<Folder, Error> {
         if gguf::is_one(path) {
-            return Ok(Folder { place: Place::Gguf(Arc::new(Gguf::open(path)?)) });
+            return Ok(Folder::at(Place::Gguf(Arc::new(Gguf::open(path)?))));
         }
         let about = std::fs::metadata(path).map_err(Error::io(path, "open the model folder"))?;
         if !about.is_dir() {
@@ -83,19 +86,128 @@ impl Folder {
                 remedy: "give the folder that holds config.json",
             });
         }
-        Ok(Folder { place: Place::Disk(path.to_owned()) })
+        Ok(Folder::at(Place::Disk(path.to_owned())))
     }
 
     /// A folder whose files, (name, bytes), are part of the binary.
     pub fn embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Folder {
-        Folder { place: Place::Embedded { name, files } }
+        Folder::at(Place::Embedded { name, files, below: String::new() })
+    }
+
+    fn at(place: Place) -> Folder {
+        Folder { place, adapter: None }
+    }
+
+    /// The same with low-rank factors that lie in another folder.
+    #[must_use]
+    pub fn with_adapter(self, adapter: Folder) -> Folder {
+        Folder { adapter: Some(Box::new(adapter)), ..self }
+    }
+
+    /// The folder of its low-rank factors, where it is not the same.
+    pub fn adapter(&self) -> Option<&Folder> {
+        self.adapter.as_deref()
+    }
+
+    /// A folder within this one, or the one GGUF file that it holds in place of a config; `None` where there is no
+    /// such folder.
+    ///
+    /// # Errors
+    /// A GGUF file that is damaged, more than one, or what the system refuses.
+    pub fn below(&self, name: &str) -> Result<Option<Folder>, Error> {
+        match &self.place {
+            Place::Disk(path) if is_inside(name) && path.join(name).is_dir() => {
+                let folder = path.join(name);
+                if folder.join("config.json").is_file() {
+                    return Ok(Some(Folder::at(Place::Disk(folder))));
+                }
+                let mut files = Vec::new();
+                for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder, "list"))? {
+                    let path = entry.map_err(Error::io(&folder, "list"))?.path();
+                    if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
+                        files.push(path);
+                    }
+                }
+                match &files[..] {
+                    [file] => Folder::open(file).map(Some),
+                    [] => Ok(Some(Folder::at(Place::Disk(folder)))),
+                    _ => Err(Error::WrongKind {
+                        file: folder,
+                        problem: format!("holds {} GGUF files", files.len()),
+                        remedy: "leave the one that is meant",
+                    }),
+                }
+            }
+            Place::Embedded { name: label, files, below } => {
+                let below = format!("{below}{name}/");
+                let is_there = files.iter().any(|(file, _)| file.starts_with(&below));
+                Ok(is_there.then(|| Folder::at(Place::Embedded { name: label, files, below })))
+            }
+            Place::Disk(_) | Place::Gguf(_) => Ok(None),
+        }
+    }
+
+    /// Copies all that a model needs of it into a folder on disk, byte for byte.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn copy_to(&self, to: &Path) -> Result<(), Error> {
+        let made = |path: &Path| -> Result<(), Error> {
+            let above = path.parent().unwrap_or(path);
+            std::fs::create_dir_all(above).map_err(Error::io(above, "create"))
+        };
+        if let Place::Gguf(file) = &self.place {
+            let name = file.path().file_name().unwrap_or("model.gguf".as_ref());
+            made(&to.join(name))?;
+            return std::fs::copy(file.path(), to.join(name))
+                .map(drop)
+                .map_err(Error::io(file.path(), "copy"));
+        }
+        let mut names: BTreeSet<String> =
+            CONFIGS.into_iter().filter(|name| self.has(name)).map(str::to_owned).collect();
+        if let Ok(weights) = self.weights_name() {
+            names.insert(weights.to_owned());
+            if let Place::Disk(path) = &self.place
+                && weights.ends_with(".index.json")
+            {
+                names.extend(read_index(&path.join(weights))?.into_iter().map(|(_, shard)| shard));
+            }
+        }
+        for name in names {
+            let target = to.join(&name);
+            made(&target)?;
+            match &self.place {
+                Place::Disk(path) => {
+                    let from = path.join(&name);
+                    std::fs::copy(&from, &target).map(drop).map_err(Error::io(&from, "copy"))?;
+                }
+                Place::Embedded { .. } | Place::Gguf(_) => {
+                    let bytes = self.find(&name).unwrap_or_default();
+                    std::fs::write(&target, bytes).map_err(Error::io(&target, "write"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it has weights.
+    pub fn has_weights(&self) -> bool {
+        self.gguf().is_some() || self.weights_name().is_ok()
+    }
+
+    /// Whether it holds an encoder and a language model, each a folder.
+    pub fn has_parts(&self) -> bool {
+        ["vision", "language"].iter().all(|part| self.below(part).is_ok_and(|found| found.is_some()))
     }
 
     /// What errors and listings call it: the path, or "mini (embedded)".
     pub fn label(&self) -> String {
         match &self.place {
             Place::Disk(path) => path.display().to_string(),
-            Place::Embedded { name, .. } => format!("{name} (embedded)"),
+            Place::Embedded { name, below, .. } => match below.trim_end_matches('/') {
+                "" => format!("{name} (embedded)"),
+                below => format!("{name}/{below} (embedded)"),
+            },
             Place::Gguf(file) => file.path().display().to_string(),
         }
     }
@@ -173,6 +285,20 @@ impl Folder {
         }
     }
 
+    /// Weights in a file of this name.
+    ///
+    /// # Errors
+    /// No such file, or as [`Checkpoint::open`].
+    pub fn file(&self, name: &str) -> Result<Checkpoint, Error> {
+        match &self.place {
+            Place::Disk(path) if self.has(name) => Checkpoint::open(&path.join(name)),
+            Place::Embedded { .. } if self.has(name) => {
+                Checkpoint::from_bytes(&self.name_of(name), self.find(name).unwrap_or_default())
+            }
+            _ => Err(Error::NoWeights { folder: self.label(), looked_for: name.to_owned() }),
+        }
+    }
+
     /// A hash of all that decides what the model computes: the bytes of its configs, tokenizer
     /// files and weights with their names. BLAKE3, the first 16 bytes, in hex; the same on disk
     /// and embedded.
@@ -247,16 +373,17 @@ impl Folder {
     fn find(&self, file: &str) -> Option<&'static [u8]> {
         match &self.place {
             Place::Disk(_) | Place::Gguf(_) => None,
-            Place::Embedded { files, .. } => {
-                files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes)
-            }
+            Place::Embedded { files, below, .. } => files
+                .iter()
+                .find(|(name, _)| name.strip_prefix(below.as_str()) == Some(file))
+                .map(|(_, bytes)| *bytes),
         }
     }
 
     fn name_of(&self, file: &str) -> String {
         match &self.place {
             Place::Disk(path) => path.join(file).display().to_string(),
-            Place::Embedded { name, .. } => format!("{name}/{file} (embedded)"),
+            Place::Embedded { name, below, .. } => format!("{name}/{below}{file} (embedded)"),
             Place::Gguf(_) => format!("{}: {file}", self.label()),
         }
     }

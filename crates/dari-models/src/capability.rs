@@ -156,7 +156,7 @@ pub trait FillMask {
 }
 
 /// Says how a text goes on, token by token.
-pub trait CausalLm {
+pub trait CausalLm: Send + Sync {
     /// How many tokens there are to choose from.
     fn vocabulary(&self) -> usize;
     /// Most tokens of prompt and answer together.
@@ -167,9 +167,9 @@ pub trait CausalLm {
     fn layers(&self) -> usize;
     /// Ids `[batch, tokens]` to embeddings `[batch, tokens, width]`.
     fn embed(&self, ids: &Tensor) -> Result<Tensor>;
-    /// Embeddings of whole texts, from their beginnings, to the last layer behind its norm, `[batch, tokens,
-    /// width]`; of `tokens` only the mask is asked.
-    fn forward(&self, x: &Tensor, tokens: &Tokens) -> Result<Tensor>;
+    /// Embeddings of whole texts, from their beginnings, to the last layer behind its norm: texts of these
+    /// `lengths` lie one after the other, `[1, tokens, width]`.
+    fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor>;
     /// The same of tokens behind those that the caches hold, a cache a row; they take them in. Has no gradient.
     fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor>;
     /// From there to logits `[.., vocabulary]`.

@@ -4,6 +4,7 @@
 //! checkpoint's own tensor names. The blocks stand in [`encoder`] and [`language`]; the roads stand
 //! on them and never import one another. No kernel, no training loop and no file format lives here.
 
+pub mod adapter;
 pub mod auto;
 pub mod bridge;
 pub mod capability;

@@ -59,6 +59,12 @@ pub fn write(folder: &Folder, precision: Precision) -> Result<PathBuf> {
     let (Some(place), Some(stamp)) = (folder.path(), folder.weights_stamp()?) else {
         return config::refuse(&folder.label(), "it is part of the binary, there is no folder to pack into");
     };
+    if folder.has_parts() {
+        return config::refuse(
+            &folder.label(),
+            "a composed model is not packed: pack its parts' own folders",
+        );
+    }
     let loaded = auto::load_plain(folder, &Device::Cpu, precision)?;
     let packed = loaded.weights.packed();
     let mut tensors = Vec::with_capacity(packed.len());

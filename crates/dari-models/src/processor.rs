@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use dari_data::image::{ImageProcessor, Picture, Pixels, TileProcessor};
 use dari_data::text::{ChatTemplate, TextProcessor, Words};
+use serde_json::{Value, json};
 
 use crate::capability::Tokens;
 use crate::{Error, Result};
@@ -27,6 +28,8 @@ pub struct Sights {
     pub queries: usize,
     /// How pictures are cut, where they are.
     pub tiles: Option<TileProcessor>,
+    /// Whether a chat's messages are plain texts with the token in them, not lists of parts.
+    pub is_inline: bool,
 }
 
 impl Sights {
@@ -187,14 +190,32 @@ impl Processor {
         Ok(words.encode_chat(&expanded)?)
     }
 
+    /// A message of a chat, as this model's template takes it: `pictures` stand before the text.
+    pub fn message(&self, role: &str, text: &str, pictures: usize) -> Value {
+        match &self.sights {
+            None => json!({"role": role, "content": text}),
+            Some(sights) if sights.is_inline => {
+                json!({"role": role, "content": format!("{}{text}", sights.token.repeat(pictures))})
+            }
+            Some(_) => {
+                let mut parts = vec![json!({"type": "image"}); pictures];
+                parts.push(json!({"type": "text", "text": text}));
+                json!({"role": role, "content": parts})
+            }
+        }
+    }
+
+    /// The pieces of a picture among words.
+    pub fn cut(&self, picture: &Picture) -> Result<Vec<Pixels>> {
+        match &self.sights.as_ref().ok_or_else(|| self.blind())?.tiles {
+            Some(tiles) => Ok(tiles.cut(picture)?),
+            None => Ok(vec![self.image()?.process(picture)]),
+        }
+    }
+
     /// What a picture among words is to the model: `[pieces, 3, side, side]`.
     pub fn pieces(&self, picture: &Picture, device: &Device) -> Result<Tensor> {
-        let tiles = self.sights.as_ref().ok_or_else(|| self.blind())?.tiles.as_ref();
-        let pieces = match tiles {
-            Some(tiles) => tiles.cut(picture)?,
-            None => vec![self.image()?.process(picture)],
-        };
-        let pieces = Pictures::stack(pieces, device)?;
+        let pieces = Pictures::stack(self.cut(picture)?, device)?;
         pieces.tensor().cloned().ok_or_else(|| Error::Unable {
             model: self.model.clone(),
             what: "see this picture",

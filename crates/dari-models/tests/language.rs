@@ -6,7 +6,7 @@ mod support;
 use candle_core::{Device, Tensor};
 use dari_files::Folder;
 use dari_models::Loaded;
-use dari_models::capability::{CausalLm, Tokens};
+use dari_models::capability::CausalLm;
 use dari_models::generate::{BeamOptions, Decoder, Early, Prompt, Said, Sampling, generate, sampler, search};
 use dari_models::language::llama::{Llama, LlamaConfig};
 use dari_nn::{Cache, Precision, Weights};
@@ -121,9 +121,9 @@ fn logits_are_transformers_own() {
             let ids =
                 Tensor::new(&prompt.ids[..], &Device::Cpu).and_then(|ids| ids.unsqueeze(0)).expect("ids");
             let x = model.embed(&ids).expect("embeddings");
-            let mask = Tokens { ids: vec![prompt.ids.clone()], mask: vec![vec![1; tokens]] };
-            worst =
-                worst.max(off(&model.logits(&model.forward(&x, &mask).expect("hidden")).expect("logits")));
+            worst = worst.max(off(&model
+                .logits(&model.forward(&x, &[x.dim(1).expect("tokens")]).expect("hidden"))
+                .expect("logits")));
             // Three tokens first, then one after the other.
             let mut cache = [Cache::new(model.layers())];
             let mut parts = Vec::new();
@@ -270,8 +270,9 @@ fn stretched_rotary_positions_are_transformers_own() {
         let logits = |count: usize, places: &[usize]| -> Vec<f32> {
             let x = Tensor::new(&ids[..count], &Device::Cpu).and_then(|ids| ids.unsqueeze(0)).expect("ids");
             let x = model.embed(&x).expect("embeddings");
-            let mask = Tokens { ids: vec![ids[..count].to_vec()], mask: vec![vec![1; count]] };
-            let all = model.logits(&model.forward(&x, &mask).expect("hidden")).expect("logits");
+            let all = model
+                .logits(&model.forward(&x, &[x.dim(1).expect("tokens")]).expect("hidden"))
+                .expect("logits");
             let row =
                 |&place: &usize| all.get(0).and_then(|all| all.get(place)?.to_vec1::<f32>()).expect("a row");
             places.iter().flat_map(row).collect()

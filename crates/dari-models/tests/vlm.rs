@@ -7,7 +7,7 @@ mod support;
 use candle_core::{Device, Tensor};
 use dari_data::image::{self, Picture};
 use dari_files::Folder;
-use dari_models::capability::{SeeAndSay, Tokens};
+use dari_models::capability::SeeAndSay;
 use dari_models::generate::{Decoder, Prompt, Sampling, generate};
 use dari_models::generative::{VisionLanguage, illustrate};
 use dari_models::processor::Sights;
@@ -71,8 +71,9 @@ fn logits(model: &VisionLanguage, prompt: &Prompt) -> Tensor {
             language.embed(&ids.expect("ids")).expect("embeddings")
         }
     };
-    let mask = Tokens { ids: vec![prompt.ids.clone()], mask: vec![vec![1; prompt.ids.len()]] };
-    let logits = language.logits(&language.forward(&x, &mask).expect("hidden")).expect("logits");
+    let logits = language
+        .logits(&language.forward(&x, &[x.dim(1).expect("tokens")]).expect("hidden"))
+        .expect("logits");
     logits.squeeze(0).expect("a text")
 }
 

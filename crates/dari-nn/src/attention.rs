@@ -24,6 +24,9 @@ pub struct Mask {
     pub causal: bool,
     /// `[batch, keys]` in u8: 1 for a token, 0 for padding.
     pub keys: Option<Tensor>,
+    /// The lengths of sequences that lie one after the other in a batch of one, each seen by itself alone:
+    /// unequal texts without padding between them.
+    pub spans: Option<Arc<[usize]>>,
     /// By how much queries and keys are turned, where positions are rotary.
     pub turns: Option<Arc<Turns>>,
 }
@@ -45,6 +48,11 @@ impl Mask {
     /// Nothing ahead is seen.
     pub fn causal() -> Mask {
         Mask { causal: true, ..Mask::default() }
+    }
+
+    /// Sequences of these lengths, one after the other, in which nothing ahead is seen.
+    pub fn packed(lengths: &[usize]) -> Mask {
+        Mask { spans: Some(lengths.into()), ..Mask::causal() }
     }
 
     /// Padding is not seen; `keys` is `[batch, keys]` in u8.
@@ -196,7 +204,7 @@ impl Attention {
         let Inputs::Joined(all) = &self.inputs else {
             return Ok(None);
         };
-        if mask.turns.is_some() || self.window.is_some() {
+        if !self.is_plain(mask) {
             return Ok(None);
         }
         let (Some(input), Some(output)) = (all.trained(None), self.output.trained(None)) else {
@@ -272,10 +280,9 @@ impl Attention {
     }
 
     fn mix(&self, x: &Tensor, context: &Tensor, mask: &Mask) -> Result<Tensor> {
-        let is_plain = mask.turns.is_none() && self.window.is_none();
         if let Inputs::Joined(all) = &self.inputs
             && x.id() == context.id()
-            && is_plain
+            && self.is_plain(mask)
             && ops::by_kernel(x)
         {
             return attend_joined(all.forward(context)?, self.heads, self.scale(), mask);
@@ -285,6 +292,11 @@ impl Attention {
             (q, k) = (turns.apply(&q, self.heads)?, turns.apply(&k, self.kv_heads)?);
         }
         attend(&q, &k, &v, [self.heads, self.kv_heads], self.scale(), mask, self.window)
+    }
+
+    /// Whether queries, keys and values may stay side by side.
+    fn is_plain(&self, mask: &Mask) -> bool {
+        mask.turns.is_none() && mask.spans.is_none() && self.window.is_none()
     }
 
     fn scale(&self) -> f64 {
@@ -356,8 +368,20 @@ pub fn attend(
             v.dims()
         )));
     }
+    if let Some(spans) = &mask.spans
+        && (batch != 1 || queries != keys || mask.keys.is_some() || spans.iter().sum::<usize>() != keys)
+    {
+        return Err(Error::Config(format!(
+            "sequences of {spans:?} tokens do not lie in {:?} queries and {:?} keys",
+            q.dims(),
+            k.dims()
+        )));
+    }
     if !ops::by_kernel(q) {
-        return composed(q, k, v, [heads, kv_heads], scale, mask, window);
+        return match &mask.spans {
+            Some(spans) => composed_apart(q, k, v, [heads, kv_heads], scale, (mask.causal, spans), window),
+            None => composed(q, k, v, [heads, kv_heads], scale, mask, window),
+        };
     }
     let sizes = Sizes { batch, queries, keys, heads, kv_heads, width };
     let keep = q.track_op() || k.track_op() || v.track_op();
@@ -414,8 +438,39 @@ fn composed(
     Ok(mixed.reshape((batch, queries, total))?)
 }
 
+/// [`composed`] of sequences of unequal lengths that lie one after the other: side by side for once, with
+/// padding.
+fn composed_apart(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: [usize; 2],
+    scale: f64,
+    (causal, spans): (bool, &[usize]),
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let longest = spans.iter().max().copied().unwrap_or(0);
+    let (mut rows, mut keys, mut back) = (Vec::new(), Vec::new(), Vec::new());
+    let mut start = 0;
+    for (number, &length) in spans.iter().enumerate() {
+        rows.extend((0..longest).map(|at| (start + at.min(length.saturating_sub(1))) as u32));
+        keys.extend((0..longest).map(|at| u8::from(at < length)));
+        back.extend((0..length).map(|at| (number * longest + at) as u32));
+        start += length;
+    }
+    let (rows, back) = (Tensor::new(rows, q.device())?, Tensor::new(back, q.device())?);
+    let apart = |x: &Tensor| -> CandleResult<Tensor> {
+        x.squeeze(0)?.contiguous()?.index_select(&rows, 0)?.reshape((spans.len(), longest, ()))
+    };
+    let keys = Tensor::from_vec(keys, (spans.len(), longest), q.device())?;
+    let mask = Mask { causal, ..Mask::keys(keys) };
+    let mixed = composed(&apart(q)?, &apart(k)?, &apart(v)?, heads, scale, &mask, window)?;
+    Ok(mixed.flatten_to(1)?.index_select(&back, 0)?.unsqueeze(0)?)
+}
+
 struct Op {
     sizes: Sizes,
+    spans: Option<Arc<[usize]>>,
     scale: f32,
     causal: bool,
     window: Option<usize>,
@@ -440,7 +495,19 @@ impl Op {
             None => None,
         };
         let logs = OnceLock::new();
-        Ok(Op { sizes, scale: scale as f32, causal: mask.causal, window: None, visible, keep, logs })
+        let spans = mask.spans.clone();
+        Ok(Op { sizes, spans, scale: scale as f32, causal: mask.causal, window: None, visible, keep, logs })
+    }
+
+    /// What is seen by itself: its sizes, and the number of its first token.
+    fn parts(&self) -> Vec<(Sizes, usize)> {
+        let Some(spans) = &self.spans else { return vec![(self.sizes, 0)] };
+        let mut first = 0;
+        let part = |&length: &usize| {
+            first += length;
+            (Sizes { queries: length, keys: length, ..self.sizes }, first - length)
+        };
+        spans.iter().map(part).collect()
     }
 
     fn mask(&self) -> kernel::Mask<'_> {
@@ -465,7 +532,18 @@ impl CustomOp3 for Op {
         let (q, k, v) = (rows(q, ql)?, rows(k, kl)?, rows(v, vl)?);
         let mut out = vec![0.0; ql.shape().elem_count()];
         let mut logs = self.keep.then(|| vec![0.0; self.sizes.statistics()]);
-        kernel::forward(self.sizes, self.mask(), self.scale, q, k, v, &mut out, logs.as_deref_mut());
+        let (row, mut rest, mut logs_left) = (q.size()[1], &mut out[..], logs.as_deref_mut());
+        for (sizes, first) in self.parts() {
+            let [q, k, v] = rows_of(&sizes, first, [q, k, v]);
+            let (own, behind) = rest.split_at_mut(sizes.batch * sizes.queries * row);
+            rest = behind;
+            let own_logs = logs_left.take().map(|logs| {
+                let (own, behind) = logs.split_at_mut(sizes.statistics());
+                logs_left = Some(behind);
+                own
+            });
+            kernel::forward(sizes, self.mask(), self.scale, q, k, v, own, own_logs);
+        }
         if let Some(logs) = logs {
             self.logs.get_or_init(|| logs);
         }
@@ -489,20 +567,30 @@ impl CustomOp3 for Op {
         {
             let (q, k, v) = (ops::hold_rows(q)?, ops::hold_rows(k)?, ops::hold_rows(v)?);
             let (y, dy) = (ops::hold::<f32>(y)?, ops::hold::<f32>(&dy)?);
-            kernel::backward(
-                self.sizes,
-                self.mask(),
-                self.scale,
-                q.matrix()?,
-                k.matrix()?,
-                v.matrix()?,
-                &y,
-                logs,
-                &dy,
-                &mut dq,
-                &mut dk,
-                &mut dv,
-            );
+            let (q, k, v) = (q.matrix()?, k.matrix()?, v.matrix()?);
+            let (row, kv_row) = (q.size()[1], k.size()[1]);
+            let mut logs_before = 0;
+            for (sizes, first) in self.parts() {
+                let own = first * row..(first + sizes.batch * sizes.queries) * row;
+                let keys = first * kv_row..(first + sizes.batch * sizes.keys) * kv_row;
+                let own_logs = &logs[logs_before..logs_before + sizes.statistics()];
+                logs_before += sizes.statistics();
+                let [q, k, v] = rows_of(&sizes, first, [q, k, v]);
+                kernel::backward(
+                    sizes,
+                    self.mask(),
+                    self.scale,
+                    q,
+                    k,
+                    v,
+                    &y[own.clone()],
+                    own_logs,
+                    &dy[own.clone()],
+                    &mut dq[own],
+                    &mut dk[keys.clone()],
+                    &mut dv[keys],
+                );
+            }
         }
         let wanted = |of: &Tensor, values: Vec<f32>| -> CandleResult<Option<Tensor>> {
             if !of.track_op() {
@@ -512,6 +600,12 @@ impl CustomOp3 for Op {
         };
         Ok((wanted(q, dq)?, wanted(k, dk)?, wanted(v, dv)?))
     }
+}
+
+/// The rows of queries, keys and values from a token on.
+fn rows_of<'a>(sizes: &Sizes, first: usize, [q, k, v]: [Matrix<'a>; 3]) -> [Matrix<'a>; 3] {
+    let keys = sizes.batch * sizes.keys;
+    [q.rows(first, sizes.batch * sizes.queries), k.rows(first, keys), v.rows(first, keys)]
 }
 
 /// Self-attention over queries, keys and values that stand side by side, `[batch, tokens, 3 * heads *
@@ -619,6 +713,30 @@ mod tests {
             let difference = (ours - theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             assert!(difference < 1e-5, "{mask:?} {window:?}: {difference}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn sequences_in_one_row_do_not_see_each_other() -> Result<()> {
+        let device = Device::Cpu;
+        let draw = |width| Tensor::randn(0f32, 1., (1, 12, width), &device);
+        let (q, k, v) = (draw(24)?, draw(12)?, draw(12)?);
+        let lengths = [5, 0, 1, 6];
+        for window in [None, Some(3)] {
+            let mask = Mask::packed(&lengths);
+            let all = attend(&q, &k, &v, [4, 2], 0.4, &mask, window)?;
+            let theirs = ops::without_kernels(|| attend(&q, &k, &v, [4, 2], 0.4, &mask, window))?;
+            let far = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>();
+            assert!(far(&all, &theirs)? < 1e-5);
+            let mut start = 0;
+            for length in lengths.into_iter().filter(|&length| length > 0) {
+                let own = |x: &Tensor| x.narrow(1, start, length);
+                let alone = attend(&own(&q)?, &own(&k)?, &own(&v)?, [4, 2], 0.4, &Mask::causal(), window)?;
+                assert_eq!(far(&own(&all)?, &alone)?, 0.0);
+                start += length;
+            }
+        }
+        assert!(attend(&q, &k, &v, [4, 2], 0.4, &Mask::packed(&[5, 6]), None).is_err());
         Ok(())
     }
 }

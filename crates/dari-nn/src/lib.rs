@@ -40,7 +40,7 @@ pub use linear::Linear;
 pub use mlp::Mlp;
 pub use norm::Norm;
 pub use ops::without_kernels;
-pub use weights::{Init, Precision, Training, Weights};
+pub use weights::{Adapters, Init, Precision, Training, Weights};
 
 /// Whether this processor has instructions for products of bf16 numbers.
 pub fn has_bf16_products() -> bool {

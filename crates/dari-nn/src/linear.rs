@@ -18,6 +18,34 @@ use crate::{Error, Result, activation, gradients};
 #[derive(Clone, Debug)]
 pub struct Linear {
     form: Form,
+    adapters: Vec<Adapter>,
+}
+
+/// Two factors beside a layer: `x A^T B^T`, scaled, is added to its outputs (LoRA: Hu et al. 2021).
+#[derive(Clone, Debug)]
+struct Adapter {
+    /// `[rank, inputs]`.
+    down: Tensor,
+    /// `[outputs, rank]`.
+    up: Tensor,
+    scale: f64,
+    /// The outputs before those that it is added to, and behind them.
+    around: [usize; 2],
+}
+
+impl Adapter {
+    fn load(weights: &Weights, inputs: usize, outputs: usize, around: [usize; 2]) -> Result<Option<Adapter>> {
+        let factors = weights.adapter(inputs, outputs)?;
+        Ok(factors.map(|(down, up, scale)| Adapter { down, up, scale, around }))
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = (product(&product(x, &self.down, None)?, &self.up, None)? * self.scale)?;
+        match self.around {
+            [0, 0] => Ok(y),
+            [before, behind] => Ok(y.pad_with_zeros(D::Minus1, before, behind)?),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -43,11 +71,9 @@ impl Linear {
     /// Reads `weight` `[outputs, inputs]` and, with `bias`, `bias` `[outputs]`.
     pub fn load(weights: &Weights, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
         let weight = weights.weight("weight", &[outputs, inputs], Init::fan_in(inputs))?;
-        let bias = match bias {
-            true => Some(Part::whole(weights.tensor("bias", &[outputs], Init::ZEROS)?)),
-            false => None,
-        };
-        Linear::new(weight, bias)
+        let bias = bias_of(weights, outputs, bias)?;
+        let adapters = Adapter::load(weights, inputs, outputs, [0, 0])?.into_iter().collect();
+        Ok(Linear { adapters, ..Linear::new(weight, bias)? })
     }
 
     /// Reads several layers of one input as one whose outputs stand side by side.
@@ -58,6 +84,11 @@ impl Linear {
         outputs: usize,
         bias: bool,
     ) -> Result<Linear> {
+        let mut adapters = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            let around = [number * outputs, (names.len() - 1 - number) * outputs];
+            adapters.extend(Adapter::load(&weights.pp(name), inputs, outputs, around)?);
+        }
         let each: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
         if let Some(Weight::Packed(weight)) = weights.joined(&each, outputs, inputs)? {
             let mut biases = Vec::new();
@@ -65,20 +96,17 @@ impl Linear {
                 biases.push(weights.pp(name).tensor("bias", &[outputs], Init::ZEROS)?);
             }
             let bias = if bias { Some(Tensor::cat(&biases, 0)?) } else { None };
-            return Ok(Linear { form: Form::Frozen { weight, bias } });
+            return Ok(Linear { form: Form::Frozen { weight, bias }, adapters });
         }
         let mut layers = Vec::with_capacity(names.len());
         for name in names {
-            match Linear::load(&weights.pp(name), inputs, outputs, bias)?.form {
-                Form::Trained(layer) => layers.extend(layer),
-                Form::Frozen { .. } => {
-                    return Err(Error::Config(format!(
-                        "`{name}` is packed and the layers beside it are not"
-                    )));
-                }
+            let weights = weights.pp(name);
+            let weight = weights.dense("weight", [outputs, inputs], Init::fan_in(inputs))?;
+            if let Form::Trained(layer) = Linear::new(weight, bias_of(&weights, outputs, bias)?)?.form {
+                layers.extend(layer);
             }
         }
-        Ok(Linear { form: Form::Trained(layers) })
+        Ok(Linear { form: Form::Trained(layers), adapters })
     }
 
     /// Puts a layer together from its parts.
@@ -93,7 +121,7 @@ impl Linear {
                 Form::Trained(vec![Layer { weight: part, size, bias, products }])
             }
         };
-        Ok(Linear { form })
+        Ok(Linear { form, adapters: Vec::new() })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
@@ -112,11 +140,11 @@ impl Linear {
     }
 
     /// The layer as an operation with its activation, for one forward and one backward pass; `None` for
-    /// packed weights.
+    /// packed weights and with adapters.
     pub(crate) fn trained(&self, activation: Option<Activation>) -> Option<Trained> {
         match &self.form {
-            Form::Trained(layers) => Some(Trained::new(layers, activation)),
-            Form::Frozen { .. } => None,
+            Form::Trained(layers) if self.adapters.is_empty() => Some(Trained::new(layers, activation)),
+            Form::Trained(_) | Form::Frozen { .. } => None,
         }
     }
 
@@ -132,7 +160,34 @@ impl Linear {
         if x.dims().last() != Some(&inputs) {
             return Err(Error::Config(format!("a linear layer of {inputs} inputs got {:?}", x.dims())));
         }
+        if !self.adapters.is_empty() {
+            let plain = self.plain(x, None, None)?;
+            let y = self
+                .adapters
+                .iter()
+                .try_fold(plain, |y, adapter| Ok::<_, Error>((y + adapter.forward(x)?)?))?;
+            let y = then.map_or(Ok(y.clone()), |then| activation::apply(then, &y))?;
+            return Ok(match residual {
+                Some(residual) => (residual + y)?,
+                None => y,
+            });
+        }
+        self.plain(x, then, residual)
+    }
+
+    /// The layer without its adapters.
+    fn plain(&self, x: &Tensor, then: Option<Activation>, residual: Option<&Tensor>) -> Result<Tensor> {
         match &self.form {
+            // A bias that is trained beside a weight that is not.
+            Form::Frozen { weight, bias: Some(bias) } if bias.track_op() => {
+                let op = Frozen { weight: weight.clone(), bias: None, activation: None };
+                let y = run(op, x, residual.filter(|_| then.is_none()))?.broadcast_add(bias)?;
+                Ok(match (then, residual) {
+                    (Some(then), None) => activation::apply(then, &y)?,
+                    (Some(then), Some(residual)) => (residual + activation::apply(then, &y)?)?,
+                    (None, _) => y,
+                })
+            }
             Form::Frozen { weight, bias } => {
                 // The slope of an activation asks for what it was given.
                 let fused = then.filter(|_| !x.track_op());
@@ -166,6 +221,13 @@ impl Linear {
             }
         }
     }
+}
+
+fn bias_of(weights: &Weights, outputs: usize, wanted: bool) -> Result<Option<Part>> {
+    Ok(match wanted {
+        true => Some(Part::whole(weights.tensor("bias", &[outputs], Init::ZEROS)?)),
+        false => None,
+    })
 }
 
 fn run<T>(op: T, x: &Tensor, residual: Option<&Tensor>) -> CandleResult<Tensor>

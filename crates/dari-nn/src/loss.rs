@@ -1,11 +1,12 @@
-//! The losses of the contrastive road and of classifiers, and unit length.
+//! The losses of the contrastive road, of classifiers and of language models, and unit length.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result as CandleResult, Shape, Tensor};
 use dari_kernels::cross_entropy as kernel;
 
 use crate::linear::product;
+use crate::segment::{Body, segment};
 use crate::{Error, Result, ops};
 
 /// Vectors to unit length on the last dimension, as the reference divides: by the plain norm.
@@ -38,6 +39,41 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32], smoothing: f32) -> Result
     let own = (logs.gather(&targets, 1)?.sum_all()? * (f64::from(smoothing) - 1.0))?;
     let all = (logs.sum_all()? * (-f64::from(smoothing) / classes as f64))?;
     Ok(((own + all)? * (1.0 / rows as f64))?)
+}
+
+/// Logits that are in memory at once, at most.
+const LOGITS: usize = 1 << 22;
+
+/// Mean cross entropy of tokens `[rows, width]` behind a language model's last norm, and the token that
+/// follows each. `head` gives the logits of some rows, `[some, vocabulary]`; on a CPU those of all rows are
+/// never there together: a part's are made again for its gradient.
+pub fn next_tokens(rows: &Tensor, targets: &[u32], vocabulary: usize, head: &Body) -> Result<Tensor> {
+    let count = rows.dim(0)?;
+    if count == 0 || targets.len() != count {
+        let problem = format!(
+            "{} targets for {count} tokens: each needs one, and one at least is needed",
+            targets.len()
+        );
+        return Err(Error::Config(problem));
+    }
+    if !rows.device().is_cpu() {
+        return cross_entropy(&head(rows)?, targets, 0.0);
+    }
+    let part = (LOGITS / vocabulary.max(1)).clamp(1, count);
+    let mut total: Option<Tensor> = None;
+    for first in (0..count).step_by(part) {
+        let own = targets[first..count.min(first + part)].to_vec();
+        let share = own.len() as f64 / count as f64;
+        let rows = rows.narrow(0, first, own.len())?;
+        let head = head.clone();
+        let loss =
+            segment(&rows, Arc::new(move |rows| Ok((cross_entropy(&head(rows)?, &own, 0.0)? * share)?)))?;
+        total = Some(match total {
+            Some(total) => (total + loss)?,
+            None => loss,
+        });
+    }
+    total.ok_or_else(|| Error::Config("no tokens".into()))
 }
 
 struct CrossEntropy {

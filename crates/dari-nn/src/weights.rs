@@ -129,6 +129,7 @@ struct Shared {
     device: Device,
     precision: Precision,
     training: Option<Training>,
+    adapters: Option<Adapters>,
     /// Weights packed before, mapped.
     ready: Option<Arc<Checkpoint>>,
     taken: Mutex<BTreeMap<String, Taken>>,
@@ -145,12 +146,30 @@ pub struct Training {
     pub fresh: Frozen,
     /// The numbers that linear layers multiply, forward and backward.
     pub products: Products,
+    /// Factors beside frozen layers; they are trained whatever else is frozen.
+    pub adapters: Option<Adapters>,
 }
+
+/// Low-rank factors beside linear layers (LoRA: Hu et al. 2021), by the names that PEFT gives them.
+pub struct Adapters {
+    /// Inner width of the factors.
+    pub rank: usize,
+    /// What their product is multiplied by.
+    pub scale: f64,
+    /// Decides by a layer's full name whether it has them.
+    pub targets: Frozen,
+    /// Where they lie; drawn anew where absent, so that at first they change nothing.
+    pub source: Option<Box<dyn Source>>,
+}
+
+/// What PEFT puts before a layer's name.
+pub const ADAPTED: &str = "base_model.model.";
 
 impl Training {
     /// Everything is trained, in f32.
     pub fn all(seed: u64) -> Training {
-        Training { seed, frozen: Box::new(|_| false), fresh: Box::new(|_| false), products: Products::F32 }
+        let (frozen, fresh): (Frozen, Frozen) = (Box::new(|_| false), Box::new(|_| false));
+        Training { seed, frozen, fresh, products: Products::F32, adapters: None }
     }
 }
 
@@ -169,12 +188,23 @@ impl Weights {
         precision: Precision,
         ready: Option<Arc<Checkpoint>>,
     ) -> Weights {
-        Self::root(Some(source), device, precision, None, ready)
+        Self::root(Some(source), device, precision, None, ready, None)
+    }
+
+    /// The same with adapters beside some layers.
+    pub fn read_adapted(
+        source: Box<dyn Source>,
+        device: &Device,
+        precision: Precision,
+        adapters: Adapters,
+    ) -> Weights {
+        Self::root(Some(source), device, precision, None, None, Some(adapters))
     }
 
     /// Weights to be trained in f32, from a checkpoint, or drawn where there is none.
-    pub fn train(source: Option<Box<dyn Source>>, device: &Device, training: Training) -> Weights {
-        Self::root(source, device, Precision::F32, Some(training), None)
+    pub fn train(source: Option<Box<dyn Source>>, device: &Device, mut training: Training) -> Weights {
+        let adapters = training.adapters.take();
+        Self::root(source, device, Precision::F32, Some(training), None, adapters)
     }
 
     fn root(
@@ -183,10 +213,11 @@ impl Weights {
         precision: Precision,
         training: Option<Training>,
         ready: Option<Arc<Checkpoint>>,
+        adapters: Option<Adapters>,
     ) -> Weights {
         let (taken, packed) = Default::default();
-        let source = source.map(Arc::from);
-        let shared = Shared { source, device: device.clone(), precision, training, ready, taken, packed };
+        let (source, device) = (source.map(Arc::from), device.clone());
+        let shared = Shared { source, device, precision, training, adapters, ready, taken, packed };
         Weights { shared: Arc::new(shared), prefix: String::new() }
     }
 
@@ -231,7 +262,7 @@ impl Weights {
     /// A table of vectors that are looked up. For inference on a CPU it stays in its file.
     pub fn table(&self, name: &str, shape: [usize; 2], init: Init) -> Result<Table> {
         match &self.shared.source {
-            Some(source) if self.packs() => {
+            Some(source) if self.keeps(name) => {
                 let name = self.full(name);
                 check(source.as_ref(), &name, &shape)?;
                 let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,6 +289,12 @@ impl Weights {
         self.part(name, stored, init, 0, outputs)
     }
 
+    /// A product's weight as a tensor, whether or not training changes it.
+    pub(crate) fn dense(&self, name: &str, [outputs, inputs]: [usize; 2], init: Init) -> Result<Weight> {
+        let tensor = self.take(name, &[outputs, inputs], init, self.dtype())?;
+        Ok(Weight::Dense { part: Part::whole(tensor), size: [outputs, inputs], products: self.products() })
+    }
+
     /// Outputs `start..start + count` of a weight.
     pub fn part(
         &self,
@@ -267,7 +304,7 @@ impl Weights {
         start: usize,
         count: usize,
     ) -> Result<Weight> {
-        if !self.packs() {
+        if !self.keeps(name) {
             let tensor = self.take(name, stored, init, self.dtype())?;
             let inputs: usize = stored.iter().skip(1).product();
             let part = Part::of(tensor, start * inputs, count * inputs);
@@ -285,7 +322,7 @@ impl Weights {
     /// Several weights `[outputs, inputs]` of one input as one, one below the other; `None` where
     /// weights are not packed, since each is a variable of its own there.
     pub fn joined(&self, names: &[String], outputs: usize, inputs: usize) -> Result<Option<Weight>> {
-        if !self.packs() {
+        if !names.iter().all(|name| self.keeps(name)) {
             return Ok(None);
         }
         let full: Vec<String> = names.iter().map(|name| self.full(name)).collect();
@@ -297,7 +334,7 @@ impl Weights {
     /// A product's weight whose values are changed before they are packed: put in another order, or
     /// scaled by a norm behind it. `None` where weights are not packed.
     pub fn prepared(&self, name: &str, stored: &[usize], prepare: Prepare) -> Result<Option<Weight>> {
-        if !self.packs() {
+        if !self.keeps(name) {
             return Ok(None);
         }
         let full = self.full(name);
@@ -331,6 +368,59 @@ impl Weights {
     /// Whether weights are packed: for inference on a CPU.
     pub(crate) fn packs(&self) -> bool {
         self.shared.training.is_none() && self.shared.source.is_some() && self.shared.device.is_cpu()
+    }
+
+    /// Whether a weight stays as it is on a CPU: packed for its products, or in its file. So do those that
+    /// training leaves alone.
+    fn keeps(&self, name: &str) -> bool {
+        let is_frozen = self.shared.training.as_ref().is_some_and(|training| {
+            let name = self.full(name);
+            (training.frozen)(&name) && !(training.fresh)(&name)
+        });
+        self.packs() || (is_frozen && self.shared.source.is_some() && self.shared.device.is_cpu())
+    }
+
+    /// The two factors beside the linear layer here, `[rank, inputs]` and `[outputs, rank]`, and what their
+    /// product is multiplied by; `None` where it has none.
+    pub(crate) fn adapter(&self, inputs: usize, outputs: usize) -> Result<Option<(Tensor, Tensor, f64)>> {
+        let Some(adapters) = self.shared.adapters.as_ref().filter(|all| (all.targets)(&self.prefix)) else {
+            return Ok(None);
+        };
+        let factor = |which: &str, shape: [usize; 2], init: Init| -> Result<Tensor> {
+            let name = format!("{ADAPTED}{}.lora_{which}.weight", self.prefix);
+            let device = &self.shared.device;
+            let tensor = match &adapters.source {
+                Some(source) => read(source.as_ref(), &name, &shape, DType::F32, device)?,
+                None => {
+                    let seed = self.shared.training.as_ref().map_or(0, |training| training.seed);
+                    draw(Key::new(seed).with(&name), &shape, init, device)?
+                }
+            };
+            let variable = self.shared.training.as_ref().map(|_| Var::from_tensor(&tensor)).transpose()?;
+            let tensor = variable.as_ref().map_or(tensor, |variable| variable.as_tensor().clone());
+            let elements = tensor.elem_count();
+            let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.insert(name, Taken { tensor: Some(tensor.clone()), variable, elements });
+            Ok(tensor)
+        };
+        // As wide as PEFT's uniform draw.
+        let init = Init::Normal((3.0 * inputs.max(1) as f64).powf(-0.5));
+        let rank = adapters.rank;
+        Ok(Some((
+            factor("A", [rank, inputs], init)?,
+            factor("B", [outputs, rank], Init::ZEROS)?,
+            adapters.scale,
+        )))
+    }
+
+    /// Names in the adapters' file that no layer took.
+    pub fn unused_adapters(&self) -> Vec<String> {
+        let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = self.shared.adapters.as_ref().and_then(|adapters| adapters.source.as_ref());
+        let mut names = source.map_or_else(Vec::new, |source| source.names());
+        names.retain(|name| !taken.contains_key(name));
+        names.sort_unstable();
+        names
     }
 
     /// The values of `range` of each named tensor, one after the other, packed when they are used.
@@ -444,6 +534,60 @@ impl Weights {
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.iter().filter_map(|(name, entry)| Some((name.clone(), entry.tensor.clone()?))).collect()
+    }
+
+    /// Every tensor that the model took, by full name, as trained or as its checkpoint has it; those that
+    /// stayed there are read anew.
+    pub fn whole(&self) -> Result<Vec<(String, Tensor)>> {
+        let entries: Vec<(String, Option<Tensor>)> = {
+            let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.iter().map(|(name, entry)| (name.clone(), entry.tensor.clone())).collect()
+        };
+        let mut all = Vec::with_capacity(entries.len());
+        for (name, tensor) in entries {
+            let tensor = match (tensor, &self.shared.source) {
+                (Some(tensor), _) => tensor,
+                (None, Some(source)) => {
+                    let shape = source.shape(&name).unwrap_or_default();
+                    let tensor = read(source.as_ref(), &name, &shape, DType::F32, &Device::Cpu)?;
+                    source.release(&name);
+                    tensor
+                }
+                (None, None) => continue,
+            };
+            all.push((name, tensor));
+        }
+        Ok(all)
+    }
+
+    /// The weights that adapters stand beside, by full name.
+    pub fn adapted(&self) -> Vec<String> {
+        let taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let layer = |name: &String| {
+            let layer = name.strip_prefix(ADAPTED)?.strip_suffix(".lora_A.weight")?;
+            Some(format!("{layer}.weight"))
+        };
+        taken.keys().filter_map(layer).collect()
+    }
+
+    /// [`Weights::whole`] with the adapters' products added to the weights that they stand beside.
+    pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut all: BTreeMap<String, Tensor> = self.whole()?.into_iter().collect();
+        let names: Vec<String> = all.keys().filter(|name| name.starts_with(ADAPTED)).cloned().collect();
+        let scale = self.shared.adapters.as_ref().map_or(0.0, |adapters| adapters.scale);
+        for name in names {
+            let Some(factor) = all.remove(&name) else { continue };
+            let layer = name.strip_prefix(ADAPTED).and_then(|name| name.strip_suffix(".lora_A.weight"));
+            let Some(layer) = layer else { continue };
+            let other = all.remove(&format!("{ADAPTED}{layer}.lora_B.weight"));
+            let base = all.remove(&format!("{layer}.weight"));
+            let (Some(other), Some(base)) = (other, base) else {
+                return Err(Error::Config(format!("`{layer}` has one factor of two, or no weight")));
+            };
+            let product = (other.to_device(&Device::Cpu)?.matmul(&factor.to_device(&Device::Cpu)?)? * scale)?;
+            all.insert(format!("{layer}.weight"), (base.to_device(&Device::Cpu)? + product)?);
+        }
+        Ok(all.into_iter().collect())
     }
 
     /// Names in the checkpoint that no layer took.

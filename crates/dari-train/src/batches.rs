@@ -16,20 +16,32 @@ use dari_models::capability::Tokens;
 use dari_nn::random::Key;
 
 use crate::recipe::{DataRecipe, Recipe};
+use crate::speech::Lesson;
 use crate::{Error, Result};
 
-/// One step's worth of pairs, ready for the model.
+/// One step's worth of samples, ready for the model.
 pub struct Batch {
     /// Which step it is for, from 1.
     pub step: u64,
-    /// Prepared pictures.
-    pub pixels: Vec<Pixels>,
-    /// What is said of each.
-    pub words: Vec<String>,
-    /// The same as tokens, for models that read.
-    pub tokens: Tokens,
+    /// The samples.
+    pub samples: Samples,
     /// Records that could not be used, as messages.
     pub skipped: Vec<String>,
+}
+
+/// What a model learns from at once.
+pub enum Samples {
+    /// Pictures, and what is said of them.
+    Pairs {
+        /// Prepared pictures.
+        pixels: Vec<Pixels>,
+        /// What is said of each.
+        words: Vec<String>,
+        /// The same as tokens, for models that read.
+        tokens: Tokens,
+    },
+    /// Texts for a model that speaks.
+    Lessons(Vec<Lesson>),
 }
 
 enum Source {
@@ -49,7 +61,7 @@ pub struct Mixture {
 }
 
 /// Records tried for one place of a batch before giving up.
-const TRIES: u64 = 64;
+pub(crate) const TRIES: u64 = 64;
 
 impl Mixture {
     /// Opens all sources; one without a usable pair is an error at once.
@@ -195,7 +207,7 @@ impl Mixture {
             }
             false => Tokens::default(),
         };
-        Ok(Batch { step, pixels: pictures, words: texts, tokens, skipped })
+        Ok(Batch { step, samples: Samples::Pairs { pixels: pictures, words: texts, tokens }, skipped })
     }
 
     /// Which pair of a source is its `ordinal`th in this run, or a stand-in after failed attempts,
@@ -299,7 +311,10 @@ fn no_scene_words(language: &str) -> String {
     format!("synthetic scenes have no captions in `{language}`, expected en or ko")
 }
 
-fn wanted<'a>(captions: &'a [Caption], languages: &'a [String]) -> impl Iterator<Item = &'a Caption> {
+pub(crate) fn wanted<'a>(
+    captions: &'a [Caption],
+    languages: &'a [String],
+) -> impl Iterator<Item = &'a Caption> {
     captions.iter().filter(move |caption| {
         languages.is_empty() || caption.language.as_ref().is_some_and(|language| languages.contains(language))
     })
@@ -308,7 +323,7 @@ fn wanted<'a>(captions: &'a [Caption], languages: &'a [String]) -> impl Iterator
 /// Splits `batch` by weights; every source gets at least one. What rounding leaves over goes to the
 /// largest remainders, what the ones take too much comes from the largest shares. The batch has at
 /// least as many places as there are sources.
-fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
+pub(crate) fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
     let total: f64 = weights.iter().sum();
     let exact: Vec<f64> = weights.iter().map(|w| w / total * batch as f64).collect();
     let mut counts: Vec<usize> = exact.iter().map(|share| (share.floor() as usize).max(1)).collect();
@@ -330,7 +345,7 @@ fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
 
 /// The `at`th entry of a random order of `0..length`, without making the whole order: a Feistel
 /// network on the smallest square of bits that holds the length, walked until it lands inside.
-fn permuted(key: Key, length: u64, at: u64) -> u64 {
+pub(crate) fn permuted(key: Key, length: u64, at: u64) -> u64 {
     let half = (64 - length.saturating_sub(1).leading_zeros()).div_ceil(2).max(1);
     let mask = (1u64 << half) - 1;
     let mut value = at;
@@ -346,6 +361,9 @@ fn permuted(key: Key, length: u64, at: u64) -> u64 {
     }
 }
 
+/// Makes the batch of a step.
+pub type Maker = Arc<dyn Fn(u64) -> Result<Batch> + Send + Sync>;
+
 /// Batches made ahead by worker threads, handed out in order.
 pub struct Ahead {
     lanes: Vec<Receiver<Result<Batch>>>,
@@ -355,24 +373,18 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Starts `workers` threads at step `first`, up to step `last`.
-    pub fn start(
-        mixture: Arc<Mixture>,
-        processor: Arc<Processor>,
-        first: u64,
-        last: u64,
-        workers: usize,
-    ) -> Ahead {
+    /// Starts `workers` threads at step `first`, up to step `last`; `make` gives the batch of a step.
+    pub fn start(make: Maker, first: u64, last: u64, workers: usize) -> Ahead {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut lanes, mut threads) = (Vec::new(), Vec::new());
         for worker in 0..workers as u64 {
             let (sender, receiver) = sync_channel(2);
             lanes.push(receiver);
-            let (mixture, processor, stop) = (mixture.clone(), processor.clone(), stop.clone());
+            let (make, stop) = (make.clone(), stop.clone());
             threads.push(std::thread::spawn(move || {
                 let mut step = first + worker;
                 while step <= last && !stop.load(Ordering::Relaxed) {
-                    let batch = mixture.batch(step, &processor);
+                    let batch = make(step);
                     let failed = batch.is_err();
                     if sender.send(batch).is_err() || failed {
                         return;

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use dari_data::image::ImageProcessor;
 use dari_files::{CONFIGS, Checkpoint, Dtype, Folder, safetensors, write_atomically};
-use dari_models::Loaded;
+use dari_models::adapter::{self, Lora};
+use dari_models::generative::composed::{LANGUAGE, VISION};
+use dari_models::{Loaded, auto};
+use dari_nn::Precision;
+use dari_nn::weights::ADAPTED;
 use half::bf16;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +22,11 @@ use crate::{Error, Result};
 const WRITTEN: [&str; 4] =
     ["config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json"];
 
+/// A composed model's own chat template.
+const TEMPLATE: &str = "chat_template.jinja";
+
 const STATE: &str = "trainer.json";
+const TRAINED: &str = "trained.safetensors";
 const MOMENTS: &str = "optimizer.safetensors";
 
 /// Where a run stands.
@@ -79,10 +87,97 @@ pub fn write_model(folder: &Path, loaded: &Loaded, carried: &Carried, saved: Sav
         }
         write_atomically(&path, bytes)?;
     }
-    let tensors = loaded.weights.tensors();
-    let tensors: Vec<_> =
-        tensors.iter().map(|(name, tensor)| encode(name, tensor, saved)).collect::<Result<_>>()?;
-    Ok(safetensors::write(&folder.join("model.safetensors"), &tensors, &BTreeMap::new())?)
+    write_tensors(&folder.join("model.safetensors"), loaded, loaded.weights.merged()?, "", saved)
+}
+
+/// Writes tensors, their names without a prefix that is theirs all, as their files have them.
+fn write_tensors(
+    path: &Path,
+    loaded: &Loaded,
+    tensors: Vec<(String, Tensor)>,
+    prefix: &str,
+    saved: Saved,
+) -> Result<()> {
+    let mut entries = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let tensor = loaded.as_stored(&name, tensor)?;
+        entries.push(encode(name.strip_prefix(prefix).unwrap_or(&name), &tensor, saved)?);
+    }
+    Ok(safetensors::write(path, &entries, &BTreeMap::new())?)
+}
+
+/// Writes a composed model: its bridge, and its two sides as they were or as trained. `start` is the folder that
+/// it was loaded from.
+/// With `lora` the factors are written beside it, else they are folded in.
+pub fn write_composed(
+    to: &Path,
+    start: &Folder,
+    loaded: &Loaded,
+    saved: Saved,
+    lora: Option<&Lora>,
+) -> Result<()> {
+    fs::create_dir_all(to).map_err(Error::file(to))?;
+    write_json(&to.join("config.json"), &loaded.config)?;
+    if let Some(template) = start.read(TEMPLATE)? {
+        write_atomically(&to.join(TEMPLATE), &template)?;
+    }
+    let mut changed: Vec<String> = loaded.weights.variables().into_iter().map(|(name, _)| name).collect();
+    let mut all = match lora {
+        Some(lora) => {
+            write_adapter(to, loaded, lora, "")?;
+            let mut all = loaded.weights.whole()?;
+            all.retain(|(name, _)| !name.starts_with(ADAPTED));
+            changed.retain(|name| !name.starts_with(ADAPTED));
+            all
+        }
+        None => {
+            changed.extend(loaded.weights.adapted());
+            loaded.weights.merged()?
+        }
+    };
+    for part in [VISION, LANGUAGE] {
+        let Some(folder) = start.below(part)? else { continue };
+        let (prefix, place) = (format!("{part}."), to.join(part));
+        let own;
+        (own, all) = all.into_iter().partition(|(name, _)| name.starts_with(&prefix));
+        if !changed.iter().any(|name| name.starts_with(&prefix)) {
+            folder.copy_to(&place)?;
+            continue;
+        }
+        let Some(config) = folder.json("config.json")? else {
+            let problem = "weights in a GGUF file cannot be written back: freeze them, or train an adapter";
+            return Err(Error::Recipe { origin: folder.label(), problem: problem.into() });
+        };
+        fs::create_dir_all(&place).map_err(Error::file(&place))?;
+        write_json(&place.join("config.json"), &config)?;
+        for file in CONFIGS.into_iter().filter(|file| *file != "config.json") {
+            if let Some(bytes) = folder.read(file)? {
+                write_atomically(&place.join(file), &bytes)?;
+            }
+        }
+        write_tensors(&place.join("model.safetensors"), loaded, own, &prefix, saved)?;
+    }
+    write_tensors(&to.join("model.safetensors"), loaded, all, "", saved)
+}
+
+/// Writes low-rank factors alone, in PEFT's layout; `base` is the model that they stand beside.
+pub fn write_adapter(to: &Path, loaded: &Loaded, lora: &Lora, base: &str) -> Result<()> {
+    fs::create_dir_all(to).map_err(Error::file(to))?;
+    write_json(&to.join(adapter::CONFIG), &lora.to_config(base))?;
+    let mut own = loaded.weights.variables();
+    own.retain(|(name, _)| name.starts_with(ADAPTED));
+    let entries = own.iter().map(|(name, variable)| encode(name, variable.as_tensor(), Saved::F32));
+    let entries: Vec<Entry> = entries.collect::<Result<_>>()?;
+    Ok(safetensors::write(&to.join(adapter::WEIGHTS), &entries, &BTreeMap::new())?)
+}
+
+/// Writes a model with its adapter folded in, as one of its own layout.
+pub fn write_merged(to: &Path, folder: &Folder, saved: Saved) -> Result<()> {
+    let loaded = auto::load_plain(folder, &Device::Cpu, Precision::F32)?;
+    match folder.has_parts() {
+        true => write_composed(to, folder, &loaded, saved, None),
+        false => write_model(to, &loaded, &carried(folder)?, saved),
+    }
 }
 
 type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
@@ -101,6 +196,27 @@ fn encode(name: &str, tensor: &Tensor, saved: Saved) -> Result<Entry> {
     })
 }
 
+/// What a checkpoint keeps of a model.
+pub enum Kept<'a> {
+    /// All of it, as a model folder.
+    Model(&'a Loaded, &'a Carried),
+    /// What is trained alone; the rest lies where the run began.
+    Trained(&'a [(String, Var)]),
+}
+
+/// Puts what a checkpoint of [`Kept::Trained`] holds into variables; `false` where it does not fit them.
+pub fn restore(folder: &Path, variables: &[(String, Var)]) -> Result<bool> {
+    let file = Checkpoint::open(&folder.join(TRAINED))?;
+    for (name, variable) in variables {
+        if file.shape(name) != Some(variable.dims()) {
+            return Ok(false);
+        }
+        let Some(values) = dari_nn::weights::floats(&file.tensor(name)?) else { return Ok(false) };
+        variable.set(&Tensor::from_vec(values, variable.shape(), variable.device())?)?;
+    }
+    Ok(file.names().count() == variables.len())
+}
+
 /// A run's folder of checkpoints, `step-00001000` and so on.
 pub struct Checkpoints {
     folder: PathBuf,
@@ -115,13 +231,7 @@ impl Checkpoints {
 
     /// Writes everything that a run needs to go on: into a folder of another name first, which is
     /// renamed when it is whole.
-    pub fn write(
-        &self,
-        state: &State,
-        loaded: &Loaded,
-        carried: &Carried,
-        moments: BTreeMap<String, Moments>,
-    ) -> Result<PathBuf> {
+    pub fn write(&self, state: &State, kept: Kept, moments: BTreeMap<String, Moments>) -> Result<PathBuf> {
         let name = format!("step-{:08}", state.step);
         let (partial, whole) = (self.folder.join(format!(".{name}.partial")), self.folder.join(&name));
         for old in [&partial, &whole] {
@@ -129,7 +239,15 @@ impl Checkpoints {
                 fs::remove_dir_all(old).map_err(Error::file(old))?;
             }
         }
-        write_model(&partial, loaded, carried, Saved::F32)?;
+        match kept {
+            Kept::Model(loaded, carried) => write_model(&partial, loaded, carried, Saved::F32)?,
+            Kept::Trained(variables) => {
+                fs::create_dir_all(&partial).map_err(Error::file(&partial))?;
+                let entries = variables.iter().map(|(name, variable)| encode(name, variable, Saved::F32));
+                let entries: Vec<Entry> = entries.collect::<Result<_>>()?;
+                safetensors::write(&partial.join(TRAINED), &entries, &BTreeMap::new())?;
+            }
+        }
         let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let entries: Vec<Entry> = moments
             .iter()

@@ -6,11 +6,14 @@
 pub mod batches;
 pub mod checkpoint;
 pub mod classification;
+pub mod lessons;
 pub mod optimizer;
 pub mod probe;
 pub mod recipe;
 pub mod retrieval;
 pub mod schedule;
+pub mod speech;
+mod start;
 pub mod tensorboard;
 pub mod trainer;
 

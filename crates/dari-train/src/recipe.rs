@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dari_data::image::augment::Variation;
+use dari_models::adapter::Lora;
 use dari_models::auto;
+use dari_models::bridge::BridgeConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -60,12 +62,45 @@ pub struct ModelRecipe {
     /// The tokenizer of a new model.
     #[serde(default)]
     pub tokenizer: Option<TokenizerRecipe>,
+    /// An encoder, a bridge and a language model, to be joined to a new system.
+    #[serde(default)]
+    pub compose: Option<Compose>,
     /// Patterns of tensor names that stay as they are; `*` stands for anything.
     #[serde(default)]
     pub freeze: Vec<String>,
+    /// Low-rank factors beside a language model's layers, trained in their place: all else stays as it is, but a
+    /// new bridge.
+    #[serde(default)]
+    pub lora: Option<Lora>,
     /// The type in which the finished model is saved; checkpoints are f32 always.
     #[serde(default, skip_serializing)]
     pub save: Saved,
+}
+
+/// A new system of three blocks. Its tensors' names begin with `vision.`, `bridge.` and `language.`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compose {
+    /// The encoder: a model folder, or a hub id.
+    pub vision: String,
+    /// Layers of the encoder whose tokens the bridge takes, side by side, counted from the last (-1); what it leaves
+    /// where absent.
+    #[serde(default)]
+    pub vision_layers: Option<Vec<i64>>,
+    /// The bridge.
+    pub bridge: BridgeConfig,
+    /// The language model: a model folder, a GGUF file, or a hub id.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// `config.json` of a new language model, whose tokenizer `model.tokenizer` describes.
+    #[serde(default)]
+    pub language_config: Option<Value>,
+    /// What stands for a picture in a chat.
+    #[serde(default)]
+    pub image_token: Option<String>,
+    /// The chat template, in Jinja; the language model's own where absent.
+    #[serde(default)]
+    pub chat_template: Option<String>,
 }
 
 /// A tokenizer of its own, trained on the recipe's captions.
@@ -93,12 +128,36 @@ pub struct DataRecipe {
     /// Synthetic scenes, drawn under this seed.
     #[serde(default)]
     pub scenes: Option<u64>,
+    /// Of a model that speaks: what the records are.
+    #[serde(default)]
+    pub kind: DataKind,
+    /// Of VQAv2's questions: the file of their answers.
+    #[serde(default)]
+    pub annotations: Option<String>,
+    /// Of captions: how they are asked for, by language; one is drawn.
+    #[serde(default)]
+    pub prompts: BTreeMap<String, Vec<String>>,
     /// Share of each batch, relative to the other sources'.
     #[serde(default = "one")]
     pub weight: f64,
     /// Languages of the captions, drawn equally; all that a record has when empty.
     #[serde(default)]
     pub languages: Vec<String>,
+}
+
+/// What a model that speaks learns from a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKind {
+    /// To describe pictures.
+    #[default]
+    Captions,
+    /// LLaVA's conversations.
+    Conversations,
+    /// VQAv2's questions; of scenes their own.
+    Questions,
+    /// To go on with plain texts, no picture and no chat.
+    Text,
 }
 
 fn one() -> f64 {
@@ -142,6 +201,9 @@ pub struct TrainRecipe {
     /// Share of the steps after which pictures are whole, for the last ones to be like use.
     #[serde(default = "one")]
     pub patch_dropout_until: f64,
+    /// Of a model that speaks: most tokens of a text, its pictures' among them.
+    #[serde(default = "thousand")]
+    pub length: usize,
     /// Of a classifier: the share of a picture's weight that goes to all classes alike.
     #[serde(default)]
     pub label_smoothing: f64,
@@ -201,6 +263,10 @@ impl From<Products> for dari_nn::Products {
     }
 }
 
+fn thousand() -> usize {
+    1024
+}
+
 fn five_hundred() -> u64 {
     500
 }
@@ -240,8 +306,28 @@ impl Recipe {
     fn check(&self, origin: &str) -> Result<()> {
         let problem = if self.data.is_empty() {
             "`data` names no source".to_owned()
-        } else if self.model.from.is_none() == self.model.config.is_none() {
-            "`model` needs either `from` (a checkpoint) or `config` (a new model)".to_owned()
+        } else if [self.model.from.is_some(), self.model.config.is_some(), self.model.compose.is_some()]
+            .iter()
+            .filter(|&&given| given)
+            .count()
+            != 1
+        {
+            "`model` needs either `from` (a checkpoint), `config` (a new model) or `compose` (a new system of blocks)"
+                .to_owned()
+        } else if let Some(problem) = self.model.compose.as_ref().and_then(|compose| {
+            let tokenizer = self.model.tokenizer.is_some();
+            (compose.language.is_some() == compose.language_config.is_some()
+                || compose.language_config.is_some() != tokenizer)
+                .then(|| {
+                    "`model.compose` needs either `language` (a checkpoint) or `language_config` (a new one, with `model.tokenizer`)"
+                        .to_owned()
+                })
+        }) {
+            problem
+        } else if let Some(problem) = self.model.lora.as_ref().and_then(Lora::problem) {
+            format!("`model.lora`: {problem}")
+        } else if self.train.length < 2 {
+            format!("`train.length` is {}, expected at least 2", self.train.length)
         } else if let Some(problem) = self.model.config.as_ref().and_then(config_problem) {
             problem
         } else if let Some(problem) = self.optimizer.problem() {
@@ -304,11 +390,17 @@ impl Recipe {
         difference(&parse(fingerprint), &parse(&self.fingerprint())).or(Some("its form".to_owned()))
     }
 
+    /// Whether the model that it makes speaks; of one that it goes on from its folder says it.
+    pub fn makes_a_speaker(&self) -> bool {
+        let kind = self.model.config.as_ref().and_then(|config| config.get("model_type")?.as_str());
+        self.model.compose.is_some() || kind.is_some_and(auto::speaks)
+    }
+
     /// Where `model.from` lies: beside the recipe, where there is such a folder; else as it stands.
     pub fn start(&self, from: &str) -> String {
         let path = home(Path::new(from));
         let beside = self.folder.join(&path);
-        if beside.is_dir() { beside.display().to_string() } else { path.display().to_string() }
+        if beside.exists() { beside.display().to_string() } else { path.display().to_string() }
     }
 
     /// What must be equal for a run to be taken up again: everything but where it writes and finds
@@ -331,11 +423,12 @@ fn config_problem(config: &Value) -> Option<String> {
     let kind = config.get("model_type").and_then(Value::as_str);
     match kind {
         Some("clip" | "siglip" | "siglip2") => {}
-        // They have one tower.
+        // They have one tower, or none.
+        Some("gpt2" | "llama" | "mistral" | "qwen2") => return None,
         _ if auto::is_classifier(config) => return None,
         _ => {
             return Some(format!(
-                "`model.config.model_type` is {kind:?}, expected \"clip\", \"siglip\", \"siglip2\", \"vit\" or \"resnet\""
+                "`model.config.model_type` is {kind:?}, expected \"clip\", \"siglip\", \"siglip2\", \"vit\", \"resnet\", \"gpt2\", \"llama\", \"mistral\" or \"qwen2\""
             ));
         }
     }

@@ -9,22 +9,24 @@ use std::time::{Duration, Instant};
 
 use candle_core::{D, Device, Tensor, Var};
 use dari_data::image::Pixels;
-use dari_data::text::{tokenizer_config, train_tokenizer};
 use dari_files::{Folder, write_atomically};
+use dari_models::adapter::Lora;
 use dari_models::capability::{Contrastive, EmbedPictures, Matching, Tokens};
+use dari_models::generative::composed;
 use dari_models::processor::Pictures;
 use dari_models::{Loaded, auto};
 use dari_nn::random::Key;
 use dari_nn::{Gradients, Training, loss, segment};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::batches::{Ahead, Batch, Mixture};
-use crate::checkpoint::{self, Carried, Checkpoints, State};
+use crate::batches::{Ahead, Batch, Maker, Mixture, Samples};
+use crate::checkpoint::{self, Carried, Checkpoints, Kept, State};
+use crate::lessons::{Lessons, Teacher};
 use crate::optimizer::{AdamW, clamp};
 use crate::recipe::{Recipe, matches};
 use crate::tensorboard::Events;
-use crate::{Error, Result, schedule};
+use crate::{Error, Result, schedule, speech, start};
 
 /// What one step did; also a line of `metrics.jsonl`.
 #[derive(Clone, Debug, Serialize)]
@@ -116,8 +118,8 @@ pub fn train(
     open: &dyn Fn(&str) -> Result<Folder>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let (run, state, mixture) = prepare(recipe, resume, device, open)?;
-    run.go(state, mixture, observer)
+    let (run, state) = prepare(recipe, resume, device, open)?;
+    run.go(state, observer)
 }
 
 /// How long the parts of one step took, in seconds.
@@ -147,9 +149,9 @@ pub fn time_steps(
     warm: usize,
     runs: usize,
 ) -> Result<Vec<Parts>> {
-    let (run, _, mixture) = prepare(recipe, false, device, open)?;
+    let (run, _) = prepare(recipe, false, device, open)?;
     let steps = (warm + runs) as u64;
-    let mut ahead = Ahead::start(mixture, run.loaded.processor.clone(), 1, steps, recipe.train.workers);
+    let mut ahead = Ahead::start(run.maker(), 1, steps, recipe.train.workers);
     let mut batches = Vec::new();
     for step in 1..=steps {
         batches.push(ahead.next().ok_or(Error::Lost { step })??);
@@ -166,12 +168,13 @@ fn prepare<'a>(
     resume: bool,
     device: &'a Device,
     open: &dyn Fn(&str) -> Result<Folder>,
-) -> Result<(Run<'a>, State, Arc<Mixture>)> {
+) -> Result<(Run<'a>, State)> {
     let train = &recipe.train;
+    let refuse = |problem: String| Error::Recipe { origin: "the recipe".into(), problem };
     let parts = train.micro_batch.is_some_and(|part| part < train.batch);
     if !device.is_cpu() && (parts || train.checkpoint_activations) {
-        let problem = "`train.micro_batch` and `train.checkpoint_activations` are for the cpu: leave them out, or the device".to_owned();
-        return Err(Error::Recipe { origin: "the recipe".into(), problem });
+        let problem = "`train.micro_batch` and `train.checkpoint_activations` are for the cpu: leave them out, or the device";
+        return Err(refuse(problem.into()));
     }
     let checkpoints = Checkpoints::new(&recipe.output, recipe.train.keep);
     let newest = checkpoints.list()?.pop();
@@ -183,63 +186,101 @@ fn prepare<'a>(
         return Err(Error::Recipe { origin: recipe.output.display().to_string(), problem });
     }
     fs::create_dir_all(&recipe.output).map_err(Error::file(&recipe.output))?;
-    let mut mixture = Mixture::open(recipe)?;
-    let freeze = recipe.model.freeze.clone();
+    let from = match &recipe.model.from {
+        Some(from) => Some(open(&recipe.start(from))?),
+        None => None,
+    };
+    let speaks = match &from {
+        Some(folder) => auto::holds_speaker(folder)?,
+        None => recipe.makes_a_speaker(),
+    };
+    let mut data = match speaks {
+        true => Data::Lessons(Lessons::open(recipe)?),
+        false => Data::Pairs(Mixture::open(recipe)?),
+    };
+    let (freeze, lora) = (recipe.model.freeze.clone(), recipe.model.lora.is_some());
+    if lora && !speaks {
+        return Err(refuse("`model.lora` is for models that speak: leave it out".into()));
+    }
+    // Beside adapters a bridge alone is trained, where there is a new one.
+    let stays = move |name: &str| matches(&freeze, name) || (lora && !name.starts_with("bridge."));
     let training = Training {
-        frozen: Box::new(move |name: &str| matches(&freeze, name)),
+        frozen: Box::new(stays),
         products: recipe.train.products.into(),
+        adapters: recipe.model.lora.as_ref().map(Lora::new_adapters),
         ..Training::all(recipe.seed)
     };
-
-    let (folder, loaded, state, moments) = match newest {
+    let (state, moments) = match &newest {
         Some(path) => {
-            let (state, moments) = checkpoint::read(&path)?;
-            if let Some(key) = recipe.changed_since(&state.recipe) {
-                let problem = format!(
-                    "the recipe has changed since this checkpoint was written, in `{key}`: give back its old setting, or choose another `output`"
-                );
-                return Err(Error::Recipe { origin: path.display().to_string(), problem });
-            }
-            if !state.lengths.is_empty() && state.lengths != mixture.lengths() {
-                let (old, new) = (&state.lengths, mixture.lengths());
-                let problem = format!(
-                    "its data had {old:?} pairs, found {new:?}: give back the old data, or choose another `output`"
-                );
-                return Err(Error::Recipe { origin: path.display().to_string(), problem });
-            }
-            let folder = Folder::open(&path)?;
-            let loaded = auto::load_for_training(&folder, device, training, None)?;
-            (folder, loaded, state, Some(moments))
+            let (state, moments) = checkpoint::read(path)?;
+            check_unchanged(recipe, path, &state, &data)?;
+            (state, Some(moments))
         }
         None => {
-            let state =
-                State { step: 0, recipe: recipe.fingerprint(), skipped: 0, lengths: mixture.lengths() };
-            let (folder, loaded) = match &recipe.model.from {
-                Some(from) => {
-                    let folder = open(&recipe.start(from))?;
-                    let classes = auto::holds_classifier(&folder)?.then(|| mixture.classes());
-                    let loaded = auto::load_for_training(&folder, device, training, classes.as_deref())?;
-                    (folder, loaded)
-                }
-                None => {
-                    let folder = prepare_new_model(recipe, &mixture)?;
-                    let loaded = auto::create(&folder, device, training)?;
-                    (folder, loaded)
-                }
-            };
-            (folder, loaded, state, None)
+            let lengths = data.lengths();
+            (State { step: 0, recipe: recipe.fingerprint(), skipped: 0, lengths }, None)
         }
     };
+    let started = recipe.output.join(START);
+    let (folder, loaded) = match (&newest, &data, from) {
+        // Checkpoints of models that speak hold what is trained alone.
+        (Some(path), Data::Pairs(_), _) => {
+            let folder = Folder::open(path)?;
+            let loaded = auto::load_for_training(&folder, device, training, None)?;
+            (folder, loaded)
+        }
+        (_, Data::Lessons(_), Some(folder)) => {
+            let loaded = auto::load_for_training(&folder, device, training, None)?;
+            (folder, loaded)
+        }
+        (None, Data::Pairs(mixture), Some(folder)) => {
+            let classes = auto::holds_classifier(&folder)?.then(|| mixture.classes());
+            let loaded = auto::load_for_training(&folder, device, training, classes.as_deref())?;
+            (folder, loaded)
+        }
+        (None, Data::Pairs(mixture), None) => {
+            let folder = start::contrastive(recipe, mixture, &started)?;
+            let loaded = auto::create(&folder, device, training)?;
+            (folder, loaded)
+        }
+        (newest, Data::Lessons(lessons), None) => {
+            if newest.is_none() {
+                start::speaker(recipe, lessons, open, &started)?;
+            }
+            let folder = Folder::open(&started)?;
+            let loaded = match recipe.model.compose.is_some() {
+                true => auto::load_for_training(&folder, device, training, None)?,
+                false => auto::create(&folder, device, training)?,
+            };
+            (folder, loaded)
+        }
+    };
+    if let (Some(path), Data::Lessons(_)) = (&newest, &data)
+        && !checkpoint::restore(path, &loaded.weights.variables())?
+    {
+        let problem = "what it holds does not fit the model that the run began with".to_owned();
+        return Err(Error::Recipe { origin: path.display().to_string(), problem });
+    }
     let task = Task::of(&loaded, recipe)?;
-    if let Task::Classes { .. } = task {
-        mixture = mixture.of_classes();
+    data = match (&task, data) {
+        (Task::Classes { .. }, Data::Pairs(mixture)) => Data::Pairs(mixture.of_classes()),
+        (_, data) => data,
+    };
+    if let Data::Lessons(lessons) = &data
+        && lessons.shows()
+        && loaded.model.sees().is_none()
+    {
+        let problem = format!(
+            "a `{}` model sees no pictures: give it plain texts (`kind = \"text\"`), or compose it with an encoder",
+            loaded.model.kind()
+        );
+        return Err(refuse(problem));
     }
     let patches = loaded.model.pictures().map_or(0, EmbedPictures::patches);
-    if recipe.train.patch_dropout > 0.0 && (patches == 0 || matches!(task, Task::Classes { .. })) {
+    if recipe.train.patch_dropout > 0.0 && (patches == 0 || !matches!(task, Task::Pairs)) {
         let problem =
-            "`train.patch_dropout` is for clip and siglip models with a tower of patches: leave it out"
-                .to_owned();
-        return Err(Error::Recipe { origin: "the recipe".into(), problem });
+            "`train.patch_dropout` is for clip and siglip models with a tower of patches: leave it out";
+        return Err(refuse(problem.into()));
     }
     let mut optimizer = AdamW::new(recipe.optimizer, loaded.weights.variables())
         .with_rates(|name| recipe.train.rate_of(name))
@@ -252,11 +293,65 @@ fn prepare<'a>(
     }
     if optimizer.variables().is_empty() {
         let problem = format!("`model.freeze` {:?} leaves nothing to train", recipe.model.freeze);
-        return Err(Error::Recipe { origin: "the recipe".into(), problem });
+        return Err(refuse(problem));
     }
     let carried = checkpoint::carried(&folder)?;
-    let run = Run { recipe, device, carried, checkpoints, optimizer, task, loaded: Arc::new(loaded) };
-    Ok((run, state, Arc::new(mixture)))
+    let (data, loaded) = (Arc::new(data), Arc::new(loaded));
+    Ok((Run { recipe, device, folder, carried, checkpoints, optimizer, task, data, loaded }, state))
+}
+
+/// Refuses to go on from a checkpoint with another recipe or other data.
+fn check_unchanged(recipe: &Recipe, path: &Path, state: &State, data: &Data) -> Result<()> {
+    let refuse = |problem: String| Error::Recipe { origin: path.display().to_string(), problem };
+    if let Some(key) = recipe.changed_since(&state.recipe) {
+        return Err(refuse(format!(
+            "the recipe has changed since this checkpoint was written, in `{key}`: give back its old setting, or choose another `output`"
+        )));
+    }
+    let (old, new) = (&state.lengths, data.lengths());
+    if !old.is_empty() && *old != new {
+        return Err(refuse(format!(
+            "its data had {old:?} pairs, found {new:?}: give back the old data, or choose another `output`"
+        )));
+    }
+    Ok(())
+}
+
+/// Where a run's new model lies before its first step, below its output.
+const START: &str = "start";
+
+/// What a run learns from.
+enum Data {
+    Pairs(Mixture),
+    Lessons(Lessons),
+}
+
+impl Data {
+    fn lengths(&self) -> Vec<usize> {
+        match self {
+            Data::Pairs(mixture) => mixture.lengths(),
+            Data::Lessons(lessons) => lessons.lengths(),
+        }
+    }
+
+    fn describe(&self) -> Vec<String> {
+        match self {
+            Data::Pairs(mixture) => mixture.describe(),
+            Data::Lessons(lessons) => lessons.describe(),
+        }
+    }
+
+    /// The batch of a step, made for this model.
+    fn batch(&self, step: u64, loaded: &Loaded) -> Result<Batch> {
+        match self {
+            Data::Pairs(mixture) => mixture.batch(step, &loaded.processor),
+            Data::Lessons(lessons) => {
+                let teacher = Teacher { processor: &loaded.processor, ends: &loaded.ends };
+                let (lessons, skipped) = lessons.batch(step, &teacher)?;
+                Ok(Batch { step, samples: Samples::Lessons(lessons), skipped })
+            }
+        }
+    }
 }
 
 /// What a model learns.
@@ -265,12 +360,17 @@ enum Task {
     Pairs,
     /// Which class a picture is of: the classes' numbers by name.
     Classes { places: HashMap<String, u32>, smoothing: f32 },
+    /// What is to be said.
+    Speech,
 }
 
 impl Task {
     fn of(loaded: &Loaded, recipe: &Recipe) -> Result<Task> {
         if loaded.model.contrastive().is_some() {
             return Ok(Task::Pairs);
+        }
+        if loaded.model.causal().is_some() {
+            return Ok(Task::Speech);
         }
         let Some(model) = loaded.model.classifier() else {
             return Err(untaught(loaded));
@@ -283,56 +383,14 @@ impl Task {
 
 fn untaught(loaded: &Loaded) -> Error {
     let kind = loaded.model.kind();
-    let problem =
-        format!("a `{kind}` model has no loss yet; clip and siglip models and classifiers can be trained");
+    let problem = format!(
+        "a `{kind}` model has no loss yet; clip and siglip models, classifiers, language models and vision-language models can be trained"
+    );
     Error::Recipe { origin: "the recipe".into(), problem }
 }
 
 fn contrastive(loaded: &Loaded) -> Result<&dyn Contrastive> {
     loaded.model.contrastive().ok_or_else(|| untaught(loaded))
-}
-
-/// Writes what a new model needs before its first step: config, preprocessor, tokenizer.
-fn prepare_new_model(recipe: &Recipe, mixture: &Mixture) -> Result<Folder> {
-    let refuse = |problem: &str| Error::Recipe { origin: "the recipe".into(), problem: problem.to_owned() };
-    let mut config = recipe.model.config.clone().ok_or_else(|| refuse("`model.config` is missing"))?;
-    let preprocessor = recipe
-        .model
-        .preprocessor
-        .as_ref()
-        .ok_or_else(|| refuse("`model.preprocessor` is missing: a new model needs one"))?;
-    let mut files = vec![("preprocessor_config.json", preprocessor.clone())];
-    if auto::is_classifier(&config) {
-        auto::set_labels(&mut config, &mixture.classes());
-    } else {
-        let tokenizer = recipe
-            .model
-            .tokenizer
-            .as_ref()
-            .ok_or_else(|| refuse("`model.tokenizer` is missing: a new model needs one"))?;
-        let trained =
-            train_tokenizer(mixture.captions(tokenizer.scene_captions).into_iter(), tokenizer.vocabulary)?;
-        let entries = trained["model"]["vocab"].as_object().map_or(0, serde_json::Map::len);
-        let text = &mut config["text_config"];
-        if !text.is_object() {
-            return Err(refuse("`model.config.text_config` is missing"));
-        }
-        text["vocab_size"] = json!(entries);
-        // The two last entries, as CLIP has them.
-        text["bos_token_id"] = json!(entries.saturating_sub(2));
-        text["eos_token_id"] = json!(entries.saturating_sub(1));
-        text["pad_token_id"] = json!(entries.saturating_sub(1));
-        let context = text.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(77) as usize;
-        files.push(("tokenizer.json", trained));
-        files.push(("tokenizer_config.json", tokenizer_config(context)));
-    }
-    files.push(("config.json", config));
-    let folder = recipe.output.join("start");
-    fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
-    for (file, value) in files {
-        write_atomically(&folder.join(file), value.to_string().as_bytes())?;
-    }
-    Ok(Folder::open(&folder)?)
 }
 
 /// Cosines of a batch's first pictures and texts, of unit vectors.
@@ -356,25 +414,28 @@ fn inside(error: impl std::fmt::Display) -> dari_nn::Error {
 struct Run<'a> {
     recipe: &'a Recipe,
     device: &'a Device,
+    /// Where the model was loaded from.
+    folder: Folder,
     carried: Carried,
     checkpoints: Checkpoints,
     optimizer: AdamW,
     task: Task,
+    data: Arc<Data>,
     loaded: Arc<Loaded>,
 }
 
 impl Run<'_> {
-    fn go(self, mut state: State, mixture: Arc<Mixture>, observer: &mut dyn Observer) -> Result<Outcome> {
+    fn go(self, mut state: State, observer: &mut dyn Observer) -> Result<Outcome> {
         let train = &self.recipe.train;
-        observer.started(&self.describe(&mixture, &state));
+        observer.started(&self.describe(&state));
         let mut metrics = Metrics::open(&self.recipe.output.join("metrics.jsonl"), state.step)?;
         let mut events = match train.tensorboard {
             true => Some(Events::create(&self.recipe.output.join("tensorboard"), state.step)?),
             false => None,
         };
         let mut shown = Instant::now();
-        let mut ahead =
-            Ahead::start(mixture, self.loaded.processor.clone(), state.step + 1, train.steps, train.workers);
+        let make = self.maker();
+        let mut ahead = Ahead::start(make, state.step + 1, train.steps, train.workers);
         while state.step < train.steps {
             let began = Instant::now();
             let batch = ahead.next().ok_or(Error::Lost { step: state.step + 1 })??;
@@ -410,17 +471,23 @@ impl Run<'_> {
         }
         self.optimizer.settle()?;
         let output = self.recipe.output.join("model");
-        checkpoint::write_model(&output, &self.loaded, &self.carried, self.recipe.model.save)?;
+        self.write_model(&output)?;
         Ok(Outcome::Finished(output))
     }
 
-    fn describe(&self, mixture: &Mixture, state: &State) -> Vec<String> {
+    /// What makes batches ahead.
+    fn maker(&self) -> Maker {
+        let (data, loaded) = (self.data.clone(), self.loaded.clone());
+        Arc::new(move |step| data.batch(step, &loaded))
+    }
+
+    fn describe(&self, state: &State) -> Vec<String> {
         let variables = self.optimizer.variables();
         let trained: usize = variables.iter().map(|(_, v)| v.elem_count()).sum();
-        let total: usize = self.loaded.weights.tensors().iter().map(|(_, t)| t.elem_count()).sum();
+        let total = self.loaded.weights.count();
         let mut lines =
             vec![format!("{}: {trained} of {total} weights are trained", self.loaded.model.kind())];
-        lines.extend(mixture.describe());
+        lines.extend(self.data.describe());
         if state.step > 0 {
             lines.push(format!("taken up again after step {}", state.step));
         }
@@ -432,15 +499,34 @@ impl Run<'_> {
         if let Some(what) = self.spoilt()? {
             return Err(self.not_finite(state.step, what));
         }
-        self.checkpoints.write(state, &self.loaded, &self.carried, self.optimizer.moments())
+        let kept = match self.data.as_ref() {
+            Data::Pairs(_) => Kept::Model(&self.loaded, &self.carried),
+            Data::Lessons(_) => Kept::Trained(self.optimizer.variables()),
+        };
+        self.checkpoints.write(state, kept, self.optimizer.moments())
+    }
+
+    /// Writes the finished model: an adapter alone where one was trained beside a model that is whole elsewhere.
+    fn write_model(&self, to: &Path) -> Result<()> {
+        let (saved, lora) = (self.recipe.model.save, self.recipe.model.lora.as_ref());
+        match (self.loaded.model.kind(), lora) {
+            (composed::KIND, _) => checkpoint::write_composed(to, &self.folder, &self.loaded, saved, lora),
+            (_, Some(lora)) => {
+                let from = self.recipe.model.from.as_deref().unwrap_or_default();
+                // A folder is found from wherever the adapter is opened.
+                let base = self.recipe.start(from);
+                let base = fs::canonicalize(&base).map_or(base, |path| path.display().to_string());
+                checkpoint::write_adapter(to, &self.loaded, lora, &base)
+            }
+            (_, None) => checkpoint::write_model(to, &self.loaded, &self.carried, saved),
+        }
     }
 
     fn step(&self, batch: Batch, skipped: u64) -> Result<Stepped> {
         let train = &self.recipe.train;
         let mut clock = Clock::start();
-        let Asked { loss, cosines, accuracy } = segment::checkpointed(train.checkpoint_activations, || {
-            self.ask(batch.step, batch.pixels, &batch.words, &batch.tokens)
-        })?;
+        let Asked { loss, cosines, accuracy } =
+            segment::checkpointed(train.checkpoint_activations, || self.ask(batch.step, batch.samples))?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             // A weight that an earlier step spoilt is the cause; else the loss itself is.
@@ -482,17 +568,26 @@ impl Run<'_> {
     }
 
     /// The loss of a batch.
-    fn ask(&self, step: u64, pixels: Vec<Pixels>, words: &[String], tokens: &Tokens) -> Result<Asked> {
+    fn ask(&self, step: u64, samples: Samples) -> Result<Asked> {
+        let (pixels, words, tokens) = match samples {
+            Samples::Pairs { pixels, words, tokens } => (pixels, words, tokens),
+            Samples::Lessons(lessons) => {
+                let part = self.recipe.train.micro_batch.unwrap_or(lessons.len());
+                let loss = speech::loss(&self.loaded, lessons, part, self.device)?;
+                return Ok(Asked { loss, cosines: Vec::new(), accuracy: None });
+            }
+        };
         match &self.task {
+            Task::Speech => Err(untaught(&self.loaded)),
             Task::Pairs => {
                 let kept = self.kept(step, pixels.len())?;
-                let (pictures, texts) = self.embed(pixels, kept.as_ref(), tokens)?;
+                let (pictures, texts) = self.embed(pixels, kept.as_ref(), &tokens)?;
                 let loss = contrastive(&self.loaded)?.loss(&pictures, &texts)?;
                 Ok(Asked { loss, cosines: cosines(&pictures, &texts)?, accuracy: None })
             }
             Task::Classes { places, smoothing } => {
                 let mut targets = Vec::with_capacity(words.len());
-                for word in words {
+                for word in &words {
                     targets.push(*places.get(word).ok_or_else(|| {
                         let problem =
                             format!("`{word}` is said of a picture, which is none of the model's classes");

@@ -3,13 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use dari_data::image::Pixels;
 use dari_files::{Checkpoint, Folder};
+use dari_models::adapter;
 use dari_models::capability::Tokens;
+use dari_models::language::gpt2::Conv1d;
 use dari_models::{Loaded, auto};
-use dari_nn::{Gradients, Products, Training, loss, weights::floats};
+use dari_nn::{Gradients, Precision, Products, Training, loss, weights::floats};
+use dari_train::checkpoint::{self, Saved};
 use dari_train::optimizer::{AdamW, AdamWConfig};
+use dari_train::speech::{self, Lesson};
 use serde_json::Value;
 
 fn fixtures() -> PathBuf {
@@ -79,6 +85,14 @@ impl Case {
     }
 }
 
+/// GPT-2's files have some weights turned.
+fn as_stored(case: &str, name: &str, tensor: Tensor) -> Tensor {
+    match case.starts_with("gpt2") && Conv1d::is_turned(name) {
+        true => tensor.t().and_then(|turned| turned.contiguous()).expect("turned"),
+        false => tensor,
+    }
+}
+
 fn norm(x: impl Iterator<Item = f32>) -> f64 {
     x.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
 }
@@ -116,6 +130,7 @@ fn follow(
     for name in gradients.names().filter(ours) {
         let gradient = found.get(variables[name].as_tensor()).expect("gradients");
         let gradient = gradient.unwrap_or_else(|| panic!("{case}: `{name}` has no gradient"));
+        let gradient = as_stored(case, name, gradient);
         let all = gradient.flatten_all().and_then(|g| g.to_vec1::<f32>()).expect("values");
         if gradients.shape(&format!("norm.{name}")).is_some() {
             let theirs = f64::from(values(gradients, &format!("norm.{name}"))[0]);
@@ -172,6 +187,7 @@ fn follow(
         expected.names().filter_map(|name| name.strip_prefix("trained.")).filter(|name| !is_noise(name))
     {
         let Some(ours) = all.get(name) else { continue };
+        let ours = as_stored(case, name, ours.clone());
         let ours = ours.flatten_all().and_then(|v| v.to_vec1::<f32>()).expect("values");
         let theirs = values(expected, &format!("trained.{name}"));
         for (a, b) in ours.iter().zip(&theirs) {
@@ -307,4 +323,104 @@ fn by_candles_own_operations_they_train_the_same() {
         check("clip-training", "clip-laion");
         check("siglip-training", "siglip");
     });
+}
+
+/// The texts of a case, without their padding.
+fn lessons(expected: &Checkpoint) -> Vec<Lesson> {
+    let length = expected.shape("input_ids").expect("ids")[1];
+    let rows = |name: &str| -> Vec<Vec<u32>> {
+        integers(expected, name).chunks(length).map(<[u32]>::to_vec).collect()
+    };
+    let kept = rows("attention_mask").into_iter().map(|row| row.iter().filter(|&&bit| bit == 1).count());
+    let rows = rows("input_ids").into_iter().zip(rows("labels")).zip(kept);
+    let lesson = |((ids, labels), kept): ((Vec<u32>, Vec<u32>), usize)| Lesson {
+        said: labels[..kept].iter().map(|&label| label as i32 != -100).collect(),
+        ids: ids[..kept].to_vec(),
+        pieces: Vec::new(),
+    };
+    rows.map(lesson).collect()
+}
+
+fn speaks(case: &str, source: &str, training: Training, parts: usize) {
+    let folder = Folder::open(&fixtures().join(source)).expect("the model");
+    let loaded = auto::load_for_training(&folder, &Device::Cpu, training, None).expect("loaded");
+    let (expected, gradients, inputs) = read(case);
+    let mut lessons = lessons(&expected);
+    if let Some(sees) = loaded.model.sees() {
+        let prepared =
+            Checkpoint::open(&fixtures().join(source).join("expected.safetensors")).expect("pixels");
+        let side = sees.side();
+        for (lesson, chat) in lessons.iter_mut().zip(inputs["chats"].as_array().expect("chats")) {
+            let pixels = values(&prepared, &format!("pixel_values_{chat}"));
+            let piece = |values: &[f32]| Pixels { values: values.to_vec(), height: side, width: side };
+            lesson.pieces = pixels.chunks(3 * side * side).map(piece).collect();
+        }
+    }
+    let loaded = Arc::new(loaded);
+    let lost = || speech::loss(&loaded, lessons.clone(), parts, &Device::Cpu).expect("a loss");
+    follow(case, &loaded, &expected, &gradients, &inputs, &lost);
+}
+
+#[test]
+fn language_models_train_as_in_pytorch() {
+    speaks("llama-training", "llama", Training::all(0), 8);
+    speaks("gpt2-training", "gpt2", Training::all(0), 8);
+    // In parts, and by candle's own operations.
+    speaks("llama-training", "llama", Training::all(0), 2);
+    dari_nn::without_kernels(|| {
+        speaks("llama-training", "llama", Training::all(0), 8);
+        speaks("gpt2-training", "gpt2", Training::all(0), 8);
+    });
+}
+
+#[test]
+fn low_rank_adapters_train_as_in_peft() {
+    let adapter = || {
+        let folder = Folder::open(&fixtures().join("llama-lora")).expect("the adapter");
+        adapter::read(&folder).expect("an adapter").expect("an adapter").adapters
+    };
+    let training = || Training { frozen: Box::new(|_| true), adapters: Some(adapter()), ..Training::all(0) };
+    speaks("llama-lora", "llama", training(), 8);
+    dari_nn::without_kernels(|| speaks("llama-lora", "llama", training(), 8));
+}
+
+#[test]
+fn bridges_train_alone_as_in_pytorch() {
+    let training = || Training {
+        frozen: Box::new(|name| !name.starts_with("multi_modal_projector.")),
+        ..Training::all(0)
+    };
+    speaks("llava-training", "llava-clip", training(), 8);
+    speaks("llava-training", "llava-clip", training(), 1);
+}
+
+/// What an adapter computes beside its model, and the model that it is merged into.
+#[test]
+fn low_rank_adapters_compute_what_pefts_do() {
+    let open = |case: &str| Folder::open(&fixtures().join(case)).expect("a folder");
+    let folder = open("llama").with_adapter(open("llama-lora"));
+    let (expected, ..) = read("llama-lora");
+    let length = expected.shape("input_ids").expect("ids")[1];
+    let ids = &integers(&expected, "input_ids")[..length];
+    let out = tempfile::tempdir().expect("a folder");
+    checkpoint::write_merged(out.path(), &folder, Saved::F32).expect("merged");
+    let loaded = auto::load(&folder, &Device::Cpu, Precision::F32).expect("adapted");
+    let merged = auto::load(&Folder::open(out.path()).expect("the model"), &Device::Cpu, Precision::F32)
+        .expect("merged");
+    for loaded in [&loaded, &merged] {
+        let model = loaded.model.causal().expect("a language model");
+        let x = Tensor::new(ids, &Device::Cpu).and_then(|ids| ids.unsqueeze(0)).expect("ids");
+        let x = model.embed(&x).expect("embeddings");
+        let logits = model.logits(&model.forward(&x, &[length]).expect("hidden")).expect("logits");
+        let ours = logits.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("values");
+        let theirs = values(&expected, "logits");
+        let worst = ours.iter().zip(&theirs).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+        assert!(ours.len() == theirs.len() && worst < 1e-4, "{worst}");
+    }
+    let file = Checkpoint::open(&out.path().join("model.safetensors")).expect("weights");
+    for layer in ["q_proj", "v_proj"] {
+        let name = format!("model.layers.0.self_attn.{layer}.weight");
+        let (ours, theirs) = (values(&file, &name), values(&expected, &format!("merged.{name}")));
+        assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-6), "{name}");
+    }
 }

@@ -10,7 +10,7 @@ use dari_models::generate::{BeamOptions, Decoder, Early, Ended, Prompt, Sampling
 use dari_models::generative::illustrate;
 use dari_nn::Cache;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{Engine, Result};
 
@@ -91,12 +91,7 @@ impl Engine {
 
     /// A message of a chat, as this model's template takes it: `pictures` stand before the text.
     pub fn message(&self, role: &str, text: &str, pictures: usize) -> Value {
-        if !self.sees() {
-            return json!({"role": role, "content": text});
-        }
-        let mut parts = vec![json!({"type": "image"}); pictures];
-        parts.push(json!({"type": "text", "text": text}));
-        json!({"role": role, "content": parts})
+        self.loaded().processor.message(role, text, pictures)
     }
 }
 

@@ -79,7 +79,7 @@ impl Coco {
 
 /// Where the pictures of an annotation file lie: beside it, in `images`, or as COCO itself lays them
 /// out, `annotations/captions_val2017.json` with `val2017/`.
-fn folder_of(file: &Path, picture: &str) -> PathBuf {
+pub(super) fn folder_of(file: &Path, picture: &str) -> PathBuf {
     let beside = file.parent().unwrap_or(Path::new(""));
     let above = beside.parent().unwrap_or(Path::new(""));
     let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();

@@ -17,6 +17,7 @@
 
 mod captions;
 mod coco;
+pub mod dialogues;
 mod error;
 mod folder;
 mod lines;

@@ -21,6 +21,7 @@ mod korean;
 mod nature;
 mod objects;
 mod palette;
+mod questions;
 mod random;
 mod shapes;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod words;
 
 pub use captions::{LANGUAGES, attribute_labels, describe};
 pub use korean::{Particle, numeral, particle, with_particle};
+pub use questions::{Asked, Topic, describe_prompts};
 pub use words::{
     Attribute, Backdrop, Colour, Figure, Names, Position, Relation, Shape, Size, Thing, colours, counts,
     is_held_out, positions, shapes, things,

@@ -90,6 +90,20 @@ impl Words {
         })
     }
 
+    /// The id of a special token, which is added behind the vocabulary where it is not in it.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    pub fn add_special(&mut self, token: &str) -> Result<u32, Error> {
+        let added = tokenizers::AddedToken::from(token, true);
+        self.tokenizer.add_special_tokens([added]).ok();
+        self.tokenizer.token_to_id(token).ok_or_else(|| Error::Encode {
+            folder: self.label.clone(),
+            text: token.to_owned(),
+            problem: "it cannot be made a token".into(),
+        })
+    }
+
     /// All special tokens by role.
     pub fn roles(&self) -> &[(&'static str, String)] {
         &self.roles

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::capability::{Contrastive, EmbedPictures, EmbedTexts, Look, Matching, Seen, Tokens};
+use crate::encoder::VisionTower;
 use crate::encoder::clip_resnet::{ClipResNet, ClipResNetConfig};
 use crate::encoder::clip_vision::{ClipVision, ClipVisionConfig};
 use crate::language::clip_text::{ClipText, ClipTextConfig};
@@ -129,6 +130,14 @@ impl Clip {
         match &self.vision {
             Vision::Vit { tower, .. } => tower.size(),
             Vision::ResNet(tower) => tower.size(),
+        }
+    }
+
+    /// The vision tower by itself.
+    pub fn into_tower(self) -> Box<dyn VisionTower> {
+        match self.vision {
+            Vision::Vit { tower, .. } => Box::new(tower),
+            Vision::ResNet(tower) => tower,
         }
     }
 

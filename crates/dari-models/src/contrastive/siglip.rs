@@ -64,6 +64,11 @@ impl Siglip {
         })
     }
 
+    /// The vision tower by itself.
+    pub fn into_vision(self) -> SiglipVision {
+        self.vision
+    }
+
     /// The vision tower, for bridges.
     pub fn vision(&self) -> &SiglipVision {
         &self.vision

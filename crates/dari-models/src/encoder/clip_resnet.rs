@@ -6,6 +6,7 @@ use dari_nn::attention::Mask;
 use dari_nn::conv::{self, ConvNorm, Sizes};
 use dari_nn::{Activation, Attention, Init, Linear, Weights, pool};
 
+use super::VisionTower;
 use super::resnet::Residual;
 use crate::capability::Seen;
 use crate::{Result, config};
@@ -161,4 +162,22 @@ fn check(c: &ClipResNetConfig, origin: &str) -> Result<()> {
         return Ok(());
     };
     config::refuse(origin, problem)
+}
+
+impl VisionTower for ClipResNet {
+    fn width(&self) -> usize {
+        self.positions.dims()[1]
+    }
+
+    fn side(&self) -> Option<usize> {
+        Some(self.size)
+    }
+
+    fn places(&self, side: usize) -> usize {
+        (side / 32).pow(2)
+    }
+
+    fn last(&self, pixels: &Tensor) -> Result<Tensor> {
+        Ok(self.feature_map(pixels)?.flatten(1, 2)?)
+    }
 }

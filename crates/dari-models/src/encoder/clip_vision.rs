@@ -7,7 +7,7 @@ use dari_nn::patch::{self, PatchEmbedding};
 use dari_nn::{Init, Norm, Weights, pool};
 use serde::Deserialize;
 
-use super::Features;
+use super::{Features, VisionTower};
 use crate::Result;
 use crate::capability::Seen;
 use crate::config::{self, sizes};
@@ -102,16 +102,6 @@ impl ClipVision {
         Ok(Features { tokens, pooled })
     }
 
-    /// Values of a token.
-    pub fn width(&self) -> usize {
-        self.positions.dims()[1]
-    }
-
-    /// The tokens before the first block, and the blocks.
-    pub(super) fn begin(&self, pixels: &Tensor) -> Result<(Tensor, &[Block])> {
-        Ok((self.embed(pixels, None)?, &self.blocks))
-    }
-
     /// How many patches a picture has.
     pub fn patches(&self) -> usize {
         self.positions.dims()[0] - 1
@@ -148,5 +138,31 @@ impl ClipVision {
             x = Tensor::cat(&[&x.narrow(1, 0, 1)?, &patches], 1)?;
         }
         Ok(self.pre_norm.forward(&x)?)
+    }
+}
+
+impl VisionTower for ClipVision {
+    fn width(&self) -> usize {
+        self.positions.dims()[1]
+    }
+
+    fn side(&self) -> Option<usize> {
+        Some(self.size)
+    }
+
+    fn places(&self, _side: usize) -> usize {
+        self.patches()
+    }
+
+    fn before(&self) -> usize {
+        1
+    }
+
+    fn last(&self, pixels: &Tensor) -> Result<Tensor> {
+        Ok(self.forward(pixels)?.tokens)
+    }
+
+    fn stack(&self, pixels: &Tensor) -> Result<(Tensor, &[Block])> {
+        Ok((self.embed(pixels, None)?, &self.blocks))
     }
 }

@@ -11,7 +11,7 @@ use dari_nn::{Activation, Linear, Weights, activation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Features;
+use super::{Features, VisionTower};
 use crate::capability::{ClassifyPictures, EmbedPictures};
 use crate::{Result, config};
 
@@ -88,6 +88,8 @@ pub struct ResNet {
     activation: Activation,
     labels: Vec<String>,
     width: usize,
+    /// How often a picture is halved on its way to the last feature map.
+    halvings: usize,
 }
 
 impl ResNet {
@@ -141,7 +143,9 @@ impl ResNet {
             false => None,
         };
         let stem = layer(&weights.pp("embedder.embedder"), c.num_channels, c.embedding_size, 7, 2)?;
-        Ok(ResNet { stem, blocks, classifier, activation, labels, width: inputs })
+        // The stem's two, and those of the stages.
+        let halvings = 1 + c.hidden_sizes.len() + usize::from(c.downsample_in_first_stage);
+        Ok(ResNet { stem, blocks, classifier, activation, labels, width: inputs, halvings })
     }
 
     /// `[batch, channels, height, width]` to features: a token a place of the last feature map, row by
@@ -340,4 +344,23 @@ pub fn torchvision_preparation() -> Value {
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     } })
+}
+
+impl VisionTower for ResNet {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn side(&self) -> Option<usize> {
+        None
+    }
+
+    fn places(&self, side: usize) -> usize {
+        let down = (0..self.halvings).fold(side, |side, _| side.div_ceil(2));
+        down * down
+    }
+
+    fn last(&self, pixels: &Tensor) -> Result<Tensor> {
+        Ok(self.forward(pixels)?.tokens)
+    }
 }

@@ -9,7 +9,7 @@ use dari_nn::pool::{self, AttentionPool};
 use dari_nn::{Init, Norm, Weights};
 use serde::Deserialize;
 
-use super::Features;
+use super::{Features, VisionTower};
 use crate::Result;
 use crate::capability::Seen;
 use crate::config::{self, sizes};
@@ -122,16 +122,6 @@ impl SiglipVision {
         self.patch
     }
 
-    /// Values of a token.
-    pub fn width(&self) -> usize {
-        self.positions.dims()[1]
-    }
-
-    /// The tokens before the first block, and the blocks.
-    pub(super) fn begin(&self, pixels: &Tensor) -> Result<(Tensor, &[Block])> {
-        Ok((self.embed(pixels)?.0, &self.blocks))
-    }
-
     /// How many patches a picture has; 0 where that differs.
     pub fn patches(&self) -> usize {
         self.size.map_or(0, |_| self.positions.dims()[0])
@@ -183,5 +173,28 @@ impl SiglipVision {
         let tokens = self.post_norm.forward(&x)?;
         let pooled = self.pool(&tokens)?;
         Ok(Features { tokens, pooled })
+    }
+}
+
+impl VisionTower for SiglipVision {
+    fn width(&self) -> usize {
+        self.positions.dims()[1]
+    }
+
+    fn side(&self) -> Option<usize> {
+        self.size
+    }
+
+    fn places(&self, _side: usize) -> usize {
+        self.patches()
+    }
+
+    fn last(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (x, _) = self.embed(pixels)?;
+        Ok(self.post_norm.forward(&forward_stack(&self.blocks, &x, &Mask::none())?)?)
+    }
+
+    fn stack(&self, pixels: &Tensor) -> Result<(Tensor, &[Block])> {
+        Ok((self.embed(pixels)?.0, &self.blocks))
     }
 }

@@ -9,7 +9,7 @@ use dari_nn::patch::{self, PatchEmbedding};
 use dari_nn::{Init, Linear, Norm, Weights, activation, pool};
 use serde::Deserialize;
 
-use super::Features;
+use super::{Features, VisionTower};
 use crate::Result;
 use crate::capability::{ClassifyPictures, EmbedPictures};
 use crate::config::{self, sizes};
@@ -173,5 +173,31 @@ impl ClassifyPictures for Vit {
                 config::refuse("this vit checkpoint", "it has no classifier; its features can be embedded")
             }
         }
+    }
+}
+
+impl VisionTower for Vit {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn side(&self) -> Option<usize> {
+        Some(self.size)
+    }
+
+    fn places(&self, _side: usize) -> usize {
+        self.positions.dims()[0] - 1
+    }
+
+    fn before(&self) -> usize {
+        1
+    }
+
+    fn last(&self, pixels: &Tensor) -> Result<Tensor> {
+        Ok(self.norm.forward(&forward_stack(&self.blocks, &self.embed(pixels)?, &Mask::none())?)?)
+    }
+
+    fn stack(&self, pixels: &Tensor) -> Result<(Tensor, &[Block])> {
+        Ok((self.embed(pixels)?, &self.blocks))
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Layers, VisionLanguage, text_config};
 use crate::bridge::pixel_shuffle::PixelShuffle;
-use crate::encoder::Tower;
+use crate::encoder;
 use crate::language::llama::Llama;
 use crate::{Result, config};
 
@@ -27,8 +27,9 @@ pub fn load(weights: &Weights, value: &Value, origin: &str) -> Result<VisionLang
     vision["model_type"] = json!("siglip_vision_model");
     vision["vision_use_head"] = json!(false);
     let model = weights.pp("model");
-    let tower = Tower::load(&model.pp("vision_model"), &vision, origin)?;
-    let side = tower.tokens().isqrt();
+    let tower = encoder::tower(&model.pp("vision_model"), &vision, origin)?;
+    let size = tower.side().unwrap_or(0);
+    let side = tower.places(size).isqrt();
     if side > LARGEST || MOVED.contains(&side) {
         return config::refuse(origin, format!("a tower of {side} patches a side is not known"));
     }
@@ -45,5 +46,5 @@ pub fn load(weights: &Weights, value: &Value, origin: &str) -> Result<VisionLang
     let projection = model.pp("connector.modality_projection.proj");
     let bridge = PixelShuffle::load(&projection, tower.width(), text.hidden_size, scale)?;
     let language = Llama::load_parts(&model.pp("text_model"), weights, &text, origin)?;
-    Ok(VisionLanguage::new(tower, Layers::Normed, Box::new(bridge), language))
+    Ok(VisionLanguage::new(tower, size, Layers::Last, Box::new(bridge), Box::new(language)))
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Layers, VisionLanguage, text_config};
 use crate::bridge::mlp::Mlp;
-use crate::encoder::Tower;
+use crate::encoder;
 use crate::language::llama::Llama;
 use crate::{Result, config};
 
@@ -26,7 +26,8 @@ pub fn load(weights: &Weights, value: &Value, origin: &str) -> Result<VisionLang
     } else {
         tower
     };
-    let tower = Tower::load(&tower, &vision, origin)?;
+    let tower = encoder::tower(&tower, &vision, origin)?;
+    let side = tower.side().unwrap_or(0);
     let text = text_config(
         &object("text_config"),
         value.get("tie_word_embeddings").and_then(Value::as_bool),
@@ -61,5 +62,11 @@ pub fn load(weights: &Weights, value: &Value, origin: &str) -> Result<VisionLang
         bias,
     )?;
     let language = Llama::load(&weights.pp("language_model"), &text, origin)?;
-    Ok(VisionLanguage::new(tower, Layers::Behind { layers, class }, Box::new(bridge), language))
+    Ok(VisionLanguage::new(
+        tower,
+        side,
+        Layers::Behind { layers, class },
+        Box::new(bridge),
+        Box::new(language),
+    ))
 }

@@ -1,5 +1,6 @@
 //! The generative road: pictures become tokens among a language model's own.
 
+pub mod composed;
 pub mod idefics3;
 pub mod llava;
 
@@ -7,19 +8,21 @@ use candle_core::{D, Tensor};
 
 use crate::bridge::Bridge;
 use crate::capability::{CausalLm, SeeAndSay};
-use crate::encoder::Tower;
+use crate::encoder::{self, VisionTower};
 use crate::generate::Prompt;
 use crate::language;
-use crate::language::llama::{Llama, LlamaConfig};
+use crate::language::llama::LlamaConfig;
 use crate::{Result, config};
 use serde_json::Value;
 
 /// An encoder, a bridge and a language model.
 pub struct VisionLanguage {
-    tower: Tower,
+    tower: Box<dyn VisionTower>,
+    /// The side of its pictures, in pixels.
+    side: usize,
     layers: Layers,
     bridge: Box<dyn Bridge>,
-    language: Llama,
+    language: Box<dyn CausalLm>,
 }
 
 /// A prompt with pictures in the places that `placeholder` holds: what [`SeeAndSay::see`] gives of them, `[pieces,
@@ -31,7 +34,9 @@ pub fn illustrate(model: &dyn SeeAndSay, ids: Vec<u32>, placeholder: u32, seen: 
         let problem = format!("{places} places in the text for {pieces} pictures of {queries} tokens each");
         return config::refuse("the prompt", problem);
     }
-    let words = model.language().embed(&Tensor::new(&ids[..], seen.device())?.unsqueeze(0)?)?.squeeze(0)?;
+    // A placeholder need not be a word of the language model's.
+    let words: Vec<u32> = ids.iter().map(|&id| if id == placeholder { 0 } else { id }).collect();
+    let words = model.language().embed(&Tensor::new(words, seen.device())?.unsqueeze(0)?)?.squeeze(0)?;
     let all = Tensor::cat(&[&words, &seen.reshape((pieces * queries, width))?], 0)?;
     let mut next = ids.len() as u32;
     let row = |(place, &id): (usize, &u32)| {
@@ -48,8 +53,8 @@ pub fn illustrate(model: &dyn SeeAndSay, ids: Vec<u32>, placeholder: u32, seen: 
 
 /// What of the tower goes to the bridge.
 pub enum Layers {
-    /// Everything behind the tower's last norm.
-    Normed,
+    /// Everything that the tower leaves.
+    Last,
     /// Tokens behind some layers, counted from the last (-1) or the embeddings (0), side by side; the first
     /// token, which stands for no place, is left out or kept.
     Behind {
@@ -62,19 +67,30 @@ pub enum Layers {
 
 impl VisionLanguage {
     /// Puts a system together.
-    pub fn new(tower: Tower, layers: Layers, bridge: Box<dyn Bridge>, language: Llama) -> VisionLanguage {
-        VisionLanguage { tower, layers, bridge, language }
+    pub fn new(
+        tower: Box<dyn VisionTower>,
+        side: usize,
+        layers: Layers,
+        bridge: Box<dyn Bridge>,
+        language: Box<dyn CausalLm>,
+    ) -> VisionLanguage {
+        VisionLanguage { tower, side, layers, bridge, language }
     }
 
     /// What the bridge is given: `[pictures, 3, side, side]` to `[pictures, tokens, width]`.
     pub fn hidden(&self, pixels: &Tensor) -> Result<Tensor> {
         match &self.layers {
-            Layers::Normed => self.tower.normed(pixels),
+            Layers::Last => {
+                let all = self.tower.last(pixels)?;
+                let before = self.tower.before();
+                Ok(all.narrow(1, before, all.dim(1)?.saturating_sub(before))?.contiguous()?)
+            }
             Layers::Behind { layers, class } => {
-                let found = self.tower.behind(pixels, layers)?;
+                let found = encoder::behind(self.tower.as_ref(), pixels, layers)?;
                 let all = Tensor::cat(&found, D::Minus1)?;
                 match class {
                     true => Ok(all),
+                    // LLaVA's code leaves the first token out, whatever the tower.
                     false => Ok(all.narrow(1, 1, all.dim(1)?.saturating_sub(1))?.contiguous()?),
                 }
             }
@@ -88,19 +104,21 @@ impl SeeAndSay for VisionLanguage {
     }
 
     fn side(&self) -> usize {
-        self.tower.side()
+        self.side
     }
 
     fn queries(&self) -> usize {
-        let tokens = self.tower.tokens();
+        let places = self.tower.places(self.side);
+        let tokens = places + self.tower.before();
         self.bridge.queries(match self.layers {
+            Layers::Last => places,
             Layers::Behind { class: false, .. } => tokens.saturating_sub(1),
-            _ => tokens,
+            Layers::Behind { class: true, .. } => tokens,
         })
     }
 
     fn language(&self) -> &dyn CausalLm {
-        &self.language
+        self.language.as_ref()
     }
 }
 

@@ -1,8 +1,10 @@
 //! GPT-2 (Radford et al. 2019; `GPT2LMHeadModel` of transformers).
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 use dari_files::{Checkpoint, TensorView};
-use dari_nn::attention::{Mask, Past, mask_tensor};
+use dari_nn::attention::{Mask, Past};
 use dari_nn::block::{self, Block, Order, forward_stack, forward_stack_past};
 use dari_nn::embedding::Embedding;
 use dari_nn::weights::Source;
@@ -10,7 +12,7 @@ use dari_nn::{Cache, Init, Linear, Norm, Weights};
 use serde::Deserialize;
 
 use crate::Result;
-use crate::capability::{CausalLm, Tokens};
+use crate::capability::CausalLm;
 use crate::config::{self, Sizes};
 
 /// `config.json` of a `gpt2` checkpoint.
@@ -98,19 +100,15 @@ impl Gpt2 {
         })
     }
 
-    fn placed(&self, x: &Tensor, starts: &[usize]) -> Result<Tensor> {
-        let (length, context) = (x.dim(1)?, self.context());
-        let mut rows = Vec::with_capacity(starts.len());
-        for &start in starts {
-            if start + length > context {
-                return config::refuse(
-                    "this gpt2 model",
-                    format!("it has {context} positions, {} are asked for", start + length),
-                );
-            }
-            rows.push(self.positions.narrow(0, start, length)?);
+    /// The positions of spans, one after the other: `[tokens, width]`.
+    fn places(&self, spans: &[Range<usize>]) -> Result<Tensor> {
+        let context = self.context();
+        if let Some(span) = spans.iter().find(|span| span.end > context) {
+            let problem = format!("it has {context} positions, {} are asked for", span.end);
+            return config::refuse("this gpt2 model", problem);
         }
-        Ok((x + Tensor::stack(&rows, 0)?)?)
+        let places: Vec<u32> = spans.iter().cloned().flatten().map(|place| place as u32).collect();
+        Ok(self.positions.index_select(&Tensor::new(places, self.positions.device())?, 0)?)
     }
 }
 
@@ -135,19 +133,16 @@ impl CausalLm for Gpt2 {
         Ok(self.tokens.forward(ids)?)
     }
 
-    fn forward(&self, x: &Tensor, tokens: &Tokens) -> Result<Tensor> {
-        let x = self.placed(x, &vec![0; x.dim(0)?])?;
-        let keys = match tokens.is_padded() {
-            true => Some(mask_tensor(&tokens.mask, x.device())?),
-            false => None,
-        };
-        let mask = Mask { causal: true, keys, turns: None };
-        Ok(self.norm.forward(&forward_stack(&self.blocks, &x, &mask)?)?)
+    fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let spans: Vec<_> = lengths.iter().map(|&length| 0..length).collect();
+        let x = (x + self.places(&spans)?.unsqueeze(0)?)?;
+        Ok(self.norm.forward(&forward_stack(&self.blocks, &x, &Mask::packed(lengths))?)?)
     }
 
     fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor> {
-        let starts: Vec<usize> = caches.iter().map(Cache::len).collect();
-        let x = self.placed(x, &starts)?;
+        let length = x.dim(1)?;
+        let spans: Vec<_> = caches.iter().map(|cache| cache.len()..cache.len() + length).collect();
+        let x = (x + self.places(&spans)?.reshape(x.shape())?)?;
         let x = forward_stack_past(&self.blocks, &x, &mut Past { caches, turns: None })?;
         Ok(self.norm.forward(&x)?)
     }

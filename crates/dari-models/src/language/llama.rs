@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use dari_nn::attention::{Heads, Mask, Past, mask_tensor};
+use dari_nn::attention::{Heads, Mask, Past};
 use dari_nn::block::{self, Block, RmsConfig, forward_stack, forward_stack_past};
 use dari_nn::embedding::Embedding;
 use dari_nn::rotary::Rotary;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::rope;
-use crate::capability::{CausalLm, Tokens};
+use crate::capability::CausalLm;
 use crate::{Result, config};
 
 /// `config.json` of a `llama` or `mistral` checkpoint.
@@ -179,15 +179,11 @@ impl CausalLm for Llama {
         Ok(self.tokens.forward(ids)?)
     }
 
-    fn forward(&self, x: &Tensor, tokens: &Tokens) -> Result<Tensor> {
-        let (batch, length, _) = x.dims3()?;
-        let places: Vec<usize> = (0..batch).flat_map(|_| 0..length).collect();
-        let turns = Some(Arc::new(self.rotary.turns(&places, length)));
-        let keys = match tokens.is_padded() {
-            true => Some(mask_tensor(&tokens.mask, x.device())?),
-            false => None,
-        };
-        let mask = Mask { causal: true, keys, turns };
+    fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let places: Vec<usize> = lengths.iter().flat_map(|&length| 0..length).collect();
+        let longest = lengths.iter().max().copied().unwrap_or(0);
+        let turns = Some(Arc::new(self.rotary.turns(&places, longest)));
+        let mask = Mask { turns, ..Mask::packed(lengths) };
         Ok(self.norm.forward(&forward_stack(&self.blocks, x, &mask)?)?)
     }
 
