@@ -13,7 +13,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 pub use answers::{Ask, Caption, Chat, Complete, Speaking};
 pub use options::{ModelOptions, Precision};
 pub use pictures::{Classify, Embed, Index, Look, Search, Similarity};
-pub use training::{Bench, BenchAction, Evaluate, EvaluateAction, Judged, Train};
+pub use training::{Bench, BenchAction, Evaluate, EvaluateAction, Judged, SpeechBench, Train};
 
 use crate::korean;
 use crate::language::{Language, language};

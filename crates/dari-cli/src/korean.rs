@@ -34,6 +34,12 @@ const SHARED: &[(&str, &str)] = &[
     ("length_penalty", "갈래를 훑을 때: 0보다 크면 긴 답이 유리합니다"),
 ];
 
+/// What stands below the measurements of a language model.
+const SPOKEN: &str = "\
+토큰은 무작위로 뽑고, 답은 스스로 끝나지 않습니다. JSON, 하나: {\"tokens_per_second\",
+\"time_to_first_token_ms\", \"peak_memory_mb\", \"prompt_tokens\", \"tokens\", \"runs\", \"load_ms\", \"model\",
+\"precision\", \"threads\", \"simd\"}. 모두 여러 번 잰 값의 중앙값입니다";
+
 const PAGES: &[Page] = &[
     Page {
         name: "dari",
@@ -184,10 +190,13 @@ JSON, 하나: {\"pictures\": [..], \"texts\": [..], \"cosine\": [[..]], \"probab
 JSON, 한 줄에 하나: {\"picture\", \"text\", \"down\", \"across\", \"similarity\": [[..]],
 \"gradient\": [[..]], \"whole\"}
 
+말하는 모델은 글을 질문으로 받아 답하고 지도 하나를 보여 줍니다: 주의 롤아웃, 답이 그림의 어디에서 왔는지.
+JSON: {\"picture\", \"text\", \"answer\", \"confidence\", \"down\", \"across\", \"rollout\": [[..]], \"share\"}
+
 예:
   dari look samples/red-apple.png \"빨간 사과\"
   dari look photo.jpg \"강아지\" \"a ball\" --png places.png",
-        options: &[("image", "그림"), ("texts", "찾을 말"), ("png", "지도를 그림으로 그립니다")],
+        options: &[("image", "그림"), ("texts", "찾을 말, 또는 말하는 모델에게 할 질문"), ("png", "지도를 그림으로 그립니다")],
     },
     Page {
         name: "index",
@@ -298,6 +307,7 @@ JSON, 단계마다 한 줄: {\"step\", \"steps\", \"loss\", \"learning_rate\", .
 예:
   dari bench embed
   dari bench embed --model ~/clip --precision int8 --batch 1 --texts
+  dari bench decode --model smollm2.gguf --tokens 128 --threads 2
   dari bench train recipes/scenes.toml --json",
         options: &[],
     },
@@ -312,6 +322,24 @@ JSON, 하나: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\", \"load_ms\", \"p
             ("tokens", "저마다의 길이를 가진 글: 토큰 id 목록의 목록이 든 JSON 파일"),
             ("runs", "재는 횟수"),
         ],
+    },
+    Page {
+        name: "bench prefill",
+        about: "언어 모델이 프롬프트를 읽는 속도",
+        after: SPOKEN,
+        options: &[("tokens", "프롬프트의 토큰 수"), ("runs", "재는 횟수")],
+    },
+    Page {
+        name: "bench decode",
+        about: "언어 모델이 토큰을 하나씩 쓰는 속도",
+        after: SPOKEN,
+        options: &[("tokens", "쓸 토큰 수"), ("runs", "재는 횟수")],
+    },
+    Page {
+        name: "bench ask",
+        about: "그림을 보고 질문을 읽고 답하는 속도",
+        after: SPOKEN,
+        options: &[("tokens", "답의 토큰 수"), ("runs", "재는 횟수")],
     },
     Page {
         name: "bench train",

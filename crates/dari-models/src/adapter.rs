@@ -106,10 +106,28 @@ const UNKNOWN: [&str; 12] = [
 pub struct Adapter {
     /// Its factors.
     pub adapters: Adapters,
-    /// The model that it belongs to, as its config names it.
-    pub base: Option<String>,
     /// Its config's file, for errors.
     pub origin: String,
+}
+
+/// The model that a folder's adapter stands beside, where it holds an adapter alone.
+///
+/// # Errors
+/// A damaged config, or one that names no model.
+pub fn base(folder: &Folder) -> Result<Option<String>> {
+    if folder.has("config.json") {
+        return Ok(None);
+    }
+    let Some(value) = folder.json(CONFIG)? else { return Ok(None) };
+    let origin = format!("{}/{CONFIG}", folder.label());
+    let said: Config = config::parse(&origin, &value)?;
+    match said.base_model_name_or_path.filter(|base| !base.trim().is_empty()) {
+        Some(base) => Ok(Some(base)),
+        None => config::refuse(
+            &origin,
+            "`base_model_name_or_path` is missing: it names the model that this adapter is for",
+        ),
+    }
 }
 
 /// Reads an adapter's folder; `None` where it is none.
@@ -145,5 +163,5 @@ pub fn read(folder: &Folder) -> Result<Option<Adapter>> {
     let is_target = move |name: &str| names.contains(&format!("{ADAPTED}{name}.lora_A.weight"));
     let adapters =
         Adapters { rank: said.r, scale, targets: Box::new(is_target), source: Some(Box::new(file)) };
-    Ok(Some(Adapter { adapters, base: said.base_model_name_or_path, origin }))
+    Ok(Some(Adapter { adapters, origin }))
 }

@@ -172,6 +172,9 @@ pub trait CausalLm: Send + Sync {
     fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor>;
     /// The same of tokens behind those that the caches hold, a cache a row; they take them in. Has no gradient.
     fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor>;
+    /// How much of each token behind the last layer comes from each of one text, `[1, tokens, width]`, by attention
+    /// rollout: `[tokens, tokens]`.
+    fn rollout(&self, x: &Tensor) -> Result<Tensor>;
     /// From there to logits `[.., vocabulary]`.
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
 }

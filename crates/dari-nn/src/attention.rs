@@ -193,6 +193,43 @@ impl Attention {
         self.output.forward(&self.mix(x, x, mask)?)
     }
 
+    /// How much each token of one sequence looks at each other, the mean of the heads: `[1, tokens, width]` to
+    /// `[tokens, tokens]`, the rows' sums 1.
+    pub fn watch(&self, x: &Tensor, mask: &Mask) -> Result<Tensor> {
+        let (_, tokens, _) = x.dims3()?;
+        let (mut q, mut k, _) = self.project(x, x)?;
+        if let Some(turns) = &mask.turns {
+            (q, k) = (turns.apply(&q, self.heads)?, turns.apply(&k, self.kv_heads)?);
+        }
+        // What is looked at are the tokens themselves: each a value of its own.
+        let width = self.width / self.heads;
+        let mut all: Option<Tensor> = None;
+        for head in 0..self.heads {
+            let own = |x: &Tensor, head: usize| x.narrow(2, head * width, width)?.contiguous();
+            let (q, k) = (own(&q, head)?, own(&k, head * self.kv_heads / self.heads)?);
+            let mut scores = (q.squeeze(0)?.matmul(&k.squeeze(0)?.t()?)? * self.scale())?;
+            if mask.causal {
+                let window = self.window.unwrap_or(tokens);
+                let seen = |i: usize| {
+                    let (query, key) = (i / tokens, i % tokens);
+                    u8::from(key <= query && query < key + window)
+                };
+                let seen =
+                    Tensor::from_vec((0..tokens * tokens).map(seen).collect(), (tokens, tokens), x.device())?;
+                let least = Tensor::new(f32::NEG_INFINITY, x.device())?.broadcast_as((tokens, tokens))?;
+                scores = seen.where_cond(&scores, &least)?;
+            }
+            let powers = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+            let shares = powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?;
+            all = Some(match all {
+                Some(all) => (all + shares)?,
+                None => shares,
+            });
+        }
+        let all = all.ok_or_else(|| Error::Config("attention without heads".into()))?;
+        Ok((all * (1.0 / self.heads as f64))?)
+    }
+
     /// `residual + forward(x)`.
     pub fn added(&self, x: &Tensor, mask: &Mask, residual: &Tensor) -> Result<Tensor> {
         self.output.added(&self.mix(x, x, mask)?, residual)
@@ -712,6 +749,33 @@ mod tests {
             let theirs = composed(&q, &k, &v, [4, 2], 0.4, &mask, window)?;
             let difference = (ours - theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             assert!(difference < 1e-5, "{mask:?} {window:?}: {difference}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_watched_is_what_is_mixed() -> Result<()> {
+        use crate::{Training, Weights};
+        let weights = Weights::train(None, &Device::Cpu, Training::all(5));
+        let names = Names { query: "q", key: "k", value: "v", output: "o" };
+        // Of one head alone the mean is what the values are weighed by.
+        let heads = Heads {
+            width: 12,
+            heads: 1,
+            kv_heads: 1,
+            head_width: 12,
+            qkv_bias: true,
+            output_bias: true,
+            window: None,
+        };
+        for window in [None, Some(2)] {
+            let attention = Attention::load_heads(&weights, &names, &Heads { window, ..heads })?;
+            let x = Tensor::randn(0f32, 1., (1, 6, 12), &Device::Cpu)?;
+            let shares = attention.watch(&x, &Mask::causal())?;
+            let (_, _, values) = attention.project(&x, &x)?;
+            let mixed = shares.matmul(&values.squeeze(0)?)?.unsqueeze(0)?;
+            let far = (attention.output.forward(&mixed)? - attention.forward(&x, &Mask::causal())?)?;
+            assert!(far.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? < 1e-5);
         }
         Ok(())
     }

@@ -270,6 +270,21 @@ pub fn forward_stack(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor
     })
 }
 
+/// Attention rollout (Abnar and Zuidema 2020) of a stack of pre-norm blocks over one sequence, `[1, tokens, width]`:
+/// how much of each token behind the stack comes from each before it, `[tokens, tokens]`, the rows' sums 1. Half of
+/// what a block makes of a token is the token itself.
+pub fn rollout(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor> {
+    let tokens = x.dim(1)?;
+    let own = Tensor::eye(tokens, candle_core::DType::F32, x.device())?;
+    let (mut x, mut flow) = (x.clone(), own.clone());
+    for block in blocks {
+        let seen = block.attention.watch(&block.norm1.forward(&x)?, mask)?;
+        flow = ((seen + &own)? * 0.5)?.matmul(&flow)?;
+        x = block.forward(&x, mask)?;
+    }
+    Ok(flow)
+}
+
 /// Runs a stack on tokens behind those that the caches hold, which take them in.
 pub fn forward_stack_past(blocks: &[Block], x: &Tensor, past: &mut Past) -> Result<Tensor> {
     let x = gradients::unrecorded(|| {

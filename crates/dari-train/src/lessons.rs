@@ -4,7 +4,7 @@ use dari_data::datasets::dialogues::{self, Dialogues, Turn};
 use dari_data::datasets::{self, Pairs};
 use dari_data::image::augment::{Variation, vary};
 use dari_data::image::{Limits, Picture};
-use dari_data::scenes::{LANGUAGES, Scene, describe_prompts};
+use dari_data::scenes::{Asked, LANGUAGES, Scene, describe_prompts};
 use dari_models::Processor;
 use dari_nn::random::Key;
 use serde_json::Value;
@@ -140,17 +140,17 @@ impl Lessons {
                 };
                 let language = known[key.below(11, known.len() as u64) as usize];
                 let scene = Scene::draw(*seed, index);
-                let turn = match data.kind {
-                    DataKind::Questions => scene
-                        .question(language, key.bits(1))
-                        .map(|asked| Turn { question: asked.question, answer: asked.answer }),
-                    _ => scene.caption(language, key.bits(1)).map(|caption| Turn {
-                        question: self.prompt(data, Some(language), key),
-                        answer: caption.text,
-                    }),
-                };
                 let silent = || format!("synthetic scenes do not speak `{language}`, expected en or ko");
-                Ok(vec![turn.ok_or_else(silent)?])
+                if data.kind == DataKind::Questions {
+                    let asked =
+                        (0..data.turns as u64).map(|turn| scene.question(language, key.at(turn).bits(1)));
+                    let turn = |asked: Option<Asked>| {
+                        asked.map(|Asked { question, answer, .. }| Turn { question, answer })
+                    };
+                    return asked.map(turn).collect::<Option<Vec<Turn>>>().ok_or_else(silent);
+                }
+                let caption = scene.caption(language, key.bits(1)).ok_or_else(silent)?;
+                Ok(vec![Turn { question: self.prompt(data, Some(language), key), answer: caption.text }])
             }
             Source::Captions(pairs) => {
                 let found = pairs.captions(index as usize).map_err(|error| error.to_string())?;

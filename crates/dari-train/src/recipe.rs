@@ -134,6 +134,9 @@ pub struct DataRecipe {
     /// Of VQAv2's questions: the file of their answers.
     #[serde(default)]
     pub annotations: Option<String>,
+    /// Of scenes' questions: how many are asked of each, one after the other.
+    #[serde(default = "one_turn")]
+    pub turns: usize,
     /// Of captions: how they are asked for, by language; one is drawn.
     #[serde(default)]
     pub prompts: BTreeMap<String, Vec<String>>,
@@ -158,6 +161,10 @@ pub enum DataKind {
     Questions,
     /// To go on with plain texts, no picture and no chat.
     Text,
+}
+
+fn one_turn() -> usize {
+    1
 }
 
 fn one() -> f64 {
@@ -326,6 +333,8 @@ impl Recipe {
             problem
         } else if let Some(problem) = self.model.lora.as_ref().and_then(Lora::problem) {
             format!("`model.lora`: {problem}")
+        } else if let Some(source) = self.data.iter().find(|source| source.turns == 0 || source.turns > 64) {
+            format!("`data.turns` is {}, expected 1 to 64", source.turns)
         } else if self.train.length < 2 {
             format!("`train.length` is {}, expected at least 2", self.train.length)
         } else if let Some(problem) = self.model.config.as_ref().and_then(config_problem) {

@@ -32,7 +32,8 @@ pub use dari_nn::Precision;
 pub use devices::{automatic_precision, device, devices};
 pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, label_texts, mean, rank};
 pub use error::{Error, Result};
-pub use look::Places;
+pub use look::{Places, Sources};
+pub use measure::{Speech, Spoken};
 pub use names::{Named, SHORT_NAMES, open_folder};
 pub use talk::{Answer, Asking, Talk};
 

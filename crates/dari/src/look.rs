@@ -23,6 +23,47 @@ pub struct Places {
     pub whole: f32,
 }
 
+/// What of a picture an answer comes from, a value a place, row by row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sources {
+    /// Places down.
+    pub down: usize,
+    /// Places across.
+    pub across: usize,
+    /// Attention rollout (Abnar and Zuidema 2020) from the answer's tokens to the picture's, the most 1:
+    /// `[down][across]`.
+    pub rollout: Vec<Vec<f32>>,
+    /// The share of the whole flow that comes from the picture; the rest comes from the words.
+    pub share: f32,
+}
+
+impl Sources {
+    /// Puts pieces together that follow each other, `queries` tokens each: `rows` by `columns` tiles with the whole
+    /// picture behind them, which is left out; or the whole picture alone.
+    pub(crate) fn of(flow: &[f32], queries: usize, (rows, columns): (usize, usize)) -> Sources {
+        let share = flow.iter().sum();
+        let (rows, columns) = (rows.max(1), columns.max(1));
+        let side = queries.isqrt();
+        // A class token stands before a square of places.
+        let before = queries - side * side;
+        let mut rollout = vec![vec![0f32; columns * side]; rows * side];
+        for (piece, own) in flow.chunks(queries.max(1)).take(rows * columns).enumerate() {
+            let (top, left) = (piece / columns * side, piece % columns * side);
+            for (at, &value) in own.iter().skip(before).enumerate() {
+                if let Some(place) = rollout
+                    .get_mut(top + at / side.max(1))
+                    .and_then(|row| row.get_mut(left + at % side.max(1)))
+                {
+                    *place = value;
+                }
+            }
+        }
+        let most = rollout.iter().flatten().copied().fold(f32::MIN_POSITIVE, f32::max);
+        rollout.iter_mut().flatten().for_each(|x| *x /= most);
+        Sources { down: rows * side, across: columns * side, rollout, share }
+    }
+}
+
 impl Engine {
     /// Looks for each of some texts in a picture, as the model sees it.
     pub fn look(&self, picture: &Picture, texts: &[&str]) -> Result<Vec<Places>> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dari_files::{Folder, gguf, hub};
+use dari_models::adapter;
 
 use crate::{EMBEDDED, Error, Result};
 
@@ -65,7 +66,11 @@ pub fn open_folder(model: &str, progress: &mut dyn FnMut(&str, u64, u64)) -> Res
     }
     let path = Path::new(model);
     if path.is_dir() || gguf::is_one(path) {
-        return Ok(Folder::open(path)?);
+        let folder = Folder::open(path)?;
+        return match adapter::base(&folder)? {
+            Some(base) => Ok(beside(path, &base, progress)?.with_adapter(folder)),
+            None => Ok(folder),
+        };
     }
     let id = match SHORT_NAMES.iter().find(|named| named.name == model) {
         Some(named) => named.id,
@@ -78,4 +83,15 @@ pub fn open_folder(model: &str, progress: &mut dyn FnMut(&str, u64, u64)) -> Res
     let options = hub::Options::from_env();
     let folder = hub::fetch(id, &options, &mut |p: hub::Progress<'_>| progress(p.file, p.done, p.total))?;
     Ok(Folder::open(&folder)?)
+}
+
+/// The model that an adapter stands beside: a folder by its own path, or as seen from the adapter's; or a name.
+fn beside(adapter: &Path, base: &str, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<Folder> {
+    let near = adapter.join(base);
+    let path = Path::new(base);
+    match [path, &near].into_iter().find(|path| path.is_dir() || gguf::is_one(path)) {
+        // An adapter beside an adapter is none.
+        Some(path) => Ok(Folder::open(path)?),
+        None => open_folder(base, progress),
+    }
 }

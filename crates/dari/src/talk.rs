@@ -12,6 +12,7 @@ use dari_nn::Cache;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::look::Sources;
 use crate::{Engine, Result};
 
 /// How a model is to answer.
@@ -117,6 +118,50 @@ impl Talk<'_> {
         asking: &Asking,
         heard: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Answer> {
+        let (prompt, shown) = self.prompt(messages, pictures)?;
+        self.say(prompt, shown, asking, heard)
+    }
+
+    /// Answers a question about one picture, and tells what of the picture the answer comes from.
+    ///
+    /// # Errors
+    /// As [`Talk::answer`]; beams are not watched.
+    pub fn look(&mut self, picture: &Picture, question: &str, asking: &Asking) -> Result<(Answer, Sources)> {
+        let engine = self.engine;
+        let unable = || engine.unable("speak about pictures", "take a vision-language model");
+        let (Some(sees), Some(placeholder)) = (engine.loaded().model.sees(), engine.loaded().placeholder)
+        else {
+            return Err(unable());
+        };
+        let messages = Value::from(vec![engine.message("user", question, 1)]);
+        let (prompt, shown) = self.prompt(&messages, &[picture])?;
+        let asking = Asking { beams: 1, ..asking.clone() };
+        let answer = self.say(prompt.clone(), shown, &asking, &mut |_| true)?;
+        let ids = &prompt.ids;
+        let begun = ids.len();
+        let watched = || -> dari_models::Result<Vec<f32>> {
+            let mut all = vec![prompt.embeddings.clone().unwrap_or(
+                self.model.embed(&Tensor::new(&ids[..], &Device::Cpu)?.unsqueeze(0)?)?.squeeze(0)?,
+            )];
+            if self.held.len() > begun {
+                let said = Tensor::new(&self.held[begun..], &Device::Cpu)?.unsqueeze(0)?;
+                all.push(self.model.embed(&said)?.squeeze(0)?);
+            }
+            let flow = self.model.rollout(&Tensor::cat(&all, 0)?.unsqueeze(0)?)?;
+            // A token of the answer is told by the one before it.
+            let rows = flow.narrow(0, begun - 1, flow.dim(0)? - (begun - 1))?;
+            Ok(rows.mean(0)?.to_vec1::<f32>()?)
+        };
+        let flow = watched().map_err(|error| engine.failed(&error))?;
+        let places: Vec<f32> =
+            ids.iter().zip(flow).filter(|(id, _)| **id == placeholder).map(|(_, x)| x).collect();
+        let tiles = engine.loaded().processor.sights().and_then(|sights| sights.tiles.as_ref());
+        let grid = tiles.map_or((0, 0), |tiles| tiles.grid(picture.height(), picture.width()));
+        Ok((answer, Sources::of(&places, sees.queries(), grid)))
+    }
+
+    /// What a chat becomes for the model: its tokens with its pictures among them, and what tells those apart.
+    fn prompt(&mut self, messages: &Value, pictures: &[&Picture]) -> Result<(Prompt, Vec<u64>)> {
         let loaded = self.engine.loaded();
         let text = loaded.processor.chat()?.render(messages, true).map_err(dari_models::Error::from)?;
         let sizes: Vec<(u32, u32)> =
@@ -127,7 +172,7 @@ impl Talk<'_> {
         let (Some(model), Some(placeholder), false) =
             (loaded.model.sees(), loaded.placeholder, pictures.is_empty())
         else {
-            return self.say(Prompt::words(ids), Vec::new(), asking, heard);
+            return Ok((Prompt::words(ids), Vec::new()));
         };
         let shown: Vec<u64> = pictures.iter().map(|picture| fingerprint(picture)).collect();
         let mut features = Vec::with_capacity(pictures.len());
@@ -140,7 +185,7 @@ impl Talk<'_> {
         }
         self.seen.retain(|key, _| shown.contains(key));
         let prompt = illustrate(model, ids, placeholder, &Tensor::cat(&features, 0)?)?;
-        self.say(prompt, shown, asking, heard)
+        Ok((prompt, shown))
     }
 
     /// The room that a prompt leaves.

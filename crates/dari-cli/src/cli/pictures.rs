@@ -112,6 +112,10 @@ picture, the similarity, the gradient.
 JSON, one object a line: {\"picture\", \"text\", \"down\", \"across\", \"similarity\": [[..]],
 \"gradient\": [[..]], \"whole\"}
 
+A model that speaks answers each text as a question, with one map: attention rollout, what of the
+picture the answer comes from. JSON: {\"picture\", \"text\", \"answer\", \"confidence\", \"down\",
+\"across\", \"rollout\": [[..]], \"share\"}
+
 Examples:
   dari look samples/red-apple.png \"red apple\"
   dari look photo.jpg \"강아지\" \"a ball\" --png places.png")]
@@ -119,7 +123,7 @@ pub struct Look {
     /// The picture
     #[arg(value_name = "IMG")]
     pub image: PathBuf,
-    /// What to look for
+    /// What to look for; a question to a model that speaks
     #[arg(value_name = "TEXT", required = true)]
     pub texts: Vec<String>,
     /// Draw the maps as a picture

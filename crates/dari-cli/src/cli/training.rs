@@ -50,6 +50,7 @@ Weights are loaded and warm before the clock starts; no file is read and nothing
 Examples:
   dari bench embed
   dari bench embed --model ~/clip --precision int8 --batch 1 --texts
+  dari bench decode --model smollm2.gguf --tokens 128 --threads 2
   dari bench train recipes/scenes.toml --json")]
 pub struct Bench {
     #[command(subcommand)]
@@ -79,6 +80,33 @@ JSON, one object: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\", \"load_ms\",
         #[command(flatten)]
         model: ModelOptions,
     },
+    /// A language model that reads a prompt
+    #[command(after_help = SPOKEN)]
+    Prefill {
+        /// Tokens of the prompt
+        #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        tokens: u32,
+        #[command(flatten)]
+        speech: SpeechBench,
+    },
+    /// A language model that writes, token by token
+    #[command(after_help = SPOKEN)]
+    Decode {
+        /// Tokens to write
+        #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        tokens: u32,
+        #[command(flatten)]
+        speech: SpeechBench,
+    },
+    /// A vision-language model that sees a picture, reads a question and answers
+    #[command(after_help = SPOKEN)]
+    Ask {
+        /// Tokens of the answer
+        #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        tokens: u32,
+        #[command(flatten)]
+        speech: SpeechBench,
+    },
     /// A training step by a recipe
     #[command(after_help = "\
 Nothing is written beside the recipe. JSON, one object: {\"median_ms\", \"min_ms\", \"max_ms\", \"runs\",
@@ -100,6 +128,24 @@ Nothing is written beside the recipe. JSON, one object: {\"median_ms\", \"min_ms
         #[arg(long)]
         json: bool,
     },
+}
+
+const SPOKEN: &str = "\
+Tokens are drawn at random, and an answer never ends by itself. JSON, one object:
+{\"tokens_per_second\", \"time_to_first_token_ms\", \"peak_memory_mb\", \"prompt_tokens\", \"tokens\", \"runs\",
+\"load_ms\", \"model\", \"precision\", \"threads\", \"simd\"}; each the median of the runs";
+
+/// What the measurements of a language model share.
+#[derive(Debug, Args)]
+pub struct SpeechBench {
+    /// Measured runs
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10000))]
+    pub runs: u16,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelOptions,
 }
 
 /// Arguments of `dari evaluate`.

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
+use dari::{Speech, Spoken};
 use dari_kernels::level::Level;
 use dari_kernels::memory;
 use dari_train::{Parts, Recipe};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::cli::{Bench, BenchAction, ModelOptions, Usage};
+use crate::cli::{Bench, BenchAction, ModelOptions, SpeechBench, Usage};
 use crate::inputs;
 use crate::language::say;
 use crate::screen;
@@ -24,6 +25,9 @@ pub fn run(arguments: &Bench) -> anyhow::Result<Outcome> {
         BenchAction::Embed { texts, tokens, runs, json, model } => {
             embed(model, *texts, tokens.as_deref(), (*runs).into(), *json)?;
         }
+        BenchAction::Prefill { tokens, speech } => spoken(Speech::Prefill, *tokens, speech)?,
+        BenchAction::Decode { tokens, speech } => spoken(Speech::Decode, *tokens, speech)?,
+        BenchAction::Ask { tokens, speech } => spoken(Speech::Ask, *tokens, speech)?,
         BenchAction::Train { recipe, runs, settings, json, .. } => {
             train(recipe, settings, (*runs).into(), *json)?;
         }
@@ -72,6 +76,35 @@ fn embed(
     };
     times.print(&what)?;
     row(&say!("a second", "1초에"), &format!("{:.1}", batch as f64 / times.median.max(f64::MIN_POSITIVE)))?;
+    row(&say!("loading", "불러오기"), &format!("{:.0} ms", load * 1e3))?;
+    rest(&report)
+}
+
+fn spoken(what: Speech, tokens: u32, options: &SpeechBench) -> anyhow::Result<()> {
+    inputs::whole_pictures(&options.model)?;
+    let began = Instant::now();
+    let engine = inputs::open(&options.model)?;
+    let load = began.elapsed().as_secs_f64();
+    let all = engine.time_speech(what, tokens as usize, WARM, options.runs.into())?;
+    let median = |of: fn(&Spoken) -> f64| Times::of(&all.iter().map(of).collect::<Vec<_>>()).median;
+    let (read, written) = all.first().map_or((0, 0), |run| (run.read, run.written));
+    let rate = match what {
+        Speech::Prefill => read as f64 / median(|run| run.first).max(f64::MIN_POSITIVE),
+        Speech::Decode | Speech::Ask => written as f64 / median(|run| run.rest).max(f64::MIN_POSITIVE),
+    };
+    let first = median(|run| run.first) * 1e3;
+    let report = json!({
+        "tokens_per_second": rate, "time_to_first_token_ms": first, "peak_memory_mb": peak(),
+        "prompt_tokens": read, "tokens": written, "runs": all.len(), "load_ms": load * 1e3,
+        "model": engine.name(), "precision": engine.precision().name(),
+        "threads": rayon::current_num_threads(), "simd": Level::current().key(),
+    });
+    if options.json {
+        return Ok(screen::json(&report)?);
+    }
+    row(&say!("tokens a second", "1초에 토큰"), &format!("{rate:.1}"))?;
+    row(&say!("first token", "첫 토큰까지"), &format!("{first:.1} ms"))?;
+    row(&say!("prompt", "프롬프트"), &say!("{read} tokens", "토큰 {read}개"))?;
     row(&say!("loading", "불러오기"), &format!("{:.0} ms", load * 1e3))?;
     rest(&report)
 }

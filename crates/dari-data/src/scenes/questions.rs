@@ -22,7 +22,7 @@ pub enum Topic {
     Comparison,
     /// Whether something is so.
     YesNo,
-    /// What is there, in one sentence.
+    /// What is there, in one phrase; the same picture always has the same.
     Caption,
 }
 
@@ -188,8 +188,9 @@ fn english(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             let asked = usual(numerals[drawn]);
             let (are, names) = if drawn == 0 { ("is", noun) } else { ("are", plural) };
             ask(Topic::YesNo, &[format!("{are} there {asked} {names}?")], yes(drawn + 1 == count));
-            let names = if count == 1 { noun } else { plural };
-            ask(Topic::Caption, &describe_prompts("en"), &format!("{number} {hue} {names}"));
+            // One is said as of a scene that shows one.
+            let said = if count == 1 { full.clone() } else { format!("{number} {hue} {plural}") };
+            ask(Topic::Caption, &describe_prompts("en"), &said);
         }
         Kind::Placed => {
             let Some(position) = scene.position else { return all };
@@ -202,7 +203,8 @@ fn english(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             let drawn = if random.chance(50) { Some(position) } else { random.pick(&Position::ALL) };
             let drawn = drawn.unwrap_or(position);
             ask(Topic::YesNo, &[format!("is the {noun} {}?", usual(drawn.names()))], yes(drawn == position));
-            ask(Topic::Caption, &describe_prompts("en"), &format!("{full} {place}"));
+            let said = if position == Position::Center { full.clone() } else { format!("{full} {place}") };
+            ask(Topic::Caption, &describe_prompts("en"), &said);
         }
         Kind::Related => {
             let (Some(relation), Some(second)) = (scene.relation, scene.objects.get(1)) else { return all };
@@ -220,7 +222,14 @@ fn english(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             let drawn = if random.chance(50) { relation } else { relation.reversed() };
             let said = usual(drawn.names());
             ask(Topic::YesNo, &[format!("is {this} {said} {to}?")], yes(drawn == relation));
-            ask(Topic::Caption, &describe_prompts("en"), &format!("{full} {lies} {full_to}"));
+            // What is on the left or above is said first.
+            let said = match relation {
+                Relation::LeftOf | Relation::Above => format!("{full} {lies} {full_to}"),
+                Relation::RightOf | Relation::Below => {
+                    format!("{full_to} {} {full}", usual(relation.reversed().names()))
+                }
+            };
+            ask(Topic::Caption, &describe_prompts("en"), &said);
         }
     }
     all
@@ -292,7 +301,8 @@ fn korean(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             let drawn = if random.chance(50) { count } else { random.below(4) + 1 };
             let asked = u8::try_from(drawn).ok().and_then(numeral).unwrap_or(number);
             ask(Topic::YesNo, &[format!("{subject} {asked} {counter} 있어?")], yes(drawn == count));
-            ask(Topic::Caption, &describe_prompts("ko"), &format!("{full} {number} {counter}"));
+            let said = if count == 1 { full.clone() } else { format!("{full} {number} {counter}") };
+            ask(Topic::Caption, &describe_prompts("ko"), &said);
         }
         Kind::Placed => {
             let Some(position) = scene.position else { return all };
@@ -301,7 +311,9 @@ fn korean(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             let drawn = if random.chance(50) { Some(position) } else { random.pick(&Position::ALL) };
             let drawn = drawn.unwrap_or(position);
             ask(Topic::YesNo, &[format!("{topic} {}에 있어?", usual(drawn.names()))], yes(drawn == position));
-            ask(Topic::Caption, &describe_prompts("ko"), &format!("{place}에 있는 {full}"));
+            let said =
+                if position == Position::Center { full.clone() } else { format!("{place}에 있는 {full}") };
+            ask(Topic::Caption, &describe_prompts("ko"), &said);
         }
         Kind::Related => {
             let (Some(relation), Some(second)) = (scene.relation, scene.objects.get(1)) else { return all };
@@ -313,7 +325,13 @@ fn korean(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             ask(Topic::Comparison, &[format!("{full} {}에 뭐가 있어?", lies(relation.reversed()))], &to);
             let drawn = if random.chance(50) { relation } else { relation.reversed() };
             ask(Topic::YesNo, &[format!("{this} {to} {}에 있어?", lies(drawn))], yes(drawn == relation));
-            ask(Topic::Caption, &describe_prompts("ko"), &format!("{to} {}에 있는 {full}", lies(relation)));
+            let said = match relation {
+                Relation::LeftOf | Relation::Above => format!("{to} {}에 있는 {full}", lies(relation)),
+                Relation::RightOf | Relation::Below => {
+                    format!("{full} {}에 있는 {to}", lies(relation.reversed()))
+                }
+            };
+            ask(Topic::Caption, &describe_prompts("ko"), &said);
         }
     }
     all

@@ -40,7 +40,7 @@ pub use crate::config::set_labels;
 #[allow(missing_docs)]
 pub enum Model {
     Clip(Clip),
-    Siglip(Siglip),
+    Siglip(Box<Siglip>),
     Vit(Vit),
     ResNet(ResNet),
     Bert(Bert),
@@ -79,7 +79,7 @@ impl Model {
     pub fn contrastive(&self) -> Option<&dyn Contrastive> {
         match self {
             Model::Clip(model) => Some(model),
-            Model::Siglip(model) => Some(model),
+            Model::Siglip(model) => Some(model.as_ref()),
             _ => None,
         }
     }
@@ -125,7 +125,7 @@ impl Model {
     pub fn pictures(&self) -> Option<&dyn EmbedPictures> {
         match self {
             Model::Clip(model) => Some(model),
-            Model::Siglip(model) => Some(model),
+            Model::Siglip(model) => Some(model.as_ref()),
             Model::Vit(model) => Some(model),
             Model::ResNet(model) => Some(model),
             _ => None,
@@ -136,7 +136,7 @@ impl Model {
     pub fn look(&self) -> Option<&dyn Look> {
         match self {
             Model::Clip(model) => Some(model),
-            Model::Siglip(model) => Some(model),
+            Model::Siglip(model) => Some(model.as_ref()),
             _ => None,
         }
     }
@@ -145,7 +145,7 @@ impl Model {
     pub fn texts(&self) -> Option<&dyn EmbedTexts> {
         match self {
             Model::Clip(model) => Some(model),
-            Model::Siglip(model) => Some(model),
+            Model::Siglip(model) => Some(model.as_ref()),
             Model::Bert(model) => Some(model),
             _ => None,
         }
@@ -351,7 +351,7 @@ fn model(folder: &Folder, layout: &Layout, weights: &Weights) -> Result<(Model, 
         "siglip" | "siglip2" => {
             let config = SiglipConfig::parse(config, origin)?;
             let context = config.text_config.max_position_embeddings;
-            (Model::Siglip(Siglip::load(weights, &config, origin)?), Some(context))
+            (Model::Siglip(Box::new(Siglip::load(weights, &config, origin)?)), Some(context))
         }
         "vit" => {
             let config: VitConfig = config::parse(origin, config)?;

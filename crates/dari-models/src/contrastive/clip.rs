@@ -77,7 +77,7 @@ pub struct Clip {
 
 /// A vision tower with its way into the common space.
 enum Vision {
-    Vit { tower: ClipVision, projection: Linear },
+    Vit { tower: Box<ClipVision>, projection: Linear },
     ResNet(Box<ClipResNet>),
 }
 
@@ -91,7 +91,7 @@ impl Clip {
                 Vision::ResNet(Box::new(ClipResNet::load(&weights.pp("visual"), resnet, origin)?))
             }
             None => Vision::Vit {
-                tower: ClipVision::load(&weights.pp("vision_model"), vision, origin)?,
+                tower: Box::new(ClipVision::load(&weights.pp("vision_model"), vision, origin)?),
                 projection: Linear::load(&weights.pp("visual_projection"), vision.hidden_size, dim, false)?,
             },
         };
@@ -136,7 +136,7 @@ impl Clip {
     /// The vision tower by itself.
     pub fn into_tower(self) -> Box<dyn VisionTower> {
         match self.vision {
-            Vision::Vit { tower, .. } => Box::new(tower),
+            Vision::Vit { tower, .. } => tower,
             Vision::ResNet(tower) => tower,
         }
     }

@@ -139,6 +139,11 @@ impl CausalLm for Gpt2 {
         Ok(self.norm.forward(&forward_stack(&self.blocks, &x, &Mask::packed(lengths))?)?)
     }
 
+    fn rollout(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.places(&[0..x.dim(1)?])?.unsqueeze(0)?)?;
+        Ok(block::rollout(&self.blocks, &x, &Mask::causal())?)
+    }
+
     fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor> {
         let length = x.dim(1)?;
         let spans: Vec<_> = caches.iter().map(|cache| cache.len()..cache.len() + length).collect();

@@ -158,6 +158,15 @@ impl Llama {
     }
 }
 
+impl Llama {
+    /// What tokens of texts of these lengths see, and where they stand.
+    fn mask(&self, lengths: &[usize]) -> Mask {
+        let places: Vec<usize> = lengths.iter().flat_map(|&length| 0..length).collect();
+        let longest = lengths.iter().max().copied().unwrap_or(0);
+        Mask { turns: Some(Arc::new(self.rotary.turns(&places, longest))), ..Mask::packed(lengths) }
+    }
+}
+
 impl CausalLm for Llama {
     fn vocabulary(&self) -> usize {
         self.config.vocab_size
@@ -180,11 +189,12 @@ impl CausalLm for Llama {
     }
 
     fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-        let places: Vec<usize> = lengths.iter().flat_map(|&length| 0..length).collect();
-        let longest = lengths.iter().max().copied().unwrap_or(0);
-        let turns = Some(Arc::new(self.rotary.turns(&places, longest)));
-        let mask = Mask { turns, ..Mask::packed(lengths) };
+        let mask = self.mask(lengths);
         Ok(self.norm.forward(&forward_stack(&self.blocks, x, &mask)?)?)
+    }
+
+    fn rollout(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(block::rollout(&self.blocks, x, &self.mask(&[x.dim(1)?]))?)
     }
 
     fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor> {
