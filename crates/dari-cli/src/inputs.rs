@@ -23,6 +23,16 @@ pub fn precision(option: cli::Precision) -> Precision {
 
 /// Loads the model that the options name, with progress where it has to be fetched.
 pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
+    open_named(&options.model, options)
+}
+
+/// The same for commands in which a model speaks: of the embedded ones that which does.
+pub fn open_speaker(options: &ModelOptions) -> anyhow::Result<Engine> {
+    let is_embedded = options.model == dari::EMBEDDED;
+    open_named(if is_embedded { dari::EMBEDDED_VOICE } else { &options.model }, options)
+}
+
+fn open_named(model: &str, options: &ModelOptions) -> anyhow::Result<Engine> {
     let settings = Options {
         precision: precision(options.precision),
         device: options.device.clone(),
@@ -34,12 +44,11 @@ pub fn open(options: &ModelOptions) -> anyhow::Result<Engine> {
     // A wrong device is a wrong command line, and is said before anything is fetched.
     dari::device(&options.device).map_err(|error| Usage(error.to_string()))?;
     let mut bar = screen::Fetching::default();
-    let folder = match dari::open_folder(&options.model, &mut |file, done, total| bar.show(file, done, total))
-    {
+    let folder = match dari::open_folder(model, &mut |file, done, total| bar.show(file, done, total)) {
         Err(error @ dari::Error::Option { .. }) => return Err(Usage(error.to_string()).into()),
         other => other?,
     };
-    let engine = Engine::from_folder(&options.model, folder, &settings)?;
+    let engine = Engine::from_folder(model, folder, &settings)?;
     let unused = &engine.loaded().unused;
     if !unused.is_empty() {
         let (count, first) = (unused.len(), &unused[0]);

@@ -70,6 +70,7 @@ pub fn speaker(
     let mut config = ComposedConfig {
         bridge: compose.bridge,
         vision_layers: compose.vision_layers.clone(),
+        unsure_below: None,
         image_token: "<image>".into(),
     };
     if let Some(token) = &compose.image_token {

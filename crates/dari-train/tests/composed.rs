@@ -30,7 +30,8 @@ fn fixture(name: &str) -> Folder {
 fn compose(at: &Path, encoder: &str, bridge: BridgeConfig, language: &str) -> Folder {
     fixture(encoder).copy_to(&at.join("vision")).expect("the encoder");
     fixture(language).copy_to(&at.join("language")).expect("the language model");
-    let config = ComposedConfig { bridge, vision_layers: None, image_token: "<image>".into() };
+    let config =
+        ComposedConfig { bridge, vision_layers: None, unsure_below: None, image_token: "<image>".into() };
     std::fs::write(at.join("config.json"), config.to_json().to_string()).expect("the config");
     Folder::open(at).expect("the folder")
 }
@@ -152,6 +153,7 @@ fn layers_of_the_tower_stand_side_by_side() {
         let config = ComposedConfig {
             bridge: BridgeConfig::Mlp,
             vision_layers: Some(layers.to_vec()),
+            unsure_below: None,
             image_token: "<image>".into(),
         };
         std::fs::write(start.path().join("config.json"), config.to_json().to_string()).expect("the config");

@@ -39,3 +39,6 @@ pub use talk::{Answer, Asking, Talk};
 
 /// The name of the model in the binary.
 pub const EMBEDDED: &str = "mini";
+
+/// The name of the one in the binary that speaks about pictures.
+pub const EMBEDDED_VOICE: &str = "mini-voice";

@@ -1,11 +1,12 @@
 //! From what a person types to a model folder.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use dari_files::{Folder, gguf, hub};
 use dari_models::adapter;
 
-use crate::{EMBEDDED, Error, Result};
+use crate::{EMBEDDED, EMBEDDED_VOICE, Error, Result};
 
 /// A short name for a public checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +46,15 @@ pub const SHORT_NAMES: [Named; 10] = [
 ];
 
 macro_rules! embedded {
-    ($($file:literal),*) => {
-        &[$(($file, include_bytes!(concat!("../../../models/mini/", $file)))),*]
+    ($folder:literal, $($file:literal),*) => {
+        [$(($file, include_bytes!(concat!("../../../models/", $folder, "/", $file)))),*]
     };
 }
 
-const MINI: &[(&str, &[u8])] = embedded!(
+type File = (&'static str, &'static [u8]);
+
+static MINI: [File; 5] = embedded!(
+    "mini",
     "config.json",
     "preprocessor_config.json",
     "tokenizer.json",
@@ -58,11 +62,39 @@ const MINI: &[(&str, &[u8])] = embedded!(
     "model.safetensors"
 );
 
-/// Opens a model: the embedded one, a folder, a short name, or a hub id. `progress` is told of
+static VOICE: [File; 6] = embedded!(
+    "mini-voice",
+    "config.json",
+    "model.safetensors",
+    "language/config.json",
+    "language/tokenizer.json",
+    "language/tokenizer_config.json",
+    "language/model.safetensors"
+);
+
+/// The voice's eyes are `mini`'s, which are there once.
+static SPEAKING: LazyLock<Vec<File>> = LazyLock::new(|| {
+    let eyes = MINI.iter().zip(EYES).map(|((_, bytes), name)| (name, *bytes));
+    VOICE.iter().copied().chain(eyes).collect()
+});
+
+/// The names of [`MINI`]'s files within the voice.
+const EYES: [&str; 5] = [
+    "vision/config.json",
+    "vision/preprocessor_config.json",
+    "vision/tokenizer.json",
+    "vision/tokenizer_config.json",
+    "vision/model.safetensors",
+];
+
+/// Opens a model: an embedded one, a folder, a short name, or a hub id. `progress` is told of
 /// files being fetched: name, bytes done, bytes in all.
 pub fn open_folder(model: &str, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<Folder> {
     if model == EMBEDDED {
-        return Ok(Folder::embedded(EMBEDDED, MINI));
+        return Ok(Folder::embedded(EMBEDDED, &MINI));
+    }
+    if model == EMBEDDED_VOICE {
+        return Ok(Folder::embedded(EMBEDDED_VOICE, SPEAKING.as_slice()));
     }
     let path = Path::new(model);
     if path.is_dir() || gguf::is_one(path) {

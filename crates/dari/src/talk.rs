@@ -51,6 +51,8 @@ pub struct Answer {
     pub ended: Ended,
     /// How probable the model found its own tokens, the ending one too: their geometric mean.
     pub confidence: f32,
+    /// Whether that is less than this model's answers are to be trusted with; no, where it is not known.
+    pub unsure: bool,
 }
 
 /// A conversation with one model, which keeps what it has read and seen.
@@ -83,6 +85,12 @@ impl Engine {
         }
         let (held, shown, seen) = Default::default();
         Ok(Talk { engine: self, model, cache: model.begin(), held, shown, seen })
+    }
+
+    /// Whether an answer of this confidence is to be marked.
+    fn is_unsure(&self, confidence: f32) -> bool {
+        let below = self.loaded().config.get("unsure_below").and_then(Value::as_f64);
+        below.is_some_and(|below| f64::from(confidence) < below)
     }
 
     /// Whether it speaks about pictures.
@@ -140,9 +148,8 @@ impl Talk<'_> {
         let ids = &prompt.ids;
         let begun = ids.len();
         let watched = || -> dari_models::Result<Vec<f32>> {
-            let mut all = vec![prompt.embeddings.clone().unwrap_or(
-                self.model.embed(&Tensor::new(&ids[..], &Device::Cpu)?.unsqueeze(0)?)?.squeeze(0)?,
-            )];
+            let Some(embeddings) = &prompt.embeddings else { return Ok(Vec::new()) };
+            let mut all = vec![embeddings.clone()];
             if self.held.len() > begun {
                 let said = Tensor::new(&self.held[begun..], &Device::Cpu)?.unsqueeze(0)?;
                 all.push(self.model.embed(&said)?.squeeze(0)?);
@@ -256,13 +263,15 @@ impl Talk<'_> {
             text.push_str(&rest);
         }
         let logs: f64 = said.probabilities.iter().map(|&p| f64::from(p).max(1e-30).ln()).sum();
+        let confidence = (logs / said.probabilities.len().max(1) as f64).exp() as f32;
         Ok(Answer {
             text,
             prompt_tokens,
             reused_tokens,
             tokens: said.tokens.len(),
             ended: if is_stopped { Ended::Stop } else { said.ended },
-            confidence: (logs / said.probabilities.len().max(1) as f64).exp() as f32,
+            confidence,
+            unsure: self.engine.is_unsure(confidence),
         })
     }
 
@@ -314,7 +323,8 @@ impl Talk<'_> {
             (false, false) => Ended::Length,
         };
         let (prompt_tokens, tokens) = (prompt.ids.len(), tokens.len());
-        Ok(Answer { text, prompt_tokens, reused_tokens: 0, tokens, ended, confidence })
+        let unsure = self.engine.is_unsure(confidence);
+        Ok(Answer { text, prompt_tokens, reused_tokens: 0, tokens, ended, confidence, unsure })
     }
 }
 

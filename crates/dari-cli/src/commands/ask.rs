@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dari::{Answer, Ended, Engine, Picture};
 use serde_json::{Value, json};
 
-use super::speech::speak;
+use super::speech::{mark, speak};
 use crate::Outcome;
 use crate::cli::{Ask, Caption, Speaking, Usage};
 use crate::inputs;
@@ -52,7 +52,7 @@ fn run(
 ) -> anyhow::Result<Outcome> {
     let asking = options.answering.asking()?;
     let inputs::Files { files, mut failures } = inputs::pictures(images)?;
-    let engine = inputs::open(&options.model)?;
+    let engine = inputs::open_speaker(&options.model)?;
     require(&engine)?;
     // An answer by itself comes word by word; of several each has its line.
     let alone = together || files.len() == 1;
@@ -104,7 +104,7 @@ fn run(
             bar.suspend(|| screen::json(&line))?;
         } else if !alone {
             let text = screen::text(answer.text.trim()).replace('\n', " ");
-            bar.suspend(|| screen::print(&format!("{}\t{text}", screen::clean(&name))))?;
+            bar.suspend(|| screen::print(&format!("{}\t{text}{}", screen::clean(&name), mark(&answer))))?;
         }
         if answer.ended == Ended::Interrupted {
             bar.finish_and_clear();

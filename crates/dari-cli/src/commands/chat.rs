@@ -28,7 +28,7 @@ const LARGEST: u64 = 64 << 20;
 pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
     let options = &arguments.speaking;
     let asking = options.answering.asking()?;
-    let engine = inputs::open(&options.model)?;
+    let engine = inputs::open_speaker(&options.model)?;
     engine.loaded().processor.chat().map_err(dari::Error::from)?;
     let mut session = Session {
         talk: engine.talk()?,

@@ -4,6 +4,7 @@ use anyhow::Context;
 use dari::{Asking, Engine, Picture, Places};
 use serde_json::json;
 
+use super::speech::mark;
 use crate::cli::Look;
 use crate::inputs::{self, Need};
 use crate::language::say;
@@ -72,7 +73,7 @@ fn answers(engine: &Engine, arguments: &Look) -> anyhow::Result<Outcome> {
         } else {
             let (asked, said) =
                 (screen::clean(question), screen::text(answer.text.trim()).replace('\n', " "));
-            screen::print(&format!("{asked} {said}"))?;
+            screen::print(&format!("{asked} {said}{}", mark(&answer)))?;
             let ((x, y), share) = (at(&sources.rollout), 100.0 * sources.share);
             screen::print(&say!(
                 "  attention: {share:.0} % of it from the picture, most at {x:.0} % from the left, {y:.0} % from the top",

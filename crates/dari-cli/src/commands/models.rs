@@ -1,7 +1,7 @@
 //! `dari models`: what there is, what it can do, and fetching it.
 
 use dari::files::{Folder, hub};
-use dari::{Abilities, EMBEDDED, Engine, Options, Precision, SHORT_NAMES};
+use dari::{Abilities, EMBEDDED, EMBEDDED_VOICE, Engine, Options, Precision, SHORT_NAMES};
 use serde_json::json;
 
 use crate::Outcome;
@@ -24,7 +24,9 @@ pub fn run(arguments: &Models) -> anyhow::Result<Outcome> {
 fn list(as_json: bool) -> anyhow::Result<()> {
     let cached = hub::cached();
     if as_json {
-        screen::json(&json!({"name": EMBEDDED, "where": "embedded"}))?;
+        for name in [EMBEDDED, EMBEDDED_VOICE] {
+            screen::json(&json!({"name": name, "where": "embedded"}))?;
+        }
         for model in &cached {
             screen::json(
                 &json!({"name": model.id, "where": "fetched", "path": model.path.display().to_string(), "bytes": model.bytes}),
@@ -39,6 +41,10 @@ fn list(as_json: bool) -> anyhow::Result<()> {
     screen::print(&say!(
         "  mini               drawings and scenes, Korean and English",
         "  mini               그림과 장면, 한국어와 영어"
+    ))?;
+    screen::print(&say!(
+        "  mini-voice         describes pictures and answers questions about them, Korean and English",
+        "  mini-voice         그림을 설명하고 질문에 답합니다, 한국어와 영어"
     ))?;
     screen::print(&say!("Fetched:", "받아 둔 것:"))?;
     for model in &cached {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dari::Answer;
 
+use crate::language::say;
 use crate::screen;
 
 /// Lets a model speak. Where the answer is `shown`, its pieces are written as they come, and a line's end
@@ -25,8 +26,16 @@ pub fn speak(
     })?;
     match broken {
         Some(error) => return Err(error.into()),
-        None if shown => writeln!(out)?,
+        None if shown => writeln!(out, "{}", mark(&answer))?,
         None => {}
     }
     Ok(answer)
+}
+
+/// What stands behind an answer that is not to be trusted.
+pub fn mark(answer: &Answer) -> String {
+    match answer.unsure {
+        true => say!("  (unsure)", "  (확실하지 않음)"),
+        false => String::new(),
+    }
 }

@@ -31,6 +31,10 @@ pub struct ComposedConfig {
     /// embeddings (0); what the tower leaves where absent.
     #[serde(default)]
     pub vision_layers: Option<Vec<i64>>,
+    /// An answer whose tokens were less probable than this (their geometric mean) is marked as unsure; measured for
+    /// each model, none where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsure_below: Option<f32>,
     /// What stands for a picture in a chat.
     #[serde(default = "image_token")]
     pub image_token: String,
