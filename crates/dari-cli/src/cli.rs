@@ -102,6 +102,21 @@ pub enum ModelsAction {
         #[arg(long)]
         json: bool,
     },
+    /// Fold an adapter into its model, and write both as one
+    #[command(after_help = "\
+The adapter is a folder in PEFT's layout; its adapter_config.json names the model. The output has that
+model's own layout.
+
+Example:
+  dari models merge runs/lora/model ~/merged")]
+    Merge {
+        /// The adapter's folder
+        #[arg(value_name = "ADAPTER")]
+        model: String,
+        /// The folder to write; there is none yet
+        #[arg(value_name = "DIR")]
+        output: PathBuf,
+    },
     /// Pack a model's weights into a file beside them, mapped at once the next time
     #[command(after_help = "\
 The file is packed-PRECISION.safetensors in the model's folder. A dari of another layout, or weights

@@ -258,6 +258,16 @@ JSON, 한 줄에 하나: {\"rank\", \"score\", \"path\"}
         options: &[("model", "모델: 폴더, 허브 id, 또는 짧은 이름")],
     },
     Page {
+        name: "merge",
+        about: "어댑터를 모델에 합쳐 하나로 씁니다",
+        after: "\
+어댑터는 PEFT 형식의 폴더이고, adapter_config.json이 모델을 가리킵니다. 결과는 그 모델의 형식입니다.
+
+예:
+  dari models merge runs/lora/model ~/merged",
+        options: &[("model", "어댑터 폴더"), ("output", "쓸 폴더. 아직 없어야 합니다")],
+    },
+    Page {
         name: "pack",
         about: "모델의 가중치를 곁의 파일에 포장해, 다음에는 바로 읽습니다",
         after: "\

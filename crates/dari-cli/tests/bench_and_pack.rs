@@ -110,3 +110,23 @@ fn what_is_in_the_binary_cannot_be_packed() {
     let ran = Home::new().dari(["models", "pack", "mini"]).exits(1);
     assert!(ran.err.contains("part of the binary"), "{ran}");
 }
+
+#[test]
+fn language_models_are_measured() {
+    let home = Home::new();
+    let llama = fixture("llama").display().to_string();
+    let seeing = fixture("smolvlm").display().to_string();
+    for (what, model, tokens) in [("prefill", &llama, "40"), ("decode", &llama, "5"), ("ask", &seeing, "4")] {
+        let arguments = ["bench", what, "--model", model, "--tokens", tokens, "--runs", "2"];
+        let report = home.dari(arguments.iter().chain(&["--json"])).ok().json();
+        let named = ["tokens_per_second", "time_to_first_token_ms", "load_ms", "threads", "prompt_tokens"];
+        positive(&report, &named);
+        assert_eq!(report["runs"], 2);
+        assert_eq!(report["tokens"], if what == "prefill" { 0 } else { tokens.parse().expect("a number") });
+        assert!(home.dari(arguments).ok().out.contains("tokens a second"));
+    }
+    let far = ["bench", "decode", "--model", &llama, "--tokens", "100000"];
+    home.dari(far).exits(1).one_error(&["tokens", "context"]);
+    home.dari(["bench", "decode"]).exits(1).one_error(&["language model"]);
+    home.dari(["bench", "ask", "--model", &llama]).exits(1).one_error(&["vision-language"]);
+}

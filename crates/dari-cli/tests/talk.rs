@@ -178,7 +178,6 @@ fn questions_without_pictures_and_pictures_without_sight_are_told() {
     let file = picture("square.png");
     home.dari(["ask", &file, &file, "--model", &seeing]).exits(2).one_error(&["is the question"]);
     home.dari(["ask", &file, "what?", "--model", &model("llama")]).exits(2).one_error(&["LLaVA"]);
-    home.dari(["caption", &file]).exits(2).one_error(&["mini"]);
     // More tiles than the context holds.
     let many: Vec<String> = std::iter::repeat_n(file, 24).collect();
     let mut arguments = vec!["ask"];
@@ -216,4 +215,71 @@ fn what_pictures_cost_is_shown() {
     let plain = home.dari(["models", "show", &model("qwen2"), "--json"]).exits(0).json();
     assert_eq!(plain["abilities"]["ask"], false);
     assert_eq!(plain["picture_tokens"], serde_json::json!([]));
+}
+
+#[test]
+fn the_embedded_model_speaks_both_languages_and_says_when_it_is_unsure() {
+    let home = Home::new();
+    let apple = common::sample("red-apple.png").display().to_string();
+    assert_eq!(home.dari(["caption", &apple]).ok().out.trim(), "a red apple");
+    assert_eq!(home.dari(["ask", &apple, "사과는 무슨 색이야?"]).ok().out.trim(), "빨간색");
+    let said = home.dari(["caption", &apple, "--prompt", "그림을 설명해 줘.", "--json"]).ok().json();
+    assert_eq!((&said["text"], &said["unsure"]), (&"빨간 사과".into(), &false.into()));
+    // Noise is like nothing that it knows.
+    let noise = home.write(
+        "noise.png",
+        common::pictures::png(64, 64, &|x, y| {
+            let mix = x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503).wrapping_mul(x + 7);
+            [(mix >> 3) as u8, (mix >> 11) as u8, (mix >> 19) as u8]
+        }),
+    );
+    let noise = noise.display().to_string();
+    let said = home.dari(["caption", &noise, "--json"]).ok().json();
+    assert_eq!(said["unsure"], true, "{said}");
+    assert!(home.dari(["caption", &noise]).ok().out.contains("(unsure)"));
+    let (code, out, err) = chat(&home, &[&apple], "what is this?\nwhat colour is it?\n");
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("apple"), "{out}");
+}
+
+#[test]
+fn an_answer_is_looked_for_in_the_picture() {
+    let home = Home::new();
+    let star = common::sample("red-star-above-blue-circle.png").display().to_string();
+    let drawn = home.path("look.png");
+    let arguments =
+        ["look", &star, "what is above the blue circle?", "--model", "mini-voice", "--json", "--png"];
+    let arguments = arguments.iter().map(|x| (*x).to_owned()).chain([drawn.display().to_string()]);
+    let found = home.dari(arguments).ok().json();
+    assert_eq!(found["answer"], "a red star");
+    assert_eq!((found["down"].as_u64(), found["across"].as_u64()), (Some(4), Some(4)));
+    let rows = found["rollout"].as_array().expect("rows");
+    let all: Vec<f64> = rows.iter().flat_map(|row| common::numbers(row)).collect();
+    assert_eq!(all.len(), 16);
+    assert!(all.iter().all(|x| (0.0..=1.0).contains(x)) && all.contains(&1.0), "{all:?}");
+    let share = found["share"].as_f64().expect("a share");
+    assert!(share > 0.0 && share < 1.0);
+    let (width, height) = common::pictures::png_size(&std::fs::read(&drawn).expect("drawn"));
+    assert!(width > 2 * height - 20 && height > 400);
+    // Of tiles the map is put together.
+    let picture = picture("landscape.png");
+    let found = home.dari(["look", &picture, "what?", "--model", &model("smolvlm"), "--json"]).ok().json();
+    assert_eq!(found["rollout"].as_array().map(Vec::len).map(|n| n as u64), found["down"].as_u64());
+}
+
+#[test]
+fn an_adapter_speaks_beside_its_model_and_is_merged_into_it() {
+    let home = Home::new();
+    let adapter = model("llama-lora");
+    let ask = |model: &str| {
+        let ran = home.dari(["complete", "the red fox", "--model", model, "--max-tokens", "8", "--json"]);
+        lines(&ran.ok().out).remove(0)["text"].clone()
+    };
+    let merged = home.path("merged").display().to_string();
+    home.dari(["models", "merge", &adapter, &merged]).ok();
+    assert_eq!(ask(&adapter), ask(&merged));
+    assert_ne!(ask(&adapter), ask(&model("llama")));
+    home.dari(["models", "merge", &model("llama"), &merged]).exits(1).one_error(&["no adapter"]);
+    // What is there is not written over.
+    home.dari(["models", "merge", &adapter, &merged]).exits(1).one_error(&["there"]);
 }

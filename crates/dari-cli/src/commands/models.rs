@@ -1,6 +1,8 @@
 //! `dari models`: what there is, what it can do, and fetching it.
 
 use dari::files::{Folder, hub};
+use std::path::Path;
+
 use dari::{Abilities, EMBEDDED, EMBEDDED_VOICE, Engine, Options, Precision, SHORT_NAMES};
 use serde_json::json;
 
@@ -16,6 +18,7 @@ pub fn run(arguments: &Models) -> anyhow::Result<Outcome> {
         ModelsAction::List { json } => list(*json)?,
         ModelsAction::Show { model, json } => show(model, *json)?,
         ModelsAction::Pull { model, json } => pull(model, *json)?,
+        ModelsAction::Merge { model, output } => merge(model, output)?,
         ModelsAction::Pack { model, precision, json } => pack(model, inputs::precision(*precision), *json)?,
     }
     Ok(Outcome::Done)
@@ -58,6 +61,25 @@ fn list(as_json: bool) -> anyhow::Result<()> {
         screen::print(&format!("  {:<18} {:<42} {}", named.name, named.id, named.what))?;
     }
     Ok(())
+}
+
+fn merge(model: &str, output: &Path) -> anyhow::Result<()> {
+    let folder = open(model)?;
+    let (name, place) = (folder.label(), output.display());
+    if folder.adapter().is_none() && !folder.has(dari::models::adapter::CONFIG) {
+        anyhow::bail!("{}", say!("{name}: there is no adapter to merge", "{name}: 합칠 어댑터가 없습니다"));
+    }
+    if output.exists() {
+        anyhow::bail!(
+            "{}",
+            say!(
+                "{place}: something is there already; choose another folder",
+                "{place}: 이미 무언가 있습니다. 다른 폴더를 고르세요"
+            )
+        );
+    }
+    dari_train::checkpoint::write_merged(output, &folder, dari_train::checkpoint::Saved::F32)?;
+    Ok(screen::print(&say!("written: {place}", "썼습니다: {place}"))?)
 }
 
 fn open(model: &str) -> anyhow::Result<Folder> {
