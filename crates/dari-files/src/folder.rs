@@ -25,11 +25,13 @@ pub(crate) const WEIGHTS: [&str; 6] = [
 ];
 
 /// The files that a model may need beside its weights.
-pub const CONFIGS: [&str; 21] = [
+pub const CONFIGS: [&str; 23] = [
     "1_Pooling/config.json",
     "added_tokens.json",
+    "additional_chat_templates/default.jinja",
     "chat_template.jinja",
     "chat_template.json",
+    "chat_templates/default.jinja",
     "config.json",
     "generation_config.json",
     "merges.txt",

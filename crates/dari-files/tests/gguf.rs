@@ -150,3 +150,42 @@ fn changed_bytes_never_panic() {
         }
     }
 }
+
+/// Changed at random: an error, or a file all of which can be read.
+#[test]
+fn damaged_files_are_errors() {
+    let seed = sound();
+    let (mut state, mut whole) = (0x9e37_79b9_7f4a_7c15_u64, 0);
+    let mut next = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % bound as u64) as usize
+    };
+    let asked = std::env::var("DARI_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let rounds = asked.unwrap_or(8000);
+    for _ in 0..rounds {
+        let mut bytes = seed.clone();
+        for _ in 0..1 + next(3) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 => bytes[at] = next(256) as u8,
+                1 => bytes[at] ^= 1 << next(8),
+                2 => {
+                    let value = [0, u64::MAX, 1 << 63, 1 << 31, seed.len() as u64][next(5)];
+                    for (byte, new) in bytes[at..].iter_mut().zip(value.to_le_bytes()) {
+                        *byte = new;
+                    }
+                }
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        if let Ok(file) = Gguf::from_vec("fuzzed.gguf", bytes) {
+            for name in file.tensors().keys() {
+                file.bytes(name).expect("checked when it was opened");
+            }
+            whole += 1;
+        }
+    }
+    assert!(whole > rounds / 100 && whole < rounds, "{whole}");
+}

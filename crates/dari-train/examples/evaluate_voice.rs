@@ -114,7 +114,7 @@ fn scenes(model: &Loaded, held_out: bool, count: usize) -> Result<(), Failure> {
         }
         let share = |count: usize| count as f64 / all.max(1) as f64;
         println!("| **all** | {language} | {all} | **{:.3}** | {:.3} |", share(found), share(guessed));
-        eprintln!("{misses:#?}");
+        println!("\nMissed in {language}, the first: {}\n", misses.join("; "));
     }
     Ok(())
 }

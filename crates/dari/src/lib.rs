@@ -13,6 +13,7 @@
 //! An [`Engine`] is a loaded model, asked for what it can do: embed, compare, classify. Searching
 //! is [`rank`] over embeddings. No server, no terminal and no database is compiled with this crate.
 
+pub mod conversation;
 mod devices;
 mod engine;
 mod error;

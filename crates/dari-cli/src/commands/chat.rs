@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use dari::conversation::{self, Problem, Said};
 use dari::{Asking, Engine, Picture, Talk};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -19,8 +20,6 @@ use crate::interrupt;
 use crate::language::say;
 use crate::screen;
 
-/// The version of a saved conversation.
-const FORMAT: u64 = 1;
 /// The largest conversation that is read.
 const LARGEST: u64 = 64 << 20;
 
@@ -180,16 +179,13 @@ impl Session<'_> {
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let messages = self.messages.iter().map(|message| {
-            let mut line = json!({"role": message.role, "content": message.text});
-            if !message.pictures.is_empty() {
-                let paths = message.pictures.iter().map(|shown| shown.path.display().to_string());
-                line["pictures"] = paths.collect();
-            }
-            line
-        });
-        let messages: Vec<Value> = messages.collect();
-        let all = json!({"format": FORMAT, "model": self.engine.name(), "messages": messages});
+        let said = |message: &Message| Said {
+            role: message.role.clone(),
+            text: message.text.clone(),
+            pictures: message.pictures.iter().map(|shown| shown.path.clone()).collect(),
+        };
+        let messages: Vec<Said> = self.messages.iter().map(said).collect();
+        let all = conversation::write(self.engine.name(), &messages);
         dari::files::write_atomically(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
         Ok(())
     }
@@ -198,7 +194,7 @@ impl Session<'_> {
     fn load(&self, path: &Path) -> anyhow::Result<Vec<Message>> {
         let read = read(path)?;
         let mut messages = Vec::with_capacity(read.len());
-        for (role, text, paths) in read {
+        for Said { role, text, pictures: paths } in read {
             if !paths.is_empty() && !self.engine.sees() {
                 let name = self.engine.name();
                 anyhow::bail!(say!("{name} sees no pictures", "{name}은(는) 그림을 보지 못합니다"));
@@ -214,8 +210,8 @@ impl Session<'_> {
     }
 }
 
-/// A saved conversation: role, text, and the paths of pictures of each message.
-fn read(path: &Path) -> anyhow::Result<Vec<(String, String, Vec<PathBuf>)>> {
+/// A saved conversation.
+fn read(path: &Path) -> anyhow::Result<Vec<Said>> {
     let name = path.display().to_string();
     let size = std::fs::metadata(path).with_context(|| name.clone())?.len();
     if size > LARGEST {
@@ -225,27 +221,12 @@ fn read(path: &Path) -> anyhow::Result<Vec<(String, String, Vec<PathBuf>)>> {
         ));
     }
     let text = std::fs::read(path).with_context(|| name.clone())?;
-    let all: Value = serde_json::from_slice(&text).with_context(|| name.clone())?;
-    let message = |message: &Value| {
-        let role = message["role"].as_str().filter(|role| ["system", "user", "assistant"].contains(role))?;
-        let text = message["content"].as_str()?;
-        let paths = match &message["pictures"] {
-            Value::Null => Vec::new(),
-            paths => paths
-                .as_array()?
-                .iter()
-                .map(|path| path.as_str().map(PathBuf::from))
-                .collect::<Option<_>>()?,
-        };
-        Some((role.to_owned(), text.to_owned(), paths))
-    };
-    let messages = all["messages"].as_array().filter(|_| all["format"] == FORMAT);
-    let messages = messages.and_then(|messages| messages.iter().map(message).collect());
-    messages.ok_or_else(|| {
-        anyhow::anyhow!(say!(
+    conversation::parse(&text).map_err(|problem| match problem {
+        Problem::Json(error) => anyhow::Error::new(error).context(name),
+        Problem::Form => anyhow::anyhow!(say!(
             "{name}: not a saved conversation: expected {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}",
             "{name}: 저장한 대화가 아닙니다. {{\"format\": 1, \"messages\": [{{\"role\", \"content\"}}, ..]}}여야 합니다"
-        ))
+        )),
     })
 }
 

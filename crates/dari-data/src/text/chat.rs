@@ -22,6 +22,10 @@ const FUEL: u64 = 20_000_000;
 /// The largest template.
 const LARGEST: usize = 4 << 20;
 
+/// Files that hold the usual template; others of a folder of them are for tools and documents.
+const FILES: [&str; 3] =
+    ["chat_template.jinja", "chat_templates/default.jinja", "additional_chat_templates/default.jinja"];
+
 /// A checkpoint's chat template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
@@ -37,9 +41,10 @@ impl ChatTemplate {
     /// A file that is damaged, or a template that is no Jinja.
     pub fn from_folder(folder: &Folder, special: &[(&'static str, String)]) -> Result<Option<Self>, Error> {
         let place = |file: &str| format!("{}/{file}", folder.label());
-        if let Some(bytes) = folder.read("chat_template.jinja")? {
+        for file in FILES {
+            let Some(bytes) = folder.read(file)? else { continue };
             let text = String::from_utf8_lossy(&bytes).into_owned();
-            return Ok(Some(ChatTemplate::new(place("chat_template.jinja"), text, special)?));
+            return Ok(Some(ChatTemplate::new(place(file), text, special)?));
         }
         for file in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
             let Some(config) = folder.json(file)? else { continue };

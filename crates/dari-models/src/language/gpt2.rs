@@ -140,7 +140,7 @@ impl CausalLm for Gpt2 {
     }
 
     fn rollout(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.places(&[0..x.dim(1)?])?.unsqueeze(0)?)?;
+        let x = (x + self.places(std::slice::from_ref(&(0..x.dim(1)?)))?.unsqueeze(0)?)?;
         Ok(block::rollout(&self.blocks, &x, &Mask::causal())?)
     }
 
