@@ -56,7 +56,9 @@ def main():
         for way, what in ways.items():
             here, reason = embed(arguments.dari, model, "cpu", what, arguments.precision)
             if here is None:
-                continue  # not what this model reads, or no model of vectors
+                # Not what this model reads, or no model of vectors; whoever reads the table sees which.
+                print(f"{name} {way}: left out, the cpu says: {reason}", flush=True)
+                continue
             there, reason = embed(arguments.dari, model, arguments.device, what, arguments.precision)
             if there is None:
                 print(f"{name} {way}: FAILED on {arguments.device}: {reason}")

@@ -17,8 +17,11 @@ use serde_json::{Value as Json, json};
 
 use super::error::Error;
 
-/// Steps that a template may take.
-const FUEL: u64 = 20_000_000;
+/// Steps that a template may take: some ten thousand messages' worth.
+const FUEL: u64 = 1_000_000;
+/// Bytes of stack that it may use: as many lists within lists as those steps can build are written one within
+/// the other. Only what is used is ever paid for.
+const STACK: usize = 512 << 20;
 /// The largest template.
 const LARGEST: usize = 4 << 20;
 
@@ -74,6 +77,12 @@ impl ChatTemplate {
             return Err(Error::Template { origin, problem });
         }
         let template = ChatTemplate { origin, source: plain(&source), special: special.to_vec() };
+        if let Some(name) = loose_namespace(&template.source) {
+            let problem = format!(
+                "`{name}` is used as a value; a namespace may only be made and have its fields set and read"
+            );
+            return Err(Error::Template { origin: template.origin, problem });
+        }
         template.environment().map(|_| ())?;
         Ok(template)
     }
@@ -83,13 +92,22 @@ impl ChatTemplate {
     /// # Errors
     /// What the template refuses, calls and does not find, or a template that does not come to its end.
     pub fn render(&self, messages: &Json, answer: bool) -> Result<String, Error> {
-        let environment = self.environment()?;
         let mut context = json!({"messages": messages, "add_generation_prompt": answer});
         for (role, token) in &self.special {
             context[*role] = Json::from(token.as_str());
         }
-        let template = environment.get_template(NAME).map_err(|error| self.failed(&error))?;
-        template.render(Value::from(Serde(&context))).map_err(|error| self.failed(&error))
+        let run = || {
+            let environment = self.environment()?;
+            let template = environment.get_template(NAME).map_err(|error| self.failed(&error))?;
+            template.render(Value::from(Serde(&context))).map_err(|error| self.failed(&error))
+        };
+        let problem =
+            |problem: &str| Error::Template { origin: self.origin.clone(), problem: problem.to_owned() };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run);
+            let thread = thread.map_err(|_| problem("no thread could be started for it"))?;
+            thread.join().map_err(|_| problem("it could not be run"))?
+        })
     }
 
     fn environment(&self) -> Result<Environment<'_>, Error> {
@@ -128,7 +146,8 @@ fn plain(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
+        // Behind the opening: `{%}` is no tag.
+        let Some(length) = rest[start + 2..].find("%}").map(|at| at + 2) else { break };
         let (before, tag) = (&rest[..start], &rest[start..start + length + 2]);
         out.push_str(before);
         let inner = tag[2..tag.len() - 2].trim_matches(['-', '+']).trim();
@@ -141,6 +160,66 @@ fn plain(source: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// The name of a namespace that stands anywhere as a value. Such a one could hold itself, and would be written
+/// without an end; chat templates set and read fields, no more.
+fn loose_namespace(source: &str) -> Option<String> {
+    let tokens = tokens(source);
+    let at = |index: usize| tokens.get(index).map_or("", String::as_str);
+    let mut names = Vec::new();
+    for index in 0..tokens.len() {
+        if at(index) == "namespace" && !(index > 0 && at(index - 1) == ".") {
+            let made = index >= 3 && at(index - 1) == "=" && at(index - 3) == "set" && at(index + 1) == "(";
+            if !made {
+                return Some("namespace".into());
+            }
+            names.push(at(index - 2).to_owned());
+        }
+    }
+    (0..tokens.len()).find_map(|index| {
+        let name = at(index);
+        let is_field = index > 0 && at(index - 1) == ".";
+        let is_made = index > 0 && at(index - 1) == "set" && at(index + 1) == "=";
+        let is_read = at(index + 1) == ".";
+        // `namespace(found=false)`: a field's own name.
+        let is_named = at(index + 1) == "=" && at(index + 2) != "=";
+        let is_loose =
+            names.iter().any(|known| known == name) && !is_field && !is_made && !is_read && !is_named;
+        is_loose.then(|| name.to_owned())
+    })
+}
+
+/// The words and signs of a template's code, what stands in quotes as one.
+fn tokens(source: &str) -> Vec<String> {
+    let (mut tokens, mut rest) = (Vec::new(), source);
+    while let Some(start) = rest.find("{%").into_iter().chain(rest.find("{{")).min() {
+        let end = if rest[start..].starts_with("{%") { "%}" } else { "}}" };
+        rest = &rest[start + 2..];
+        while let Some(first) = rest.chars().next() {
+            if rest.starts_with(end) {
+                break;
+            }
+            let length = if first == '\'' || first == '"' {
+                let mut escaped = false;
+                let closing = rest[1..].char_indices().find(|(_, c)| {
+                    let closes = *c == first && !escaped;
+                    escaped = *c == '\\' && !escaped;
+                    closes
+                });
+                closing.map_or(rest.len(), |(at, _)| at + 2)
+            } else if first.is_alphanumeric() || first == '_' {
+                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+            } else {
+                first.len_utf8()
+            };
+            if !first.is_whitespace() {
+                tokens.push(rest[..length].to_owned());
+            }
+            rest = &rest[length..];
+        }
+    }
+    tokens
 }
 
 /// Today, as `strftime` writes it.
@@ -243,6 +322,13 @@ mod tests {
     }
 
     #[test]
+    fn lists_within_lists_are_written_to_the_last() {
+        let deep = "{% set ns = namespace(x=0) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}";
+        let text = render(deep, &json!([])).expect("a list");
+        assert_eq!(text.len(), 180_001);
+    }
+
+    #[test]
     fn a_hostile_template_is_one_line_of_error() {
         let messages = json!([]);
         for (source, expected) in [
@@ -250,8 +336,15 @@ mod tests {
                 "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
                 "does not come to an end",
             ),
+            (
+                "{% set ns = namespace(x=0) %}{% for i in range(99999) %}{% for j in range(99) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}{{ ns.x }}",
+                "does not come to an end",
+            ),
             ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
             ("{{ nothing_there() }}", "nothing_there"),
+            ("{% set ns = namespace(n=0) %}{% set ns.n = ns %}{{ ns }}", "`ns` is used as a value"),
+            ("{% set ns = namespace() %}{% set ns.n = [ns] %}{{ ns.n ~ 'x' }}", "`ns` is used as a value"),
+            ("{% set a = [namespace()] %}{% set a[0].n = a %}{{ a }}", "`namespace` is used as a value"),
             ("{% for", ""),
             ("{{ strftime_now('%!') }}", "strftime_now cannot write"),
             ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ""),
