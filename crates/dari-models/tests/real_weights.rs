@@ -1,5 +1,5 @@
-//! Real weights against the reference libraries: a BERT, a ResNet. They are not in the repository:
-//! `python scripts/fetch_weights.py minilm resnet50` fetches them; without them a test says so and passes.
+//! Real weights against the reference libraries: a BERT, a ResNet, a language model in four-bit blocks. They are not in the repository:
+//! `python scripts/fetch_weights.py all` fetches them; without them a test says so and passes.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod support;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use dari_files::Folder;
+use dari_models::generate::{Decoder as _, Prompt, Sampling, generate};
 use dari_models::{Loaded, auto};
 use dari_nn::{Precision, loss};
 use support::Expected;
@@ -20,12 +21,17 @@ const WIDE: f32 = 1e-3;
 
 /// Where the script puts a model, if it did.
 fn weights(folder: &str, script: &str, size: &str) -> Option<PathBuf> {
+    file(folder, "model.safetensors", script, size)
+}
+
+/// The same of a folder that holds this file.
+fn file(folder: &str, name: &str, script: &str, size: &str) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
     let found = set("DARI_WEIGHTS")
         .or_else(|| Some(cache()?.join("dari").join("weights")))
         .map(|root| root.join(folder))
-        .filter(|folder| folder.join("model.safetensors").is_file());
+        .filter(|folder| folder.join(name).is_file());
     if found.is_none() {
         // Past the capture of passing tests' output: a skip is told, and counted.
         let _ = writeln!(
@@ -92,4 +98,35 @@ fn a_real_resnet_sees_pictures() {
     let classifier = loaded.model.classifier().expect("has a last layer");
     let logits = pixels.each(|pixels| classifier.classify(pixels)).expect("logits");
     expected.check("logits", &logits, WIDE);
+}
+
+#[test]
+fn a_real_language_model_in_blocks_says_what_its_f32_weights_say() {
+    const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    let Some(path) = file("smollm2", FILE, "smollm2", "92 MB") else { return };
+    let loaded = open(&path.join(FILE));
+    let text = std::fs::read_to_string(support::repository("fixtures/parity/smollm2/expected.json"));
+    let expected: serde_json::Value = serde_json::from_str(&text.expect("the fixture")).expect("JSON");
+    let ids = |value: &serde_json::Value| -> Vec<u32> {
+        value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+    };
+    let model = loaded.model.causal().expect("a language model");
+    let words = loaded.processor.words().expect("a tokenizer");
+    let mut said = 0;
+    for case in expected["cases"].as_array().expect("cases") {
+        let prompt = words.encode(case["prompt"].as_str().expect("a prompt"), false).expect("ids");
+        assert_eq!(prompt, ids(&case["ids"]));
+        let greedy = ids(&case["greedy"]);
+        let mut states = [model.begin()];
+        let prompts = [Prompt::words(prompt)];
+        let found =
+            generate(model, &mut states, &prompts, Sampling::default(), &[], greedy.len(), &mut |_, _| true);
+        assert_eq!(found.expect("an answer")[0].tokens, greedy, "{}", case["prompt"]);
+        said += greedy.len();
+    }
+    assert!(said > 60, "{said}");
+    // Its chat template is in the file too.
+    let chat = loaded.processor.chat().expect("a template");
+    let asked = chat.render(&serde_json::json!([{"role": "user", "content": "Hi"}]), true).expect("a chat");
+    assert!(asked.ends_with("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"), "{asked}");
 }
