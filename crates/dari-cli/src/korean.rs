@@ -97,13 +97,15 @@ JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}
         name: "caption",
         about: "그림이 무엇을 보여 주는지 말로 합니다",
         after: "\
-모델은 LLaVA, Idefics 3, SmolVLM입니다. 그림이 하나면 말이 나오는 대로, 여럿이면 한 줄에 하나씩
-보여 줍니다: 경로, 탭, 설명.
+바이너리 안의 모델(mini-voice), LLaVA, Idefics 3, SmolVLM, 또는 직접 만든 모델입니다. 그림이 하나면
+말이 나오는 대로, 여럿이면 한 줄에 하나씩 보여 줍니다: 경로, 탭, 설명. 믿기 어려운 답에는
+(확실하지 않음)이 붙습니다.
 
 JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
-\"confidence\"} 또는 {\"picture\", \"error\"}
+\"confidence\", \"unsure\"} 또는 {\"picture\", \"error\"}
 
 예:
+  dari caption samples
   dari caption photo.jpg --model ./SmolVLM-256M-Instruct
   dari caption samples --model ./llava-1.5-7b-hf --json",
         options: &[
@@ -118,9 +120,10 @@ JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_t
 마지막 인자가 질문입니다. 그림마다 따로 묻고, --together면 모두를 한 번에 묻습니다.
 
 JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
-\"confidence\"} 또는 {\"picture\", \"error\"}. --together면 \"pictures\"가 든 것 하나
+\"confidence\", \"unsure\"} 또는 {\"picture\", \"error\"}. --together면 \"pictures\"가 든 것 하나
 
 예:
+  dari ask samples/red-apple.png \"사과는 무슨 색이야?\"
   dari ask photo.jpg \"차는 무슨 색이야?\" --model ./SmolVLM-256M-Instruct
   dari ask before.png after.png \"무엇이 바뀌었어?\" --together --model ./SmolVLM-256M-Instruct",
         options: &[

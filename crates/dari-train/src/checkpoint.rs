@@ -163,7 +163,10 @@ pub fn write_composed(
 /// Writes low-rank factors alone, in PEFT's layout; `base` is the model that they stand beside.
 pub fn write_adapter(to: &Path, loaded: &Loaded, lora: &Lora, base: &str) -> Result<()> {
     fs::create_dir_all(to).map_err(Error::file(to))?;
-    write_json(&to.join(adapter::CONFIG), &lora.to_config(base))?;
+    let mut config = lora.to_config(base);
+    // GPT-2's files have their weights turned, and PEFT wants to be told.
+    config["fan_in_fan_out"] = (loaded.model.kind() == "gpt2").into();
+    write_json(&to.join(adapter::CONFIG), &config)?;
     let mut own = loaded.weights.variables();
     own.retain(|(name, _)| name.starts_with(ADAPTED));
     let entries = own.iter().map(|(name, variable)| encode(name, variable.as_tensor(), Saved::F32));

@@ -12,10 +12,11 @@ use dari_data::image::Pixels;
 use dari_files::{Folder, write_atomically};
 use dari_models::adapter::Lora;
 use dari_models::capability::{Contrastive, EmbedPictures, Matching, Tokens};
-use dari_models::generative::composed;
+use dari_models::generative::composed::{self, LANGUAGE};
 use dari_models::processor::Pictures;
 use dari_models::{Loaded, auto};
 use dari_nn::random::Key;
+use dari_nn::weights::ADAPTED;
 use dari_nn::{Gradients, Training, loss, segment};
 use serde::Serialize;
 use serde_json::Value;
@@ -274,6 +275,24 @@ fn prepare<'a>(
             "a `{}` model sees no pictures: give it plain texts (`kind = \"text\"`), or compose it with an encoder",
             loaded.model.kind()
         );
+        return Err(refuse(problem));
+    }
+    let variables = loaded.weights.variables();
+    let in_blocks = match folder.below(LANGUAGE)? {
+        Some(part) if part.gguf().is_some() => {
+            variables.iter().any(|(name, _)| name.starts_with("language."))
+        }
+        _ => folder.gguf().is_some() && variables.iter().any(|(name, _)| !name.starts_with(ADAPTED)),
+    };
+    if in_blocks {
+        let problem = "weights in a GGUF file are not trained, only what stands beside them: freeze the language \
+                       model (`model.freeze`), or train an adapter (`model.lora`)";
+        return Err(refuse(problem.into()));
+    }
+    if let Some(lora) = &recipe.model.lora
+        && !variables.iter().any(|(name, _)| name.starts_with(ADAPTED))
+    {
+        let problem = format!("`model.lora.targets` {:?} are the ends of no layer's name", lora.targets);
         return Err(refuse(problem));
     }
     let patches = loaded.model.pictures().map_or(0, EmbedPictures::patches);

@@ -278,6 +278,7 @@ fn mistakes_are_one_line() {
         (vec!["model.compose.bridge.kind=resampler".to_owned()], "unknown variant"),
         (vec!["model.lora.rank=0".to_owned()], "rank"),
         (vec!["model.freeze=[\"*\"]".to_owned()], "leaves nothing"),
+        (vec!["model.lora.targets=[\"no_proj\"]".to_owned()], "ends of no layer's name"),
     ] {
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let error =

@@ -96,13 +96,15 @@ pub struct Speaking {
 /// Arguments of `dari caption`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The model is LLaVA, Idefics 3 or SmolVLM. Of one picture the words come as they are said; of several
-each has its line: path, tab, caption.
+The model in the binary (mini-voice), LLaVA, Idefics 3, SmolVLM, or one of your own. Of one picture
+the words come as they are said; of several each has its line: path, tab, caption. An answer that is
+not to be trusted is marked (unsure).
 
 JSON, one object a picture: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
-\"confidence\"} or {\"picture\", \"error\"}
+\"confidence\", \"unsure\"} or {\"picture\", \"error\"}
 
 Examples:
+  dari caption samples
   dari caption photo.jpg --model ./SmolVLM-256M-Instruct
   dari caption samples --model ./llava-1.5-7b-hf --json")]
 pub struct Caption {
@@ -122,9 +124,10 @@ pub struct Caption {
 The last argument is the question. Each picture is asked by itself; with --together all of them at once.
 
 JSON, one object a picture: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
-\"confidence\"} or {\"picture\", \"error\"}; with --together one with \"pictures\"
+\"confidence\", \"unsure\"} or {\"picture\", \"error\"}; with --together one with \"pictures\"
 
 Examples:
+  dari ask samples/red-apple.png \"사과는 무슨 색이야?\"
   dari ask photo.jpg \"What colour is the car?\" --model ./SmolVLM-256M-Instruct
   dari ask before.png after.png \"What has changed?\" --together --model ./SmolVLM-256M-Instruct")]
 pub struct Ask {
