@@ -197,11 +197,6 @@ impl Folder {
         self.gguf().is_some() || self.weights_name().is_ok()
     }
 
-    /// Whether it holds an encoder and a language model, each a folder.
-    pub fn has_parts(&self) -> bool {
-        ["vision", "language"].iter().all(|part| self.below(part).is_ok_and(|found| found.is_some()))
-    }
-
     /// What errors and listings call it: the path, or "mini (embedded)".
     pub fn label(&self) -> String {
         match &self.place {

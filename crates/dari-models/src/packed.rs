@@ -12,6 +12,7 @@ use candle_core::Device;
 use dari_files::{Checkpoint, Dtype, Folder, safetensors};
 use dari_nn::Precision;
 
+use crate::generative::composed;
 use crate::{Result, auto, config};
 
 /// The version of the layout that the kernels read; another one is packed anew.
@@ -59,13 +60,13 @@ pub fn write(folder: &Folder, precision: Precision) -> Result<PathBuf> {
     let (Some(place), Some(stamp)) = (folder.path(), folder.weights_stamp()?) else {
         return config::refuse(&folder.label(), "it is part of the binary, there is no folder to pack into");
     };
-    if folder.has_parts() {
+    let loaded = auto::load_plain(folder, &Device::Cpu, precision)?;
+    if loaded.model.kind() == composed::KIND {
         return config::refuse(
             &folder.label(),
             "a composed model is not packed: pack its parts' own folders",
         );
     }
-    let loaded = auto::load_plain(folder, &Device::Cpu, precision)?;
     let packed = loaded.weights.packed();
     let mut tensors = Vec::with_capacity(packed.len());
     for (name, weight) in &packed {

@@ -196,38 +196,12 @@ impl Attention {
     /// How much each token of one sequence looks at each other, the mean of the heads: `[1, tokens, width]` to
     /// `[tokens, tokens]`, the rows' sums 1.
     pub fn watch(&self, x: &Tensor, mask: &Mask) -> Result<Tensor> {
-        let (_, tokens, _) = x.dims3()?;
         let (mut q, mut k, _) = self.project(x, x)?;
         if let Some(turns) = &mask.turns {
             (q, k) = (turns.apply(&q, self.heads)?, turns.apply(&k, self.kv_heads)?);
         }
-        // What is looked at are the tokens themselves: each a value of its own.
-        let width = self.width / self.heads;
-        let mut all: Option<Tensor> = None;
-        for head in 0..self.heads {
-            let own = |x: &Tensor, head: usize| x.narrow(2, head * width, width)?.contiguous();
-            let (q, k) = (own(&q, head)?, own(&k, head * self.kv_heads / self.heads)?);
-            let mut scores = (q.squeeze(0)?.matmul(&k.squeeze(0)?.t()?)? * self.scale())?;
-            if mask.causal {
-                let window = self.window.unwrap_or(tokens);
-                let seen = |i: usize| {
-                    let (query, key) = (i / tokens, i % tokens);
-                    u8::from(key <= query && query < key + window)
-                };
-                let seen =
-                    Tensor::from_vec((0..tokens * tokens).map(seen).collect(), (tokens, tokens), x.device())?;
-                let least = Tensor::new(f32::NEG_INFINITY, x.device())?.broadcast_as((tokens, tokens))?;
-                scores = seen.where_cond(&scores, &least)?;
-            }
-            let powers = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-            let shares = powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?;
-            all = Some(match all {
-                Some(all) => (all + shares)?,
-                None => shares,
-            });
-        }
-        let all = all.ok_or_else(|| Error::Config("attention without heads".into()))?;
-        Ok((all * (1.0 / self.heads as f64))?)
+        let shares = probabilities(&q, &k, [self.heads, self.kv_heads], self.scale(), mask, self.window)?;
+        Ok(shares.mean(1)?.squeeze(0)?)
     }
 
     /// `residual + forward(x)`.
@@ -437,19 +411,24 @@ fn composed(
     mask: &Mask,
     window: Option<usize>,
 ) -> Result<Tensor> {
-    let (batch, queries, total) = q.dims3()?;
+    let mixed = probabilities(q, k, [heads, kv_heads], scale, mask, window)?
+        .matmul(&by_head(v, heads, kv_heads)?)?
+        .transpose(1, 2)?;
+    Ok(mixed.reshape(q.shape())?)
+}
+
+/// How much each query sees of each key, `[batch, heads, queries, keys]`.
+fn probabilities(
+    q: &Tensor,
+    k: &Tensor,
+    [heads, kv_heads]: [usize; 2],
+    scale: f64,
+    mask: &Mask,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let (batch, queries, _) = q.dims3()?;
     let keys = k.dim(1)?;
-    let width = total / heads;
-    let split = |x: &Tensor, tokens: usize, heads: usize| -> CandleResult<Tensor> {
-        x.reshape((batch, tokens, heads, width))?.transpose(1, 2)?.contiguous()
-    };
-    let spread = |x: Tensor| -> CandleResult<Tensor> {
-        let group = heads / kv_heads;
-        let shape = (batch, kv_heads, group, keys, width);
-        x.unsqueeze(2)?.broadcast_as(shape)?.reshape((batch, heads, keys, width))
-    };
-    let q = split(q, queries, heads)?;
-    let (k, v) = (spread(split(k, keys, kv_heads)?)?, spread(split(v, keys, kv_heads)?)?);
+    let (q, k) = (by_head(q, heads, heads)?, by_head(k, heads, kv_heads)?);
     let mut scores = (q.matmul(&k.t()?)? * scale)?;
     let least = Tensor::new(f32::NEG_INFINITY, q.device())?.to_dtype(scores.dtype())?;
     if mask.causal {
@@ -470,9 +449,16 @@ fn composed(
     let most = scores.max_keepdim(D::Minus1)?.detach().maximum(f32::MIN)?;
     let powers = scores.broadcast_sub(&most)?.exp()?;
     let sums = powers.sum_keepdim(D::Minus1)?.maximum(f32::MIN_POSITIVE)?;
-    let probabilities = powers.broadcast_div(&sums)?;
-    let mixed = probabilities.matmul(&v)?.transpose(1, 2)?;
-    Ok(mixed.reshape((batch, queries, total))?)
+    Ok(powers.broadcast_div(&sums)?)
+}
+
+/// `[batch, tokens, kv_heads * width]` to `[batch, heads, tokens, width]`, a shared head once for each of its group.
+fn by_head(x: &Tensor, heads: usize, kv_heads: usize) -> CandleResult<Tensor> {
+    let (batch, tokens, total) = x.dims3()?;
+    let width = total / kv_heads;
+    let x = x.reshape((batch, tokens, kv_heads, width))?.transpose(1, 2)?.contiguous()?;
+    let shape = (batch, kv_heads, heads / kv_heads, tokens, width);
+    x.unsqueeze(2)?.broadcast_as(shape)?.reshape((batch, heads, tokens, width))
 }
 
 /// [`composed`] of sequences of unequal lengths that lie one after the other: side by side for once, with

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use dari_data::image::ImageProcessor;
 use dari_files::{CONFIGS, Checkpoint, Dtype, Folder, safetensors, write_atomically};
 use dari_models::adapter::{self, Lora};
-use dari_models::generative::composed::{LANGUAGE, VISION};
+use dari_models::generative::composed::{self, LANGUAGE, VISION};
 use dari_models::{Loaded, auto};
 use dari_nn::Precision;
 use dari_nn::weights::ADAPTED;
@@ -177,7 +177,7 @@ pub fn write_adapter(to: &Path, loaded: &Loaded, lora: &Lora, base: &str) -> Res
 /// Writes a model with its adapter folded in, as one of its own layout.
 pub fn write_merged(to: &Path, folder: &Folder, saved: Saved) -> Result<()> {
     let loaded = auto::load_plain(folder, &Device::Cpu, Precision::F32)?;
-    match folder.has_parts() {
+    match loaded.model.kind() == composed::KIND {
         true => write_composed(to, folder, &loaded, saved, None),
         false => write_model(to, &loaded, &carried(folder)?, saved),
     }

@@ -83,3 +83,8 @@ impl Error {
 
 /// A result of this floor.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error on its way through a segment.
+pub(crate) fn inside(error: impl std::fmt::Display) -> dari_nn::Error {
+    dari_nn::Error::Config(error.to_string())
+}

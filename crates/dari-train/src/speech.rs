@@ -9,6 +9,7 @@ use dari_models::generative::illustrate;
 use dari_models::processor::Pictures;
 use dari_nn::{loss, segment};
 
+use crate::error::inside;
 use crate::{Error, Result};
 
 /// One text to learn from.
@@ -55,8 +56,7 @@ pub fn loss(loaded: &Arc<Loaded>, lessons: Vec<Lesson>, part: usize, device: &De
         }
         let (loaded, own, share) = (loaded.clone(), own.to_vec(), targets as f64 / total as f64);
         let body = move |_: &Tensor| {
-            let loss = of_part(&loaded, &own, &Device::Cpu)
-                .map_err(|error| dari_nn::Error::Config(error.to_string()))?;
+            let loss = of_part(&loaded, &own, &Device::Cpu).map_err(inside)?;
             Ok((loss * share)?)
         };
         let loss = segment::segment(&segment::anchor()?, Arc::new(body))?;
@@ -99,8 +99,8 @@ fn of_part(loaded: &Arc<Loaded>, lessons: &[Lesson], device: &Device) -> Result<
     let rows = hidden.index_select(&Tensor::new(rows, device)?, 0)?;
     let head = loaded.clone();
     let head = move |rows: &Tensor| match head.model.causal() {
-        Some(model) => model.logits(rows).map_err(|error| dari_nn::Error::Config(error.to_string())),
-        None => Err(dari_nn::Error::Config("the model does not write texts".into())),
+        Some(model) => model.logits(rows).map_err(inside),
+        None => Err(inside("the model does not write texts")),
     };
     let head: segment::Body = Arc::new(head);
     Ok(loss::next_tokens(&rows, &targets, model.vocabulary(), &head)?)

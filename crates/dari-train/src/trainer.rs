@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use crate::batches::{Ahead, Batch, Maker, Mixture, Samples};
 use crate::checkpoint::{self, Carried, Checkpoints, Kept, State};
+use crate::error::inside;
 use crate::lessons::{Lessons, Teacher};
 use crate::optimizer::{AdamW, clamp};
 use crate::recipe::{Recipe, matches};
@@ -423,11 +424,6 @@ struct Asked {
     loss: Tensor,
     cosines: Vec<Vec<f32>>,
     accuracy: Option<f32>,
-}
-
-/// An error on its way through a segment.
-fn inside(error: impl std::fmt::Display) -> dari_nn::Error {
-    dari_nn::Error::Config(error.to_string())
 }
 
 struct Run<'a> {
