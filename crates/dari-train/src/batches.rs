@@ -139,7 +139,7 @@ impl Mixture {
                 }
                 Source::Scenes(seed) => {
                     for index in 0..scenes as u64 {
-                        let language = self.language(data, self.key.at(index));
+                        let language = scene_language(data, self.key.at(index));
                         captions.extend(
                             Scene::draw(*seed, index).caption(&language, index).map(|caption| caption.text),
                         );
@@ -148,14 +148,6 @@ impl Mixture {
             }
         }
         captions
-    }
-
-    fn language(&self, data: &DataRecipe, key: Key) -> String {
-        let known: Vec<&str> = match data.languages.is_empty() {
-            true => dari_data::scenes::LANGUAGES.to_vec(),
-            false => data.languages.iter().map(String::as_str).collect(),
-        };
-        known[key.below(11, known.len() as u64) as usize].to_owned()
     }
 
     /// The batch of a step, from 1.
@@ -223,36 +215,16 @@ impl Mixture {
         match source {
             Source::Scenes(seed) => {
                 let index = ordinal.wrapping_mul(TRIES) + attempt;
-                let language = self.language(data, key);
+                let language = scene_language(data, key);
                 let caption = Scene::draw(*seed, index).caption(&language, key.bits(1));
                 let caption = caption.ok_or_else(|| no_scene_words(&language))?;
                 Ok(Chosen { index, text: caption.text })
             }
             Source::Files(pairs) => {
-                let length = pairs.len() as u64;
-                let (epoch, at) = (ordinal / length, ordinal % length);
-                let index = match attempt {
-                    0 => permuted(self.key.with("order").at(epoch), length, at),
-                    _ => key.below(5, length),
-                };
+                let index = nth(self.key, ordinal, attempt, pairs.len(), key);
                 let found = pairs.captions(index as usize).map_err(|error| error.to_string())?;
-                let captions: Vec<&Caption> = wanted(&found, &data.languages).collect();
-                // The language first, so that one with more captions is not heard more.
-                let mut languages: Vec<Option<&str>> =
-                    captions.iter().map(|c| c.language.as_deref()).collect();
-                languages.sort_unstable();
-                languages.dedup();
-                if languages.is_empty() {
-                    return Err(format!(
-                        "{}: record {index} has no caption in {:?}",
-                        pairs.describe(),
-                        data.languages
-                    ));
-                }
-                let language = languages[key.below(2, languages.len() as u64) as usize];
-                let own: Vec<&&Caption> =
-                    captions.iter().filter(|c| c.language.as_deref() == language).collect();
-                let caption = own[key.below(3, own.len() as u64) as usize];
+                let caption = drawn(&found, &data.languages, key)
+                    .ok_or_else(|| no_caption(pairs.as_ref(), index, &data.languages))?;
                 Ok(Chosen { index, text: caption.text.clone() })
             }
         }
@@ -307,14 +279,45 @@ fn check_languages(source: &Source, data: &DataRecipe) -> Result<()> {
     }
 }
 
-fn no_scene_words(language: &str) -> String {
+/// The language in which a scene is spoken of.
+pub(crate) fn scene_language(data: &DataRecipe, key: Key) -> String {
+    let known: Vec<&str> = match data.languages.is_empty() {
+        true => dari_data::scenes::LANGUAGES.to_vec(),
+        false => data.languages.iter().map(String::as_str).collect(),
+    };
+    known[key.below(11, known.len() as u64) as usize].to_owned()
+}
+
+/// One of a record's captions: its language first, so that one with more captions is not heard more.
+pub(crate) fn drawn<'a>(found: &'a [Caption], languages: &'a [String], key: Key) -> Option<&'a Caption> {
+    let captions: Vec<&Caption> = wanted(found, languages).collect();
+    let mut spoken: Vec<Option<&str>> = captions.iter().map(|caption| caption.language.as_deref()).collect();
+    spoken.sort_unstable();
+    spoken.dedup();
+    let language = *spoken.get(key.below(2, spoken.len().max(1) as u64) as usize)?;
+    let own: Vec<&&Caption> = captions.iter().filter(|c| c.language.as_deref() == language).collect();
+    own.get(key.below(3, own.len().max(1) as u64) as usize).map(|caption| **caption)
+}
+
+pub(crate) fn no_caption(pairs: &dyn Pairs, index: u64, languages: &[String]) -> String {
+    format!("{}: record {index} has no caption in {languages:?}", pairs.describe())
+}
+
+/// Which of a source's records is its `ordinal`th in this run, each once an epoch in an order that `run` draws; or,
+/// after failed attempts, a stand-in that `key` draws.
+pub(crate) fn nth(run: Key, ordinal: u64, attempt: u64, length: usize, key: Key) -> u64 {
+    let length = length as u64;
+    match attempt {
+        0 => permuted(run.with("order").at(ordinal / length), length, ordinal % length),
+        _ => key.below(5, length),
+    }
+}
+
+pub(crate) fn no_scene_words(language: &str) -> String {
     format!("synthetic scenes have no captions in `{language}`, expected en or ko")
 }
 
-pub(crate) fn wanted<'a>(
-    captions: &'a [Caption],
-    languages: &'a [String],
-) -> impl Iterator<Item = &'a Caption> {
+fn wanted<'a>(captions: &'a [Caption], languages: &'a [String]) -> impl Iterator<Item = &'a Caption> {
     captions.iter().filter(move |caption| {
         languages.is_empty() || caption.language.as_ref().is_some_and(|language| languages.contains(language))
     })
@@ -345,7 +348,7 @@ pub(crate) fn shares(weights: &[f64], batch: usize) -> Vec<usize> {
 
 /// The `at`th entry of a random order of `0..length`, without making the whole order: a Feistel
 /// network on the smallest square of bits that holds the length, walked until it lands inside.
-pub(crate) fn permuted(key: Key, length: u64, at: u64) -> u64 {
+fn permuted(key: Key, length: u64, at: u64) -> u64 {
     let half = (64 - length.saturating_sub(1).leading_zeros()).div_ceil(2).max(1);
     let mask = (1u64 << half) - 1;
     let mut value = at;

@@ -4,12 +4,12 @@ use dari_data::datasets::dialogues::{self, Dialogues, Turn};
 use dari_data::datasets::{self, Pairs};
 use dari_data::image::augment::{Variation, vary};
 use dari_data::image::{Limits, Picture};
-use dari_data::scenes::{Asked, LANGUAGES, Scene, describe_prompts};
+use dari_data::scenes::{Asked, Scene, describe_prompts};
 use dari_models::Processor;
 use dari_nn::random::Key;
 use serde_json::Value;
 
-use crate::batches::{TRIES, permuted, shares, wanted};
+use crate::batches::{TRIES, drawn, no_caption, no_scene_words, nth, scene_language, shares};
 use crate::recipe::{DataKind, DataRecipe, Recipe};
 use crate::speech::Lesson;
 use crate::{Error, Result};
@@ -134,40 +134,25 @@ impl Lessons {
                 all.turns(index as usize).map_err(|error| error.to_string())
             }
             Source::Scenes(seed) => {
-                let known: Vec<&str> = match data.languages.is_empty() {
-                    true => LANGUAGES.to_vec(),
-                    false => data.languages.iter().map(String::as_str).collect(),
-                };
-                let language = known[key.below(11, known.len() as u64) as usize];
+                let language = scene_language(data, key);
                 let scene = Scene::draw(*seed, index);
-                let silent = || format!("synthetic scenes do not speak `{language}`, expected en or ko");
+                let silent = || no_scene_words(&language);
                 if data.kind == DataKind::Questions {
                     let asked =
-                        (0..data.turns as u64).map(|turn| scene.question(language, key.at(turn).bits(1)));
+                        (0..data.turns as u64).map(|turn| scene.question(&language, key.at(turn).bits(1)));
                     let turn = |asked: Option<Asked>| {
                         asked.map(|Asked { question, answer, .. }| Turn { question, answer })
                     };
                     return asked.map(turn).collect::<Option<Vec<Turn>>>().ok_or_else(silent);
                 }
-                let caption = scene.caption(language, key.bits(1)).ok_or_else(silent)?;
-                Ok(vec![Turn { question: self.prompt(data, Some(language), key), answer: caption.text }])
+                let caption = scene.caption(&language, key.bits(1)).ok_or_else(silent)?;
+                Ok(vec![Turn { question: self.prompt(data, Some(&language), key), answer: caption.text }])
             }
             Source::Captions(pairs) => {
                 let found = pairs.captions(index as usize).map_err(|error| error.to_string())?;
-                let all: Vec<_> = wanted(&found, &data.languages).collect();
-                let mut languages: Vec<Option<&str>> = all.iter().map(|c| c.language.as_deref()).collect();
-                languages.sort_unstable();
-                languages.dedup();
-                if languages.is_empty() {
-                    return Err(format!(
-                        "{}: record {index} has no caption in {:?}",
-                        pairs.describe(),
-                        data.languages
-                    ));
-                }
-                let language = languages[key.below(2, languages.len() as u64) as usize];
-                let own: Vec<_> = all.iter().filter(|c| c.language.as_deref() == language).collect();
-                let caption = own[key.below(3, own.len() as u64) as usize];
+                let caption = drawn(&found, &data.languages, key)
+                    .ok_or_else(|| no_caption(pairs.as_ref(), index, &data.languages))?;
+                let language = caption.language.as_deref();
                 Ok(vec![Turn { question: self.prompt(data, language, key), answer: caption.text.clone() }])
             }
         }
@@ -225,9 +210,9 @@ impl Lessons {
                     let key = key.with("record").at(ordinal).at(attempt);
                     let index = match source {
                         Source::Scenes(_) => ordinal.wrapping_mul(TRIES) + attempt,
-                        Source::Captions(pairs) => self.index(ordinal, attempt, pairs.len(), key),
+                        Source::Captions(pairs) => nth(self.key, ordinal, attempt, pairs.len(), key),
                         Source::Dialogues(all) | Source::Texts(all) => {
-                            self.index(ordinal, attempt, all.len(), key)
+                            nth(self.key, ordinal, attempt, all.len(), key)
                         }
                     };
                     let lesson = self.said(source, data, index, key, size).and_then(|said| match source {
@@ -252,15 +237,6 @@ impl Lessons {
             }
         }
         Ok((lessons, skipped))
-    }
-
-    /// Which record is the `ordinal`th in this run, or a stand-in after failed attempts.
-    fn index(&self, ordinal: u64, attempt: u64, length: usize, key: Key) -> u64 {
-        let length = length as u64;
-        match attempt {
-            0 => permuted(self.key.with("order").at(ordinal / length), length, ordinal % length),
-            _ => key.below(5, length),
-        }
     }
 }
 

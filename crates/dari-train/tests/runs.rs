@@ -1,42 +1,14 @@
 //! Whole runs at tiny size: new models, going on from checkpoints, interruptions, damage.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::Device;
 use dari_data::scenes::Scene;
 use dari_files::{Checkpoint, Folder};
-use dari_train::{Error, Observer, Outcome, Recipe, StepReport, train};
-
-struct Quiet {
-    stop_at: u64,
-    losses: Vec<f32>,
-    skipped: Vec<String>,
-}
-
-impl Quiet {
-    fn new() -> Quiet {
-        Quiet { stop_at: u64::MAX, losses: Vec::new(), skipped: Vec::new() }
-    }
-}
-
-impl Observer for Quiet {
-    fn started(&mut self, _: &[String]) {}
-
-    fn stepped(&mut self, report: &StepReport) {
-        self.losses.push(report.loss);
-    }
-
-    fn saved(&mut self, _: &Path) {}
-
-    fn skipped(&mut self, message: &str) {
-        self.skipped.push(message.to_owned());
-    }
-
-    fn stop(&mut self) -> bool {
-        self.losses.len() as u64 >= self.stop_at
-    }
-}
+use dari_train::{Error, Outcome};
+use support::{Quiet, run};
 
 const CLIP: &str = r#"
 seed = 3
@@ -114,18 +86,6 @@ fn workplace(recipe: &str) -> tempfile::TempDir {
     std::fs::write(folder.path().join("pairs.jsonl"), lines).expect("written");
     std::fs::write(folder.path().join("recipe.toml"), recipe).expect("written");
     folder
-}
-
-fn run(folder: &Path, settings: &[&str], resume: bool, observer: &mut Quiet) -> Result<Outcome, Error> {
-    // A path on the command line is meant from where it is typed: say it in full.
-    let place = |setting: &&str| match setting.strip_prefix("output=") {
-        Some(name) => format!("output={}", folder.join(name).display()),
-        None => (*setting).to_owned(),
-    };
-    let settings: Vec<String> = settings.iter().map(place).collect();
-    let recipe = Recipe::read(&folder.join("recipe.toml"), &settings)?;
-    let open = |from: &str| -> Result<Folder, Error> { Ok(Folder::open(Path::new(from))?) };
-    train(&recipe, resume, &Device::Cpu, &open, observer)
 }
 
 fn weights(folder: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -1,5 +1,7 @@
 //! Runs of models that speak, at tiny size: composed anew, gone on with, beside an adapter; what goes wrong.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -9,38 +11,9 @@ use dari_files::{Checkpoint, Folder};
 use dari_models::auto;
 use dari_nn::Precision;
 use dari_nn::weights::floats;
-use dari_train::{Error, Observer, Outcome, Recipe, StepReport, train};
+use dari_train::Outcome;
 use serde_json::json;
-
-struct Quiet {
-    stop_at: u64,
-    losses: Vec<f32>,
-    skipped: Vec<String>,
-}
-
-impl Quiet {
-    fn new() -> Quiet {
-        Quiet { stop_at: u64::MAX, losses: Vec::new(), skipped: Vec::new() }
-    }
-}
-
-impl Observer for Quiet {
-    fn started(&mut self, _: &[String]) {}
-
-    fn stepped(&mut self, report: &StepReport) {
-        self.losses.push(report.loss);
-    }
-
-    fn saved(&mut self, _: &Path) {}
-
-    fn skipped(&mut self, message: &str) {
-        self.skipped.push(message.to_owned());
-    }
-
-    fn stop(&mut self) -> bool {
-        self.losses.len() as u64 >= self.stop_at
-    }
-}
+use support::{Quiet, run};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity").join(name)
@@ -129,17 +102,6 @@ fn workplace(recipe: &str) -> tempfile::TempDir {
     write("story.txt", "once there was a fox\n\n여우가 한 마리 있었다".into());
     write("recipe.toml", recipe.to_owned());
     folder
-}
-
-fn run(folder: &Path, settings: &[&str], resume: bool, observer: &mut Quiet) -> Result<Outcome, Error> {
-    let place = |setting: &&str| match setting.strip_prefix("output=") {
-        Some(name) => format!("output={}", folder.join(name).display()),
-        None => (*setting).to_owned(),
-    };
-    let settings: Vec<String> = settings.iter().map(place).collect();
-    let recipe = Recipe::read(&folder.join("recipe.toml"), &settings)?;
-    let open = |from: &str| -> Result<Folder, Error> { Ok(Folder::open(Path::new(from))?) };
-    train(&recipe, resume, &Device::Cpu, &open, observer)
 }
 
 fn tensors(file: &Path) -> BTreeMap<String, Vec<f32>> {

@@ -117,16 +117,16 @@ fn other_colour(than: Colour, random: &mut Random) -> Colour {
     }
 }
 
+/// Several ways to ask for one answer.
+fn add(all: &mut Vec<Asked>, topic: Topic, questions: &[String], answer: &str) {
+    let asked = |question: &String| Asked { topic, question: question.clone(), answer: answer.to_owned() };
+    all.extend(questions.iter().map(asked));
+}
+
 fn english(scene: &Scene, random: &mut Random) -> Vec<Asked> {
     let Some(object) = scene.objects.first() else { return Vec::new() };
     let mut all = Vec::new();
-    let mut ask = |topic: Topic, questions: &[String], answer: &str| {
-        all.extend(questions.iter().map(|question| Asked {
-            topic,
-            question: question.clone(),
-            answer: answer.to_owned(),
-        }));
-    };
+    let mut ask = |topic, questions: &[String], answer: &str| add(&mut all, topic, questions, answer);
     let (figure, colour) = (object.figure, object.colour);
     let usual = |names: super::Names| names.usual("en").unwrap_or("");
     let (noun, hue) = (usual(figure.names()), usual(colour.names()));
@@ -238,13 +238,7 @@ fn english(scene: &Scene, random: &mut Random) -> Vec<Asked> {
 fn korean(scene: &Scene, random: &mut Random) -> Vec<Asked> {
     let Some(object) = scene.objects.first() else { return Vec::new() };
     let mut all = Vec::new();
-    let mut ask = |topic: Topic, questions: &[String], answer: &str| {
-        all.extend(questions.iter().map(|question| Asked {
-            topic,
-            question: question.clone(),
-            answer: answer.to_owned(),
-        }));
-    };
+    let mut ask = |topic, questions: &[String], answer: &str| add(&mut all, topic, questions, answer);
     let (figure, colour) = (object.figure, object.colour);
     let usual = |names: super::Names| names.usual("ko").unwrap_or("");
     let noun = usual(figure.names());
