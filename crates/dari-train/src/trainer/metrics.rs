@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// `metrics.jsonl`: a line a step; lines of steps that are run again are dropped first.
 pub(super) struct Metrics {
     path: PathBuf,
-    file: std::io::BufWriter<fs::File>,
+    file: fs::File,
 }
 
 impl Metrics {
@@ -33,15 +33,12 @@ impl Metrics {
             .collect();
         write_atomically(path, kept.as_bytes())?;
         let file = fs::OpenOptions::new().append(true).open(path).map_err(Error::file(path))?;
-        Ok(Metrics { path: path.to_owned(), file: std::io::BufWriter::new(file) })
+        Ok(Metrics { path: path.to_owned(), file })
     }
 
     pub fn write(&mut self, report: &StepReport) -> Result<()> {
         let line = serde_json::to_string(report).unwrap_or_default();
-        writeln!(self.file, "{line}").map_err(Error::file(&self.path))
-    }
-
-    pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::file(&self.path))
+        // Whole and at once: runs are followed through this file.
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(Error::file(&self.path))
     }
 }

@@ -264,7 +264,6 @@ impl Run<'_> {
             }
             let stop = observer.stop();
             if stop || state.step.is_multiple_of(train.checkpoint_every) || state.step == train.steps {
-                metrics.flush()?;
                 if let Some(events) = &mut events {
                     events.flush()?;
                 }
