@@ -15,7 +15,7 @@ import argparse
 import common
 import torch
 from cases import (
-    bert, clip, language, language_training, naflex, open_clip, real, resnet, siglip, training, vit, vlm,
+    bert, clip, language, language_gguf, language_training, naflex, open_clip, real, resnet, siglip, training, vit, vlm,
 )
 
 CASES = {
@@ -46,6 +46,8 @@ CASES = {
     "llama-rope3": language.llama_rope3,
     "mistral": language.mistral,
     "qwen2": language.qwen2,
+    "gguf-llama": language_gguf.gguf_llama,  # reads llama
+    "gguf-qwen2": language_gguf.gguf_qwen2,  # so does this
     "llava-clip": vlm.llava_clip,
     "llava-siglip": vlm.llava_siglip,
     "idefics3": vlm.idefics3,

@@ -10,7 +10,7 @@ pub enum Level {
     Portable,
     /// NEON with dot products of bytes (ARMv8.2).
     Neon,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
@@ -69,7 +69,11 @@ impl Level {
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = || {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            };
             let avx512 = || {
                 avx2()
                     && is_x86_feature_detected!("avx512f")

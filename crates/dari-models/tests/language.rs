@@ -148,6 +148,42 @@ fn logits_are_transformers_own() {
 }
 
 #[test]
+fn every_block_format_of_a_gguf_file_says_what_transformers_says() {
+    let mut formats = std::collections::BTreeSet::new();
+    for case in ["gguf-llama", "gguf-qwen2"] {
+        let path = repository("fixtures/parity").join(case).join("model.gguf");
+        let folder = Folder::open(&path).expect("the file");
+        let loaded = dari_models::auto::load(&folder, &Device::Cpu, Precision::F32)
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(loaded.unused, Vec::<String>::new(), "{case}");
+        let (model, expected) = (model(&loaded), Expected::of(case, HINT));
+        formats.extend(expected.strings("formats"));
+        let (ids, logits) = (expected.rows("ids").concat(), expected.values("logits"));
+        let most = logits.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let x = Tensor::new(&ids[..], &Device::Cpu).and_then(|ids| ids.unsqueeze(0)).expect("ids");
+        let x = model.embed(&x).expect("embeddings");
+        // Many rows at once, and one after the other: two ways through the blocks.
+        let whole = model.logits(&model.forward(&x, &[ids.len()]).expect("hidden")).expect("logits");
+        let mut cache = [Cache::new(model.layers())];
+        let single = (0..ids.len()).map(|at| {
+            let part = x.narrow(1, at, 1).and_then(|x| x.contiguous()).expect("a part");
+            model.logits(&model.with_past(&part, &mut cache).expect("hidden")).expect("logits")
+        });
+        let single = Tensor::cat(&single.collect::<Vec<_>>(), 1).expect("rows");
+        for (way, found, bound) in [("at once", &whole, 1e-5), ("one by one", &single, 5e-4)] {
+            let found = found.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("values");
+            let off = found.iter().zip(&logits).fold(0f32, |off, (a, b)| off.max((a - b).abs()));
+            println!("| {case} | logits {way} | {off:.1e} of {most:.1} |");
+            assert!(found.len() == logits.len() && off < bound * most, "{case} {way}: {off} of {most}");
+        }
+        let greedy = expected.rows("greedy").concat();
+        let own = say(model, &[Prompt::words(ids)], Sampling::default(), &[], greedy.len());
+        assert_eq!(own[0].tokens, greedy, "{case}");
+    }
+    assert_eq!(formats.len(), 10, "{formats:?}");
+}
+
+#[test]
 fn greedy_text_is_transformers_own_alone_and_in_a_batch() {
     for case in CASES {
         let (loaded, expected) = load(case);

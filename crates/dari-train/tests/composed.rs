@@ -19,17 +19,26 @@ use dari_train::speech::{self, Lesson};
 
 /// A checkpoint of each kind of tower.
 const ENCODERS: [&str; 5] = ["clip-openai", "clip-resnet-openai", "siglip", "vit", "resnet"];
-/// One of each kind of language model.
-const LANGUAGES: [&str; 4] = ["gpt2", "llama", "mistral", "qwen2"];
+/// One of each kind of language model, and two in a GGUF file's blocks, which stay as they are.
+const LANGUAGES: [&str; 6] = ["gpt2", "llama", "mistral", "qwen2", "gguf-llama", "gguf-qwen2"];
 
 fn fixture(name: &str) -> Folder {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity").join(name);
     Folder::open(&path).unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn fixture_file(name: &str) -> Folder {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity").join(name);
+    Folder::open(&path.join("model.gguf")).unwrap_or_else(|error| panic!("{error}"))
+}
+
 fn compose(at: &Path, encoder: &str, bridge: BridgeConfig, language: &str) -> Folder {
     fixture(encoder).copy_to(&at.join("vision")).expect("the encoder");
-    fixture(language).copy_to(&at.join("language")).expect("the language model");
+    match language.starts_with("gguf") {
+        true => fixture_file(language).copy_to(&at.join("language")),
+        false => fixture(language).copy_to(&at.join("language")),
+    }
+    .expect("the language model");
     let config =
         ComposedConfig { bridge, vision_layers: None, unsure_below: None, image_token: "<image>".into() };
     std::fs::write(at.join("config.json"), config.to_json().to_string()).expect("the config");

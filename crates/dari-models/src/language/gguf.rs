@@ -225,7 +225,7 @@ fn view<'a>(gguf: &'a Gguf, name: &str, tensor: &Tensor) -> Result<TensorView<'a
         None => Err(dari_files::Error::Unsupported {
             file: gguf.path().display().to_string(),
             problem: format!("the tensor `{name}` is kept in {}, which is not read yet", tensor.kind.name),
-            remedy: "take the model in Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, F16, BF16 or F32",
+            remedy: "take the model in Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, F16, BF16 or F32",
         }),
     }
 }
