@@ -13,8 +13,7 @@ fn main() {
     divan::main();
 }
 
-const FORMATS: [&str; 10] =
-    ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
+const FORMATS: [&str; 10] = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
 const INPUTS: usize = 1536;
 
 /// Blocks whose bytes are all alike: scales are ordinary numbers.
@@ -25,8 +24,11 @@ fn weight(name: &str, outputs: usize) -> Option<(Blocks, Vec<u8>)> {
 
 #[divan::bench(args = FORMATS)]
 fn one_row(bencher: Bencher, name: &str) {
-    let Some((format, bytes)) = Blocks::from_name(name)
-        .and_then(|format| weight(name, (64 << 20) / format.row_bytes(INPUTS)?)) else { return };
+    let Some((format, bytes)) =
+        Blocks::from_name(name).and_then(|format| weight(name, (64 << 20) / format.row_bytes(INPUTS)?))
+    else {
+        return;
+    };
     let outputs = bytes.len() / format.row_bytes(INPUTS).unwrap_or(1);
     let Some(rows) = BlockRows::new(format, outputs, INPUTS, &bytes) else { return };
     let (x, mut out) = (vec![0.5; INPUTS], vec![0.0; outputs]);
