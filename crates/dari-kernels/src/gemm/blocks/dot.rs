@@ -6,9 +6,6 @@ use crate::level::{Level, leveled};
 
 /// Rows of activations up to which each is multiplied with the blocks themselves.
 pub(super) const FEW: usize = 4;
-/// Rows of blocks that are read at once: their sums wait for each other less.
-pub(super) const SIDE_BY_SIDE: usize = 4;
-
 /// Lanes of a sum.
 const LANES: usize = 8;
 
@@ -125,57 +122,38 @@ fn unpack<S: Simd, F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut
     }
 }
 
+/// One row of blocks after the other: several at once would ask memory for several places, which its
+/// prefetching follows less well, and fill more registers than there are where scales are many.
 #[inline(always)]
 fn dots<S: Simd, F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], x: &Row, out: &mut [f32]) {
     let (blocks, parts) = (bytes.as_chunks::<BYTES>().0, x.parts());
     let row = parts.len() / F::PARTS;
-    let mut groups = out.chunks_exact_mut(SIDE_BY_SIDE);
-    let mut first = 0;
-    for out in &mut groups {
-        side_by_side::<S, F, BYTES, SIDE_BY_SIDE>(&blocks[first * row..], row, parts, out);
-        first += SIDE_BY_SIDE;
-    }
-    for out in groups.into_remainder() {
-        side_by_side::<S, F, BYTES, 1>(&blocks[first * row..], row, parts, std::slice::from_mut(out));
-        first += 1;
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = dot::<S, F, BYTES>(&blocks[i * row..][..row], parts);
     }
 }
 
-/// An output's products go to its lanes in the order of the inputs, whatever stands beside it.
 #[inline(always)]
-fn side_by_side<S: Simd, F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
-    blocks: &[[u8; BYTES]],
-    row: usize,
-    x: &[RowPart],
-    out: &mut [f32],
-) {
-    let rows: [&[[u8; BYTES]]; ROWS] = std::array::from_fn(|i| &blocks[i * row..][..row]);
-    let mut sums = [S::same(0.0); ROWS];
-    let mut least = [0.0; ROWS];
-    for (at, x) in x.chunks_exact(F::PARTS).enumerate().take(row) {
+fn dot<S: Simd, F: Format<BYTES>, const BYTES: usize>(blocks: &[[u8; BYTES]], x: &[RowPart]) -> f32 {
+    let (mut sums, mut least) = (S::same(0.0), 0.0);
+    for (block, x) in blocks.iter().zip(x.chunks_exact(F::PARTS)) {
         for (part, x) in x.iter().enumerate() {
-            let given = [S::words(&x.wholes[0]), S::words(&x.wholes[1])];
-            for i in 0..ROWS {
-                let block = &rows[i][at];
-                let [a, b] = F::wholes::<S>(block, part);
-                let [a, b] = [S::pairs(a, given[0]), S::pairs(b, given[1])];
-                if F::HALVES {
-                    for (half, wholes) in [a, b].into_iter().enumerate() {
-                        let [scale, lowest] = F::scale::<S>(block, part, half);
-                        sums[i] = S::product(S::numbers(wholes), S::same(scale * x.scale), sums[i]);
-                        least[i] = S::one_product(lowest, x.sums[half], least[i]);
-                    }
-                } else {
-                    let [scale, lowest] = F::scale::<S>(block, part, 0);
-                    sums[i] = S::product(S::numbers(S::sum(a, b)), S::same(scale * x.scale), sums[i]);
-                    least[i] = S::one_product(lowest, x.sums[0] + x.sums[1], least[i]);
+            let [a, b] = F::wholes::<S>(block, part);
+            let [a, b] = [S::pairs(a, S::words(&x.wholes[0])), S::pairs(b, S::words(&x.wholes[1]))];
+            if F::HALVES {
+                for (half, wholes) in [a, b].into_iter().enumerate() {
+                    let [scale, lowest] = F::scale::<S>(block, part, half);
+                    sums = S::product(S::numbers(wholes), S::same(scale * x.scale), sums);
+                    least = S::one_product(lowest, x.sums[half], least);
                 }
+            } else {
+                let [scale, lowest] = F::scale::<S>(block, part, 0);
+                sums = S::product(S::numbers(S::sum(a, b)), S::same(scale * x.scale), sums);
+                least = S::one_product(lowest, x.sums[0] + x.sums[1], least);
             }
         }
     }
-    for i in 0..ROWS {
-        out[i] = fold(S::store(sums[i])) + least[i];
-    }
+    fold(S::store(sums)) + least
 }
 
 /// The lanes' sum, pairwise.

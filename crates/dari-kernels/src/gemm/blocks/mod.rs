@@ -192,7 +192,7 @@ impl<'a> BlockRows<'a> {
         /// Bytes of a task: enough that a thread is worth its call.
         const BYTES: usize = 1 << 14;
         let row_bytes = self.bytes.len() / self.outputs.max(1);
-        let outputs = (BYTES / row_bytes.max(1)).next_multiple_of(dot::SIDE_BY_SIDE);
+        let outputs = (BYTES / row_bytes.max(1)).max(1);
         let shared = Shared(out.data);
         let kernels = self.format.kernels();
         let rows: Vec<Row> = (0..out.rows).map(|row| Row::new(x.row(row))).collect();
