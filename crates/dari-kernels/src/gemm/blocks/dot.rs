@@ -10,7 +10,7 @@ pub(super) const FEW: usize = 4;
 const LANES: usize = 8;
 
 /// A row of activations as a product with blocks takes it: whole numbers of 16 bits with a scale for each
-/// [`PART`], which is 1/65534 of the part's span at most away from the number itself, and their sums as they were.
+/// [`PART`], at most 1/65534 of the part's largest away from the number itself, and their sums as they were.
 pub(super) struct Row(Vec<RowPart>);
 
 #[derive(Clone, Copy)]

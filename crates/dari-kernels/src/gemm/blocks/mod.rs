@@ -1,8 +1,10 @@
 //! Weights in ggml's block formats: a few bits a number, a scale or two for a block of them
 //! (<https://github.com/ggml-org/ggml>, `ggml-quants.c`).
 //!
-//! A row is a run of blocks. Products take the numbers that the blocks stand for, in f32, and
-//! activations as they are: nothing is lost beside what the file has lost.
+//! A row is a run of blocks. Many rows of activations are multiplied, as they are, with the numbers that
+//! the blocks stand for, in f32. A few are given in whole numbers of 16 bits with a scale for each 32, and
+//! meet the blocks' own whole numbers: then no more is asked of memory than the blocks, and of what a file
+//! has lost already little more is lost.
 
 use std::cell::Cell;
 
