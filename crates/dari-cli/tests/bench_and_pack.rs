@@ -127,6 +127,10 @@ fn language_models_are_measured() {
     }
     let far = ["bench", "decode", "--model", &llama, "--tokens", "100000"];
     home.dari(far).exits(1).one_error(&["tokens", "context"]);
-    home.dari(["bench", "decode"]).exits(1).one_error(&["language model"]);
+    let vit = fixture("vit").display().to_string();
+    home.dari(["bench", "decode", "--model", &vit]).exits(1).one_error(&["language model"]);
+    // Of the embedded models, that which speaks.
+    let own = home.dari(["bench", "ask", "--runs", "1", "--json"]).ok().json();
+    assert_eq!(own["model"], "mini-voice");
     home.dari(["bench", "ask", "--model", &llama]).exits(1).one_error(&["vision-language"]);
 }

@@ -163,6 +163,13 @@ impl Fresh {
         self.filled += count;
     }
 
+    /// The next columns, as many as a weight in blocks has inputs: [`BlockRows::backward`].
+    pub fn blocks_backward(&mut self, dy: Matrix, weight: BlockRows) {
+        let count = weight.inputs();
+        weight.backward(self.next(count), dy);
+        self.filled += count;
+    }
+
     /// The whole result.
     pub fn finish(mut self) -> Vec<f32> {
         assert_eq!(self.filled, self.columns, "a result with columns that no product gave");

@@ -454,11 +454,8 @@ impl Frozen {
         let dy = dy.contiguous()?;
         let dy = ops::hold::<f32>(&dy)?;
         let rows = dy.len() / outputs.max(1);
-        let dense = self.weight.unpack().map_err(crate::error::candle)?;
-        let weight = Matrix::new(&dense, outputs, inputs);
-        let slopes = Matrix::new(&dy, rows, outputs);
         let mut dx = Fresh::new(rows, inputs);
-        dx.product(Products::F32, slopes, weight, &Epilogue::default(), Threads::Pool);
+        self.weight.backward(&mut dx, Matrix::new(&dy, rows, outputs)).map_err(crate::error::candle)?;
         Ok(Some(ops::tensor(dx.finish(), x)?))
     }
 }

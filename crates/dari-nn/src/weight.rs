@@ -186,11 +186,15 @@ impl PackedWeight {
         })
     }
 
-    /// Its numbers, `[outputs, inputs]`, as near as its format keeps them.
-    pub fn unpack(&self) -> Result<Vec<f32>> {
+    /// The gradient of what [`PackedWeight::product`] was given: `dy` times this weight.
+    pub(crate) fn backward(&self, dx: &mut Fresh, dy: Matrix) -> Result<()> {
         self.with(|kept| match kept {
-            Kept::Packed(weight) => weight.unpack(),
-            Kept::Blocks(weight) => weight.unpack(),
+            Kept::Packed(weight) => {
+                let dense = weight.unpack();
+                let weight = Matrix::new(&dense, self.outputs, self.inputs);
+                dx.product(Products::F32, dy, weight, &Epilogue::default(), Threads::Pool);
+            }
+            Kept::Blocks(weight) => dx.blocks_backward(dy, weight),
         })
     }
 

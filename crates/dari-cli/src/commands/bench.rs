@@ -83,7 +83,7 @@ fn embed(
 fn spoken(what: Speech, tokens: u32, options: &SpeechBench) -> anyhow::Result<()> {
     inputs::whole_pictures(&options.model)?;
     let began = Instant::now();
-    let engine = inputs::open(&options.model)?;
+    let engine = inputs::open_speaker(&options.model)?;
     let load = began.elapsed().as_secs_f64();
     let all = engine.time_speech(what, tokens as usize, WARM, options.runs.into())?;
     let median = |of: fn(&Spoken) -> f64| Times::of(&all.iter().map(of).collect::<Vec<_>>()).median;

@@ -141,6 +141,11 @@ impl<'a> BlockRows<'a> {
         self.outputs
     }
 
+    /// Inputs of the weight.
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// A row's bytes.
     fn row(&self, output: usize) -> &'a [u8] {
         let size = self.bytes.len() / self.outputs.max(1);
@@ -184,6 +189,42 @@ impl<'a> BlockRows<'a> {
             for row in 0..out.rows {
                 // SAFETY: as above.
                 epilogue.apply(row, first, unsafe { shared.part(first + row * out.row_stride, count) });
+            }
+            ROWS.set(rows);
+        });
+    }
+
+    /// `out = dy weight`: the gradient of what [`BlockRows::linear`] was given, `[m, outputs]` by
+    /// `[outputs, inputs]`. Each block is unpacked once, and never more than a small part of the weight is.
+    pub fn backward(&self, out: MatrixMut, dy: Matrix) {
+        /// Outputs that are added at a time.
+        const OUTPUTS: usize = 256;
+        assert_eq!(dy.size(), [out.rows, self.outputs]);
+        assert_eq!(out.columns, self.inputs);
+        if out.rows == 0 || self.inputs == 0 {
+            return;
+        }
+        let (numbers, bytes) = self.format.block();
+        // Whole blocks, and two tasks a thread.
+        let columns = self.inputs.div_ceil(2 * team::threads()).next_multiple_of(numbers);
+        let shared = Shared(out.data);
+        team::run(self.inputs.div_ceil(columns), |task| {
+            let first = task * columns;
+            let count = columns.min(self.inputs - first);
+            let own = first / numbers * bytes..(first + count) / numbers * bytes;
+            let mut rows = ROWS.take();
+            rows.resize(OUTPUTS * count, 0.0);
+            // Without outputs there is still a result: zeros.
+            for start in (0..self.outputs.max(1)).step_by(OUTPUTS) {
+                let length = OUTPUTS.min(self.outputs - start);
+                for (output, row) in rows.chunks_exact_mut(count).take(length).enumerate() {
+                    self.format.unpack(&self.row(start + output)[own.clone()], row);
+                }
+                // SAFETY: the columns lie in `out`, which is borrowed mutably, and are this task's own.
+                let part = unsafe { MatrixMut::raw(shared.at(first), out.rows, count, out.row_stride) };
+                let weight = Matrix::new(&rows, length, count);
+                let dy = dy.columns(start, length);
+                product(part, dy, weight, &Epilogue::default(), start > 0, Threads::One);
             }
             ROWS.set(rows);
         });
@@ -282,6 +323,37 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_unpacked_weight() {
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+        let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
+        for format in ALL {
+            for (rows, outputs, inputs) in [(1, 300, 256), (7, 37, 512), (40, 513, 768)] {
+                let bytes = noise(format, outputs * inputs / format.block().0);
+                let weight = BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks");
+                let (dense, dy) = (weight.unpack(), numbers(rows * outputs, 9));
+                let given = |pool: &rayon::ThreadPool| {
+                    let mut out = vec![f32::NAN; rows * inputs];
+                    pool.install(|| {
+                        let to = MatrixMut::new(&mut out, rows, inputs);
+                        weight.backward(to, Matrix::new(&dy, rows, outputs));
+                    });
+                    out
+                };
+                let found = given(&three);
+                assert_eq!(found, given(&one), "{format:?}");
+                for (at, &found) in found.iter().enumerate() {
+                    let (row, input) = (at / inputs, at % inputs);
+                    let term =
+                        |o: usize| f64::from(dy[row * outputs + o]) * f64::from(dense[o * inputs + input]);
+                    let exact = (0..outputs).map(term).sum::<f64>();
+                    let size = (0..outputs).map(|o| term(o).abs()).sum::<f64>() + 1.0;
+                    assert!((f64::from(found) - exact).abs() < 1e-6 * size, "{format:?}: {found} of {exact}");
+                }
+            }
+        }
     }
 
     #[test]
