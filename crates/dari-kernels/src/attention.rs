@@ -243,8 +243,13 @@ fn attend(
                 let (k, v) = tiles.tile(&sizes, batch, kv_head, start, length);
                 scores.resize(QUERIES * step, 0.0);
                 let scores = &mut scores[..count * length];
-                let part = MatrixMut::new(scores, count, length);
-                product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
+                match count {
+                    1 => scores_of_one(q.row(0), &k, scale, scores),
+                    _ => {
+                        let part = MatrixMut::new(scores, count, length);
+                        product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
+                    }
+                }
                 for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
                     let (hidden, seen) = within(mask.seen(&sizes, first + row), start, length);
                     let visible = visible.map(|visible| &visible[start..start + length]);
@@ -252,6 +257,10 @@ fn attend(
                     if start > skipped && shrink != 1.0 {
                         multiply(rows(row), shrink);
                     }
+                }
+                if count == 1 {
+                    mixed_by_one(scores, &v, start > skipped, rows(0));
+                    continue;
                 }
                 // SAFETY: as in `rows`.
                 let out = unsafe { MatrixMut::raw(shared.at(at), count, width, stride) };
@@ -269,6 +278,45 @@ fn attend(
         statistics.chunks_mut(queries).enumerate().for_each(|(index, logs)| attend(index, logs));
     } else {
         team::chunks(statistics, queries, attend);
+    }
+}
+
+leveled! {
+    /// The scores of one query, as when a token is written: packing the keys would take longer than they do.
+    fn scores_of_one(q: &[f32], keys: &Matrix<'_>, scale: f32, scores: &mut [f32]) {
+        let (wholes, rest) = q.as_chunks::<{ math::LANES }>();
+        for (at, score) in scores.iter_mut().enumerate() {
+            let (key_wholes, key_rest) = keys.row(at).as_chunks::<{ math::LANES }>();
+            let mut lanes = [0.0; math::LANES];
+            for (a, b) in wholes.iter().zip(key_wholes) {
+                for lane in 0..math::LANES {
+                    lanes[lane] += a[lane] * b[lane];
+                }
+            }
+            let rest: f32 = rest.iter().zip(key_rest).map(|(a, b)| a * b).sum();
+            *score = (math::fold(lanes) + rest) * scale;
+        }
+    }
+}
+
+leveled! {
+    /// `out = scores values`, one row, added to what is there with `keep`.
+    fn mixed_by_one(scores: &[f32], values: &Matrix<'_>, keep: bool, out: &mut [f32]) {
+        if !keep {
+            out.fill(0.0);
+        }
+        let (fours, rest) = scores.as_chunks::<4>();
+        for (at, four) in fours.iter().enumerate() {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|i| values.row(4 * at + i));
+            for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *out += four[0] * a + four[1] * b + (four[2] * c + four[3] * d);
+            }
+        }
+        for (at, &score) in rest.iter().enumerate() {
+            for (out, &value) in out.iter_mut().zip(values.row(4 * fours.len() + at)) {
+                *out += score * value;
+            }
+        }
     }
 }
 

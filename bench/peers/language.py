@@ -1,0 +1,94 @@
+"""Language models in GGUF beside llama.cpp (llama-cpp-python), in turns: tokens read and written a second, memory.
+
+    python bench/peers/language.py MODEL.gguf [--pairs 10] [--threads 2] [--dari target/release/dari]
+
+Each figure is a process of its own: a model is loaded, warmed once, and reads 512 tokens or writes 128 behind 16. A pair
+is one run of either, in turns, so that what else the machine does meets both. Needs llama-cpp-python; weights come by
+`python scripts/fetch_weights.py smollm2`.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROMPT, READ, WRITTEN = 16, 512, 128
+
+
+def llama(model: str, what: str, threads: int) -> dict:
+    """One run in this process."""
+    import numpy as np
+    from llama_cpp import Llama
+
+    speaker = Llama(model, n_ctx=1024, n_batch=READ, n_threads=threads, n_threads_batch=threads, verbose=False)
+    ids = [(7 * place + 11) % 1000 + 100 for place in range(READ)]
+
+    def write() -> float:
+        speaker.reset()
+        speaker.eval(ids[:PROMPT])
+        began = time.perf_counter()
+        for _ in range(WRITTEN):
+            # Greedy: what a sampler would do is none of the model's business.
+            row = np.ctypeslib.as_array(speaker._ctx.get_logits(), shape=(speaker.n_vocab(),))
+            speaker.eval([int(row.argmax())])
+        return WRITTEN / (time.perf_counter() - began)
+
+    def read() -> float:
+        speaker.reset()
+        began = time.perf_counter()
+        speaker.eval(ids)
+        return READ / (time.perf_counter() - began)
+
+    run = {"prefill": read, "decode": write}[what]
+    run()
+    return {"rate": run(), "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+
+
+def dari(binary: str, model: str, what: str, threads: int) -> dict:
+    tokens = {"prefill": READ, "decode": WRITTEN}[what]
+    command = [binary, "bench", what, "--model", model, "--tokens", str(tokens), "--threads", str(threads),
+               "--runs", "1", "--json"]
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return {"rate": found["tokens_per_second"], "memory": found["peak_memory_mb"]}
+
+
+def other(model: str, what: str, threads: int) -> dict:
+    command = [sys.executable, __file__, model, "--one", what, "--threads", str(threads)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dari", default="target/release/dari")
+    parser.add_argument("--one", choices=["prefill", "decode"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(llama(options.model, options.one, options.threads)))
+        return
+    print(f"{Path(options.model).name}, {options.threads} threads, {options.pairs} pairs in turns\n")
+    print("| | Dari | llama.cpp | Dari over llama.cpp: median (least to most) | memory, MB |\n| --- | ---: | ---: | ---: | ---: |")
+    for what, name in {"prefill": f"{READ} tokens read", "decode": f"{WRITTEN} tokens written"}.items():
+        pairs = []
+        for number in range(options.pairs):
+            ways = [lambda: dari(options.dari, options.model, what, options.threads),
+                    lambda: other(options.model, what, options.threads)]
+            order = [0, 1] if number % 2 == 0 else [1, 0]
+            found = {way: ways[way]() for way in order}
+            pairs.append((found[0], found[1]))
+        ours, theirs = ([pair[side]["rate"] for pair in pairs] for side in (0, 1))
+        ratios = [a / b for a, b in zip(ours, theirs)]
+        memory = [statistics.median(pair[side]["memory"] for pair in pairs) for side in (0, 1)]
+        print(f"| {name} a second | {statistics.median(ours):.0f} | {statistics.median(theirs):.0f} | "
+              f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
+              f"{memory[0]:.0f} / {memory[1]:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
