@@ -58,6 +58,20 @@ impl Bytes {
             Bytes::Owned(bytes) => bytes,
         }
     }
+
+    /// Lets the system take back the memory in which some bytes were read; reading them again brings them
+    /// back from the file.
+    pub(crate) fn release(&self, start: usize, count: usize) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self {
+            use memmap2::UncheckedAdvice::DontNeed;
+            // Only a hint: a refusal changes nothing.
+            // SAFETY: the map is read only and of a file, so pages dropped come back as they were.
+            let _ = unsafe { map.unchecked_advise_range(DontNeed, start, count) };
+        }
+        #[cfg(not(unix))]
+        let _ = (start, count);
+    }
 }
 
 impl Checkpoint {
@@ -161,18 +175,11 @@ impl Checkpoint {
     /// Lets the system take back the memory in which the tensor was read; reading it again brings it
     /// back from its file.
     pub fn release(&self, name: &str) {
-        let Some((source, entry)) = self.entries.get(name) else {
-            return;
-        };
-        #[cfg(unix)]
-        if let Some(Source { bytes: Bytes::Mapped(map), .. }) = self.sources.get(*source) {
-            use memmap2::UncheckedAdvice::DontNeed;
-            // Only a hint: a refusal changes nothing.
-            // SAFETY: the map is read only and of a file, so pages dropped come back as they were.
-            let _ = unsafe { map.unchecked_advise_range(DontNeed, entry.start, entry.bytes) };
+        if let Some((source, entry)) = self.entries.get(name)
+            && let Some(source) = self.sources.get(*source)
+        {
+            source.bytes.release(entry.start, entry.bytes);
         }
-        #[cfg(not(unix))]
-        let _ = (source, entry);
     }
 
     fn no_tensor(&self, name: &str) -> Error {

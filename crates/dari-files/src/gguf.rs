@@ -196,6 +196,14 @@ impl Gguf {
         })
     }
 
+    /// Lets the system take back the memory in which a tensor was read; reading it again brings it back from
+    /// the file.
+    pub fn release(&self, name: &str) {
+        if let Some(tensor) = self.tensors.get(name) {
+            self.bytes.release(tensor.start, tensor.bytes);
+        }
+    }
+
     fn read(path: PathBuf, bytes: Bytes) -> Result<Gguf, Error> {
         let file = path.display().to_string();
         let (metadata, tensors) = Reader { file: &file, bytes: bytes.as_slice(), at: 0 }.read()?;

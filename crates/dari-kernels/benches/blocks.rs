@@ -5,7 +5,8 @@
 //! One row counts the weight's bytes, which memory has to bring: 64 MB, more than the caches hold. Many rows count
 //! multiply-adds.
 
-use dari_kernels::gemm::{BlockRows, Blocks, Epilogue, Matrix, MatrixMut};
+use dari_kernels::gemm::blocks::linear;
+use dari_kernels::gemm::{BlockRows, Blocks, Epilogue, Matrix, MatrixMut, Panels};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 
@@ -31,9 +32,11 @@ fn one_row(bencher: Bencher, name: &str) {
     };
     let outputs = bytes.len() / format.row_bytes(INPUTS).unwrap_or(1);
     let Some(rows) = BlockRows::new(format, outputs, INPUTS, &bytes) else { return };
+    let weight = Panels::pack(rows);
     let (x, mut out) = (vec![0.5; INPUTS], vec![0.0; outputs]);
     bencher.counter(BytesCount::new(bytes.len())).bench_local(|| {
-        rows.linear(MatrixMut::new(&mut out, 1, outputs), Matrix::new(&x, 1, INPUTS), &Epilogue::default());
+        let (to, x) = (MatrixMut::new(&mut out, 1, outputs), Matrix::new(&x, 1, INPUTS));
+        linear(to, x, &[&weight], &Epilogue::default());
     });
 }
 
@@ -43,9 +46,10 @@ fn many_rows(bencher: Bencher, name: &str) {
     let outputs = 1536;
     let Some((format, bytes)) = weight(name, outputs) else { return };
     let Some(rows) = BlockRows::new(format, outputs, INPUTS, &bytes) else { return };
+    let weight = Panels::pack(rows);
     let (x, mut out) = (vec![0.5; ROWS * INPUTS], vec![0.0; ROWS * outputs]);
     bencher.counter(ItemsCount::new(ROWS * INPUTS * outputs)).bench_local(|| {
         let x = Matrix::new(&x, ROWS, INPUTS);
-        rows.linear(MatrixMut::new(&mut out, ROWS, outputs), x, &Epilogue::default());
+        linear(MatrixMut::new(&mut out, ROWS, outputs), x, &[&weight], &Epilogue::default());
     });
 }

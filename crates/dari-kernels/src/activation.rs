@@ -1,5 +1,6 @@
 //! The field's activations, forward and backward.
 
+use crate::gemm::{Matrix, multiply};
 use crate::level::leveled;
 use crate::math;
 use crate::team;
@@ -59,6 +60,29 @@ impl Activation {
         });
         // SAFETY: the chunks cover the room, and each was written whole.
         unsafe { out.set_len(x.len()) };
+        out
+    }
+
+    /// `f(gate) * up`, of one size, row after row, in memory that is not cleared first.
+    pub fn gated(self, gate: Matrix, up: Matrix) -> Vec<f32> {
+        let [rows, columns] = gate.size();
+        assert_eq!(gate.size(), up.size());
+        let mut out = Vec::with_capacity(rows * columns);
+        let room = &mut out.spare_capacity_mut()[..rows * columns];
+        team::chunks(room, CHUNK, |index, mut room| {
+            let mut at = index * CHUNK;
+            while !room.is_empty() {
+                let (row, column) = (at / columns, at % columns);
+                let own = column..columns.min(column + room.len());
+                let (now, later) = room.split_at_mut(own.len());
+                let out = now.write_copy_of_slice(&gate.row(row)[own.clone()]);
+                self.in_place(out);
+                multiply(out, &up.row(row)[own.clone()]);
+                (at, room) = (at + own.len(), later);
+            }
+        });
+        // SAFETY: the chunks cover the room, and each was written whole.
+        unsafe { out.set_len(rows * columns) };
         out
     }
 

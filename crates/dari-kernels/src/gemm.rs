@@ -18,7 +18,7 @@ mod int8;
 mod pack;
 mod tile;
 
-pub use blocks::{BlockRows, Blocks};
+pub use blocks::{BlockRows, Blocks, Panels};
 pub use epilogue::Epilogue;
 pub(crate) use epilogue::{add, multiply};
 pub use pack::{Format, Lines, Packed, pack};
@@ -156,17 +156,17 @@ impl Fresh {
         self.filled += weight.outputs;
     }
 
-    /// The next columns, as many as a weight in blocks has outputs.
-    pub fn blocks(&mut self, x: Matrix, weight: BlockRows, epilogue: &Epilogue) {
-        let count = weight.outputs();
-        weight.linear(self.next(count), x, epilogue);
+    /// The next columns, as many as weights in blocks have outputs: [`blocks::linear`].
+    pub fn blocks(&mut self, x: Matrix, weights: &[&Panels], epilogue: &Epilogue) {
+        let count = weights.iter().map(|weight| weight.outputs()).sum();
+        blocks::linear(self.next(count), x, weights, epilogue);
         self.filled += count;
     }
 
-    /// The next columns, as many as a weight in blocks has inputs: [`BlockRows::backward`].
-    pub fn blocks_backward(&mut self, dy: Matrix, weight: BlockRows) {
-        let count = weight.inputs();
-        weight.backward(self.next(count), dy);
+    /// The next columns, as many as weights in blocks have inputs: [`blocks::backward`].
+    pub fn blocks_backward(&mut self, dy: Matrix, weights: &[&Panels]) {
+        let count = weights.first().map_or(0, |weight| weight.inputs());
+        blocks::backward(self.next(count), dy, weights);
         self.filled += count;
     }
 

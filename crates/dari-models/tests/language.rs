@@ -162,7 +162,7 @@ fn every_block_format_of_a_gguf_file_says_what_transformers_says() {
         let most = logits.iter().fold(0f32, |most, x| most.max(x.abs()));
         let x = Tensor::new(&ids[..], &Device::Cpu).and_then(|ids| ids.unsqueeze(0)).expect("ids");
         let x = model.embed(&x).expect("embeddings");
-        // Many rows at once, and one after the other: two ways through the blocks.
+        // Many rows at once, and one after the other; activations have 16 bits either way.
         let whole = model.logits(&model.forward(&x, &[ids.len()]).expect("hidden")).expect("logits");
         let mut cache = [Cache::new(model.layers())];
         let single = (0..ids.len()).map(|at| {
@@ -170,11 +170,11 @@ fn every_block_format_of_a_gguf_file_says_what_transformers_says() {
             model.logits(&model.with_past(&part, &mut cache).expect("hidden")).expect("logits")
         });
         let single = Tensor::cat(&single.collect::<Vec<_>>(), 1).expect("rows");
-        for (way, found, bound) in [("at once", &whole, 1e-5), ("one by one", &single, 5e-4)] {
+        for (way, found) in [("at once", &whole), ("one by one", &single)] {
             let found = found.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("values");
             let off = found.iter().zip(&logits).fold(0f32, |off, (a, b)| off.max((a - b).abs()));
             println!("| {case} | logits {way} | {off:.1e} of {most:.1} |");
-            assert!(found.len() == logits.len() && off < bound * most, "{case} {way}: {off} of {most}");
+            assert!(found.len() == logits.len() && off < 5e-4 * most, "{case} {way}: {off} of {most}");
         }
         let greedy = expected.rows("greedy").concat();
         let own = say(model, &[Prompt::words(ids)], Sampling::default(), &[], greedy.len());

@@ -39,6 +39,18 @@ impl Adapter {
         Ok(factors.map(|(down, up, scale)| Adapter { down, up, scale, around }))
     }
 
+    /// Those of layers whose outputs stand side by side.
+    fn load_each(weights: &Weights, each: &[(&str, usize)], inputs: usize) -> Result<Vec<Adapter>> {
+        let all: usize = each.iter().map(|(_, outputs)| outputs).sum();
+        let (mut adapters, mut before) = (Vec::new(), 0);
+        for &(name, outputs) in each {
+            let around = [before, all - before - outputs];
+            adapters.extend(Adapter::load(&weights.pp(name), inputs, outputs, around)?);
+            before += outputs;
+        }
+        Ok(adapters)
+    }
+
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = (product(&product(x, &self.down, None)?, &self.up, None)? * self.scale)?;
         match self.around {
@@ -84,19 +96,9 @@ impl Linear {
         outputs: usize,
         bias: bool,
     ) -> Result<Linear> {
-        let mut adapters = Vec::new();
-        for (number, name) in names.iter().enumerate() {
-            let around = [number * outputs, (names.len() - 1 - number) * outputs];
-            adapters.extend(Adapter::load(&weights.pp(name), inputs, outputs, around)?);
-        }
-        let each: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
-        if let Some(Weight::Packed(weight)) = weights.joined(&each, outputs, inputs)? {
-            let mut biases = Vec::new();
-            for name in names.iter().filter(|_| bias) {
-                biases.push(weights.pp(name).tensor("bias", &[outputs], Init::ZEROS)?);
-            }
-            let bias = if bias { Some(Tensor::cat(&biases, 0)?) } else { None };
-            return Ok(Linear { form: Form::Frozen { weight, bias }, adapters });
+        let each: Vec<(&str, usize)> = names.iter().map(|&name| (name, outputs)).collect();
+        if let Some(frozen) = Linear::load_frozen_joined(weights, &each, inputs, bias)? {
+            return Ok(frozen);
         }
         let mut layers = Vec::with_capacity(names.len());
         for name in names {
@@ -106,7 +108,30 @@ impl Linear {
                 layers.extend(layer);
             }
         }
+        let adapters = Adapter::load_each(weights, &each, inputs)?;
         Ok(Linear { form: Form::Trained(layers), adapters })
+    }
+
+    /// Layers of one input, each with so many outputs, as one whose outputs stand side by side; `None` where their
+    /// weights are not frozen.
+    pub fn load_frozen_joined(
+        weights: &Weights,
+        each: &[(&str, usize)],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Option<Linear>> {
+        let names: Vec<(String, usize)> =
+            each.iter().map(|(name, outputs)| (format!("{name}.weight"), *outputs)).collect();
+        let Some(Weight::Packed(weight)) = weights.joined(&names, inputs)? else {
+            return Ok(None);
+        };
+        let mut biases = Vec::new();
+        for (name, outputs) in each.iter().filter(|_| bias) {
+            biases.push(weights.pp(name).tensor("bias", &[*outputs], Init::ZEROS)?);
+        }
+        let bias = if bias { Some(Tensor::cat(&biases, 0)?) } else { None };
+        let adapters = Adapter::load_each(weights, each, inputs)?;
+        Ok(Some(Linear { form: Form::Frozen { weight, bias }, adapters }))
     }
 
     /// Puts a layer together from its parts.

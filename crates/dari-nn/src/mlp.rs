@@ -1,7 +1,7 @@
 //! The perceptron of a transformer block, plain or gated.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result as CandleResult, Shape, Tensor};
-use dari_kernels::Activation;
+use candle_core::{CpuStorage, CustomOp2, D, Layout, Result as CandleResult, Shape, Tensor};
+use dari_kernels::{Activation, Matrix};
 
 use crate::chain::Step;
 use crate::linear::Linear;
@@ -25,10 +25,21 @@ pub const FC: Names = Names { up: "fc1", down: "fc2", gate: None };
 /// `down(activation(up(x)))`, or with a gate `down(activation(gate(x)) * up(x))`.
 #[derive(Clone, Debug)]
 pub struct Mlp {
-    gate: Option<Linear>,
-    up: Linear,
+    up: Up,
     down: Linear,
     activation: Activation,
+}
+
+/// What widens.
+#[derive(Clone, Debug)]
+enum Up {
+    Plain(Linear),
+    Gated {
+        gate: Linear,
+        up: Linear,
+    },
+    /// Gate and values, as many of either, side by side in one product.
+    Joined(Linear, usize),
 }
 
 impl Mlp {
@@ -41,20 +52,31 @@ impl Mlp {
         activation: Activation,
         bias: bool,
     ) -> Result<Mlp> {
-        let gate = names.gate.map(|gate| Linear::load(&weights.pp(gate), width, inner, bias));
-        Ok(Mlp {
-            gate: gate.transpose()?,
-            up: Linear::load(&weights.pp(names.up), width, inner, bias)?,
-            down: Linear::load(&weights.pp(names.down), inner, width, bias)?,
-            activation,
-        })
+        let load = |name: &str| Linear::load(&weights.pp(name), width, inner, bias);
+        let up = match names.gate {
+            None => Up::Plain(load(names.up)?),
+            Some(gate) => {
+                let each = [(gate, inner), (names.up, inner)];
+                match Linear::load_frozen_joined(weights, &each, width, bias)? {
+                    Some(joined) => Up::Joined(joined, inner),
+                    None => Up::Gated { gate: load(gate)?, up: load(names.up)? },
+                }
+            }
+        };
+        let down = Linear::load(&weights.pp(names.down), inner, width, bias)?;
+        Ok(Mlp { up, down, activation })
     }
 
     /// What goes into the layer that narrows.
     fn inner(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.gate {
-            Some(gate) => gated(self.activation, &gate.forward(x)?, &self.up.forward(x)?),
-            None => self.up.activated(x, self.activation),
+        match &self.up {
+            Up::Plain(up) => up.activated(x, self.activation),
+            Up::Gated { gate, up } => gated(self.activation, &gate.forward(x)?, &up.forward(x)?),
+            Up::Joined(joined, inner) => {
+                let both = joined.forward(x)?;
+                let half = |which: usize| both.narrow(D::Minus1, which * inner, *inner);
+                gated(self.activation, &half(0)?, &half(1)?)
+            }
         }
     }
 
@@ -65,10 +87,8 @@ impl Mlp {
 
     /// The steps for one forward and one backward pass; `None` for packed weights and with a gate.
     pub(crate) fn steps(&self) -> Option<[Step; 2]> {
-        if self.gate.is_some() {
-            return None;
-        }
-        Some([Step::Linear(self.up.trained(Some(self.activation))?), Step::Linear(self.down.trained(None)?)])
+        let Up::Plain(up) = &self.up else { return None };
+        Some([Step::Linear(up.trained(Some(self.activation))?), Step::Linear(self.down.trained(None)?)])
     }
 
     /// `residual + forward(x)`.
@@ -80,7 +100,8 @@ impl Mlp {
 /// `activation(gate) * up`, of one shape.
 fn gated(by: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if ops::by_kernel(gate) {
-        return Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, Gated(by))?);
+        let apart = |x: &Tensor| if ops::in_rows(x) { Ok(x.clone()) } else { x.contiguous() };
+        return Ok(apart(gate)?.apply_op2(&apart(up)?, Gated(by))?);
     }
     Ok((activation::apply(by, gate)? * up)?)
 }
@@ -99,8 +120,13 @@ impl CustomOp2 for Gated {
         up: &CpuStorage,
         ul: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let mut out = self.0.of(ops::view(gate, gl)?);
-        dari_kernels::multiply(&mut out, ops::view(up, ul)?);
+        let out = match (gl.contiguous_offsets(), ul.contiguous_offsets()) {
+            (Some(_), Some(_)) => {
+                let [gate, up] = [ops::view(gate, gl)?, ops::view(up, ul)?];
+                self.0.gated(Matrix::new(gate, 1, gate.len()), Matrix::new(up, 1, up.len()))
+            }
+            _ => self.0.gated(ops::rows(gate, gl)?, ops::rows(up, ul)?),
+        };
         Ok((CpuStorage::F32(out), gl.shape().clone()))
     }
 
@@ -111,14 +137,14 @@ impl CustomOp2 for Gated {
         _: &Tensor,
         dy: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
+        let (gate, up, dy) = (gate.contiguous()?, up.contiguous()?, dy.contiguous()?);
         let (held_gate, held_up, dy) =
-            (ops::hold::<f32>(gate)?, ops::hold::<f32>(up)?, ops::hold::<f32>(&dy)?);
+            (ops::hold::<f32>(&gate)?, ops::hold::<f32>(&up)?, ops::hold::<f32>(&dy)?);
         let mut through = dy.to_vec();
         dari_kernels::multiply(&mut through, &held_up);
         let dgate = self.0.slopes(&held_gate, &through);
         let mut dup = self.0.of(&held_gate);
         dari_kernels::multiply(&mut dup, &dy);
-        Ok((Some(ops::tensor(dgate, gate)?), Some(ops::tensor(dup, up)?)))
+        Ok((Some(ops::tensor(dgate, &gate)?), Some(ops::tensor(dup, &up)?)))
     }
 }

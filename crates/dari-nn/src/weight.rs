@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{Shape, Tensor};
 use dari_files::Checkpoint;
 use dari_kernels::Matrix;
-use dari_kernels::gemm::{self, Epilogue, Format, Fresh, Lines, Packed, Products, Threads};
+use dari_kernels::gemm::{self, Epilogue, Format, Fresh, Lines, Packed, Panels, Products, Threads};
 pub use dari_kernels::gemm::{BlockRows, Blocks};
 
 use crate::weights::Source;
@@ -101,19 +101,28 @@ enum Bytes {
         file: Arc<Checkpoint>,
         name: String,
     },
-    /// Rows of a tensor of blocks, from this one on.
+    /// Rows of tensors of blocks, one below the other; made ready when first used.
     Blocks {
-        format: Blocks,
         source: Arc<dyn Source>,
-        name: String,
-        first: usize,
+        tensors: Vec<BlockTensor>,
+        panels: OnceLock<Vec<Panels>>,
     },
+}
+
+/// Some rows of a tensor of blocks.
+pub(crate) struct BlockTensor {
+    /// Its name.
+    pub name: String,
+    /// The first of the rows.
+    pub first: usize,
+    /// How many.
+    pub outputs: usize,
 }
 
 /// A weight as kernels take it.
 enum Kept<'a> {
     Packed(Packed<'a>),
-    Blocks(BlockRows<'a>),
+    Blocks(Vec<&'a Panels>),
 }
 
 /// Reads a weight's values, one or more `[outputs, inputs]`, one below the other.
@@ -139,18 +148,16 @@ impl PackedWeight {
         Some(weight)
     }
 
-    /// Rows of a tensor of blocks; `None` where it does not hold them.
+    /// Rows of tensors of blocks, one below the other; `None` where one does not hold them.
     pub(crate) fn blocks(
         source: &Arc<dyn Source>,
-        name: &str,
-        first: usize,
-        [outputs, inputs]: [usize; 2],
+        tensors: Vec<BlockTensor>,
+        inputs: usize,
     ) -> Option<PackedWeight> {
-        let (format, _) = source.blocks(name)?;
-        let bytes = Bytes::Blocks { format, source: source.clone(), name: name.to_owned(), first };
-        let weight = PackedWeight { outputs, inputs, bytes };
-        weight.with(|_| ()).ok()?;
-        Some(weight)
+        tensors.iter().try_for_each(|tensor| tensor.rows(source.as_ref(), inputs).map(|_| ()))?;
+        let outputs = tensors.iter().map(|tensor| tensor.outputs).sum();
+        let bytes = Bytes::Blocks { source: source.clone(), tensors, panels: OnceLock::new() };
+        Some(PackedWeight { outputs, inputs, bytes })
     }
 
     /// `[outputs, inputs]`.
@@ -182,7 +189,7 @@ impl PackedWeight {
     pub(crate) fn product(&self, out: &mut Fresh, x: Matrix, epilogue: &Epilogue) -> Result<()> {
         self.with(|kept| match kept {
             Kept::Packed(weight) => out.linear(x, weight, epilogue, Threads::Pool),
-            Kept::Blocks(weight) => out.blocks(x, weight, epilogue),
+            Kept::Blocks(panels) => out.blocks(x, &panels, epilogue),
         })
     }
 
@@ -194,7 +201,7 @@ impl PackedWeight {
                 let weight = Matrix::new(&dense, self.outputs, self.inputs);
                 dx.product(Products::F32, dy, weight, &Epilogue::default(), Threads::Pool);
             }
-            Kept::Blocks(weight) => dx.blocks_backward(dy, weight),
+            Kept::Blocks(panels) => dx.blocks_backward(dy, &panels),
         })
     }
 
@@ -208,14 +215,34 @@ impl PackedWeight {
                     |bytes: &[u8]| Some(run(Kept::Packed(Packed::new(*format, outputs, inputs, bytes)?)));
                 self.with_bytes(run)?.flatten().ok_or_else(wrong)
             }
-            Bytes::Blocks { format, source, name, first } => {
-                let (_, bytes) = source.blocks(name).ok_or_else(wrong)?;
-                let row = format.row_bytes(inputs).ok_or_else(wrong)?;
-                let own = bytes.get(first * row..).and_then(|rest| rest.get(..row * outputs));
-                let rows = own.and_then(|bytes| BlockRows::new(*format, outputs, inputs, bytes));
-                Ok(run(Kept::Blocks(rows.ok_or_else(wrong)?)))
+            Bytes::Blocks { source, tensors, panels } => {
+                let panels = match panels.get() {
+                    Some(panels) => panels,
+                    None => {
+                        // As above, outside the lock.
+                        let pack = |tensor: &BlockTensor| {
+                            let rows = tensor.rows(source.as_ref(), inputs).ok_or_else(wrong)?;
+                            let packed = Panels::pack(rows);
+                            source.release(&tensor.name);
+                            Ok(packed)
+                        };
+                        let packed = tensors.iter().map(pack).collect::<Result<Vec<Panels>>>()?;
+                        panels.get_or_init(|| packed)
+                    }
+                };
+                Ok(run(Kept::Blocks(panels.iter().collect())))
             }
         }
+    }
+}
+
+impl BlockTensor {
+    /// Its rows, of so many inputs, as their file has them.
+    fn rows<'a>(&self, source: &'a dyn Source, inputs: usize) -> Option<BlockRows<'a>> {
+        let (format, bytes) = source.blocks(&self.name)?;
+        let row = format.row_bytes(inputs)?;
+        let own = bytes.get(self.first.checked_mul(row)?..)?.get(..row.checked_mul(self.outputs)?)?;
+        BlockRows::new(format, self.outputs, inputs, own)
     }
 }
 
@@ -223,7 +250,10 @@ impl std::fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let format = match &self.bytes {
             Bytes::Later { format, .. } | Bytes::Mapped { format, .. } => format!("{format:?}"),
-            Bytes::Blocks { format, .. } => format.name().to_owned(),
+            Bytes::Blocks { source, tensors, .. } => {
+                let names = tensors.iter().filter_map(|tensor| source.blocks(&tensor.name));
+                names.map(|(format, _)| format.name()).collect::<Vec<_>>().join("+")
+            }
         };
         write!(f, "PackedWeight({format} {} x {})", self.outputs, self.inputs)
     }

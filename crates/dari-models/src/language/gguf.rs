@@ -194,6 +194,12 @@ impl Source for Renamed {
         Some((Blocks::from_name(tensor.kind.name)?, self.0.bytes(&theirs).ok()?))
     }
 
+    fn release(&self, name: &str) {
+        if let Some(theirs) = Self::theirs(name) {
+            self.0.release(&theirs);
+        }
+    }
+
     fn stored(&self, name: &str) -> String {
         Self::theirs(name).unwrap_or_else(|| name.to_owned())
     }

@@ -116,7 +116,7 @@ pub struct Attention {
 enum Inputs {
     /// Each by itself.
     Separate { query: Linear, key: Linear, value: Linear },
-    /// Side by side in one product: self-attention.
+    /// Side by side in one product.
     Joined(Linear),
 }
 
@@ -142,10 +142,15 @@ impl Attention {
         let (all, kv) = (heads * head_width, kv_heads * head_width);
         check(all, heads, kv_heads)?;
         let load = |name, inputs, outputs, bias| Linear::load(&weights.pp(name), inputs, outputs, bias);
-        let query = load(names.query, width, all, qkv_bias)?;
-        let (key, value) = (load(names.key, width, kv, qkv_bias)?, load(names.value, width, kv, qkv_bias)?);
+        let each = [(names.query, all), (names.key, kv), (names.value, kv)];
+        let inputs = match Linear::load_frozen_joined(weights, &each, width, qkv_bias)? {
+            Some(joined) => Inputs::Joined(joined),
+            None => {
+                let [query, key, value] = each.map(|(name, outputs)| load(name, width, outputs, qkv_bias));
+                Inputs::Separate { query: query?, key: key?, value: value? }
+            }
+        };
         let output = load(names.output, all, width, output_bias)?;
-        let inputs = Inputs::Separate { query, key, value };
         Ok(Attention { inputs, output, heads, kv_heads, width: all, window })
     }
 
@@ -285,10 +290,11 @@ impl Attention {
                 Ok((query.forward(x)?, key.forward(context)?, value.forward(context)?))
             }
             Inputs::Joined(all) => {
-                let part = |of: &Tensor, index: usize| of.narrow(2, index * self.width, self.width);
+                let kv = self.width / self.heads * self.kv_heads;
                 let joined = all.forward(context)?;
-                let q = if x.id() == context.id() { part(&joined, 0)? } else { part(&all.forward(x)?, 0)? };
-                Ok((q, part(&joined, 1)?, part(&joined, 2)?))
+                let own = if x.id() == context.id() { joined.clone() } else { all.forward(x)? };
+                let (k, v) = (joined.narrow(2, self.width, kv)?, joined.narrow(2, self.width + kv, kv)?);
+                Ok((own.narrow(2, 0, self.width)?, k, v))
             }
         }
     }
@@ -310,7 +316,8 @@ impl Attention {
 
     /// Whether queries, keys and values may stay side by side.
     fn is_plain(&self, mask: &Mask) -> bool {
-        mask.turns.is_none() && mask.spans.is_none() && self.window.is_none()
+        let grouped = self.kv_heads != self.heads;
+        mask.turns.is_none() && mask.spans.is_none() && self.window.is_none() && !grouped
     }
 
     fn scale(&self) -> f64 {

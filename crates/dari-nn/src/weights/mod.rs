@@ -14,7 +14,7 @@ pub use self::source::{Source, floats};
 use self::source::{check, draw, find, numbers, read};
 pub use self::table::Table;
 use crate::random::Key;
-use crate::weight::{PackedWeight, Part, Weight};
+use crate::weight::{BlockTensor, PackedWeight, Part, Weight};
 use crate::{Error, Result};
 
 /// The precision in which frozen linear weights and token tables are kept; everything else is f32.
@@ -274,19 +274,20 @@ impl Weights {
             false => format!("{full}[{start}..{}]", start + count),
         };
         let rows = start * inputs..(start + count) * inputs;
-        self.pack(&key, [count, inputs], vec![full], stored, rows, None)
+        self.pack(&key, inputs, vec![(full, stored.to_vec(), rows)], None)
     }
 
     /// Several weights `[outputs, inputs]` of one input as one, one below the other; `None` where
     /// weights are not packed, since each is a variable of its own there.
-    pub fn joined(&self, names: &[String], outputs: usize, inputs: usize) -> Result<Option<Weight>> {
-        if !names.iter().all(|name| self.keeps(name)) {
+    pub fn joined(&self, each: &[(String, usize)], inputs: usize) -> Result<Option<Weight>> {
+        if !each.iter().all(|(name, _)| self.keeps(name)) {
             return Ok(None);
         }
-        let full: Vec<String> = names.iter().map(|name| self.full(name)).collect();
-        let size = [names.len() * outputs, inputs];
-        let rows = 0..outputs * inputs;
-        Ok(Some(self.pack(&full.join("+"), size, full, &[outputs, inputs], rows, None)?))
+        let full: Vec<String> = each.iter().map(|(name, _)| self.full(name)).collect();
+        let key = full.join("+");
+        let parts = full.into_iter().zip(each);
+        let parts = parts.map(|(name, &(_, outputs))| (name, vec![outputs, inputs], 0..outputs * inputs));
+        Ok(Some(self.pack(&key, inputs, parts.collect(), None)?))
     }
 
     /// A product's weight whose values are changed before they are packed: put in another order, or
@@ -298,8 +299,8 @@ impl Weights {
         let full = self.full(name);
         let outputs = stored.first().copied().unwrap_or(1);
         let inputs = stored.iter().skip(1).product();
-        let rows = 0..outputs * inputs;
-        Ok(Some(self.pack(&full, [outputs, inputs], vec![full.clone()], stored, rows, Some(prepare))?))
+        let part = (full.clone(), stored.to_vec(), 0..outputs * inputs);
+        Ok(Some(self.pack(&full, inputs, vec![part], Some(prepare))?))
     }
 
     /// A tensor that training changes by itself and that has no gradient, as a batch norm's running
@@ -381,16 +382,16 @@ impl Weights {
         names
     }
 
-    /// The values of `range` of each named tensor, one after the other, packed when they are used.
+    /// Of each named tensor of a shape some values, one after the other, packed when they are used.
     fn pack(
         &self,
         key: &str,
-        [outputs, inputs]: [usize; 2],
-        names: Vec<String>,
-        stored: &[usize],
-        range: std::ops::Range<usize>,
+        inputs: usize,
+        parts: Vec<(String, Vec<usize>, std::ops::Range<usize>)>,
         prepare: Option<Prepare>,
     ) -> Result<Weight> {
+        let row = inputs.max(1);
+        let outputs = parts.iter().map(|(_, _, range)| range.len() / row).sum();
         let locked = || self.shared.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = locked().get(key) {
             return Ok(Weight::Packed(there.clone())); // tied weights
@@ -399,7 +400,7 @@ impl Weights {
             return Err(Error::Config("weights that are drawn anew are not packed".into()));
         };
         let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in &names {
+        for (name, stored, _) in &parts {
             // What does not fit is told now, not at the first use.
             check(source.as_ref(), name, stored)?;
             let elements = stored.iter().product();
@@ -409,20 +410,20 @@ impl Weights {
         let format = self.shared.precision.format();
         let ready = self.shared.ready.as_ref();
         let ready = ready.and_then(|ready| PackedWeight::mapped(ready, key, format, outputs, inputs));
-        let as_stored = match (&names[..], &prepare) {
-            ([name], None) if range.start.is_multiple_of(inputs.max(1)) => {
-                PackedWeight::blocks(&source, name, range.start / inputs.max(1), [outputs, inputs])
-            }
-            _ => None,
-        };
+        let tensors = parts.iter().map(|(name, _, range)| {
+            let rows = [range.start, range.len()].map(|at| at.is_multiple_of(row).then_some(at / row));
+            Some(BlockTensor { name: name.clone(), first: rows[0]?, outputs: rows[1]? })
+        });
+        let tensors: Option<Vec<BlockTensor>> = tensors.collect();
+        let tensors = tensors.filter(|_| prepare.is_none());
+        let as_stored = tensors.and_then(|tensors| PackedWeight::blocks(&source, tensors, inputs));
         let packed = match ready.or(as_stored) {
             Some(ready) => ready,
             None => {
-                let stored = stored.to_vec();
                 let read = move || {
                     let mut values = Vec::with_capacity(outputs * inputs);
-                    for name in &names {
-                        let all = numbers(source.as_ref(), name, &find(source.as_ref(), name, &stored)?)?;
+                    for (name, stored, range) in &parts {
+                        let all = numbers(source.as_ref(), name, &find(source.as_ref(), name, stored)?)?;
                         values.extend_from_slice(&all[range.clone()]);
                         source.release(name);
                     }

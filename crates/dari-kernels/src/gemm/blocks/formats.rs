@@ -1,75 +1,79 @@
-//! What a block's bytes stand for, one type a format. A block's numbers come in parts of 32, two halves that
-//! lie in registers.
-
-use super::simd::Simd;
+//! What a block's bytes stand for, one type a format (<https://github.com/ggml-org/ggml>, `ggml-quants.c`).
+//! A block's numbers come in parts of 32; a part has one scale, or one for each half.
 
 /// Numbers of a part.
 pub(super) const PART: usize = 32;
 
-/// A format by its block: `BYTES` for `PARTS` times [`PART`] numbers, each `whole * scale + least`.
+/// A format by its block: `BYTES` for `PARTS` times [`PART`] numbers, each
+/// `(whole - CENTRE) * scale + least`.
 pub(super) trait Format<const BYTES: usize> {
     const PARTS: usize;
-    /// Whether the halves of a part have a scale and a minimum each.
-    const HALVES: bool = false;
+    /// Scales of a part.
+    const RUNS: usize = 1;
+    /// Bits of a whole number: the lower ones, and the higher ones, which panels keep apart.
+    const LOW: usize;
+    const HIGH: usize = 0;
+    /// What stands for zero.
+    const CENTRE: i32 = 0;
+    /// Whether anything is added.
+    const LEAST: bool = false;
+    /// Whether a run has a factor of its own for the block's scale and minimum.
+    const FINE: bool = false;
 
-    /// One part's whole numbers, in halves.
-    fn wholes<S: Simd>(block: &[u8; BYTES], part: usize) -> [S::Words; 2];
-
-    /// Scale and minimum of a part, or of one of its halves.
-    fn scale<S: Simd>(block: &[u8; BYTES], part: usize, half: usize) -> [f32; 2];
+    /// A part's whole numbers.
+    fn wholes(block: &[u8; BYTES], part: usize) -> [u8; PART];
+    /// The block's scale and minimum, bits of f16.
+    fn scales(block: &[u8; BYTES]) -> [u16; 2];
+    /// A run's factors for the two.
+    fn fine(_block: &[u8; BYTES], _run: usize) -> [i8; 2] {
+        [1, 1]
+    }
 }
 
-/// `N` of the bytes.
-#[inline(always)]
-fn some<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
-    bytes[at..at + N].first_chunk().expect("N bytes")
+/// The bits of f16 at a place.
+fn half(block: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([block[at], block[at + 1]])
 }
 
-/// The number of f16 at a place.
-#[inline(always)]
-fn half<S: Simd>(block: &[u8], at: usize) -> f32 {
-    S::halves([block[at], block[at + 1], 0, 0])[0]
+/// The same with its sign changed.
+fn less(half: u16) -> u16 {
+    half ^ 1 << 15
 }
 
-/// Those of two places, one behind the other.
-#[inline(always)]
-fn halves<S: Simd>(block: &[u8], at: usize) -> [f32; 2] {
-    S::halves(*some(block, at))
+/// Sixteen bytes' low nibbles, then their high ones.
+fn nibbles(block: &[u8], at: usize) -> [u8; PART] {
+    std::array::from_fn(|i| block[at + i % 16] >> (4 * (i / 16)) & 15)
 }
 
-/// Sixteen bytes' low nibbles and their high ones.
-#[inline(always)]
-fn nibbles<S: Simd>(block: &[u8], at: usize) -> [S::Words; 2] {
-    let both = S::unsigned(some(block, at));
-    [S::masked(both, 15), S::right(both, 4)]
-}
-
-/// Bits of 32 bytes: those from `from` on that the mask has.
-#[inline(always)]
-fn bits<S: Simd>(block: &[u8], at: usize, from: usize, mask: i16) -> [S::Words; 2] {
-    [at, at + 16].map(|at| S::masked(S::right(S::unsigned(some(block, at)), from as u32), mask))
+/// Of 32 bytes each as many bits from `from` on as the mask has.
+fn bits(block: &[u8], at: usize, from: usize, mask: u8) -> [u8; PART] {
+    std::array::from_fn(|i| block[at + i] >> from & mask)
 }
 
 /// Lower bits, and higher ones moved to `place`.
-#[inline(always)]
-fn joined<S: Simd>(low: [S::Words; 2], high: [S::Words; 2], place: u32) -> [S::Words; 2] {
-    [0, 1].map(|half| S::or(low[half], S::left(high[half], place)))
+fn joined(low: [u8; PART], high: [u8; PART], place: u32) -> [u8; PART] {
+    std::array::from_fn(|i| low[i] | high[i] << place)
+}
+
+/// Nibbles behind a word of 32 fifth bits.
+fn fives(block: &[u8], at: usize) -> [u8; PART] {
+    let fifth = std::array::from_fn(|i| block[at + i / 8] >> (i % 8) & 1);
+    joined(nibbles(block, at + 4), fifth, 4)
 }
 
 pub(super) struct Q4_0;
 
 impl Format<18> for Q4_0 {
     const PARTS: usize = 1;
+    const LOW: usize = 4;
+    const CENTRE: i32 = 8;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 18], _: usize) -> [S::Words; 2] {
-        nibbles::<S>(block, 2)
+    fn wholes(block: &[u8; 18], _: usize) -> [u8; PART] {
+        nibbles(block, 2)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 18], _: usize, _: usize) -> [f32; 2] {
-        let scale = half::<S>(block, 0);
-        [scale, -8.0 * scale]
+    fn scales(block: &[u8; 18]) -> [u16; 2] {
+        [half(block, 0), 0]
     }
 }
 
@@ -77,40 +81,32 @@ pub(super) struct Q4_1;
 
 impl Format<20> for Q4_1 {
     const PARTS: usize = 1;
+    const LOW: usize = 4;
+    const LEAST: bool = true;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 20], _: usize) -> [S::Words; 2] {
-        nibbles::<S>(block, 4)
+    fn wholes(block: &[u8; 20], _: usize) -> [u8; PART] {
+        nibbles(block, 4)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 20], _: usize, _: usize) -> [f32; 2] {
-        halves::<S>(block, 0)
+    fn scales(block: &[u8; 20]) -> [u16; 2] {
+        [half(block, 0), half(block, 2)]
     }
-}
-
-/// A word of 32 fifth bits, and nibbles.
-#[inline(always)]
-fn fives<S: Simd>(block: &[u8], at: usize) -> [S::Words; 2] {
-    let fifth = u32::from_le_bytes(*some(block, at));
-    let [low, high] = nibbles::<S>(block, at + 4);
-    [S::or(low, S::where_set(fifth as u16, 16)), S::or(high, S::where_set((fifth >> 16) as u16, 16))]
 }
 
 pub(super) struct Q5_0;
 
 impl Format<22> for Q5_0 {
     const PARTS: usize = 1;
+    const LOW: usize = 4;
+    const HIGH: usize = 1;
+    const CENTRE: i32 = 16;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 22], _: usize) -> [S::Words; 2] {
-        fives::<S>(block, 2)
+    fn wholes(block: &[u8; 22], _: usize) -> [u8; PART] {
+        fives(block, 2)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 22], _: usize, _: usize) -> [f32; 2] {
-        let scale = half::<S>(block, 0);
-        [scale, -16.0 * scale]
+    fn scales(block: &[u8; 22]) -> [u16; 2] {
+        [half(block, 0), 0]
     }
 }
 
@@ -118,15 +114,16 @@ pub(super) struct Q5_1;
 
 impl Format<24> for Q5_1 {
     const PARTS: usize = 1;
+    const LOW: usize = 4;
+    const HIGH: usize = 1;
+    const LEAST: bool = true;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 24], _: usize) -> [S::Words; 2] {
-        fives::<S>(block, 4)
+    fn wholes(block: &[u8; 24], _: usize) -> [u8; PART] {
+        fives(block, 4)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 24], _: usize, _: usize) -> [f32; 2] {
-        halves::<S>(block, 0)
+    fn scales(block: &[u8; 24]) -> [u16; 2] {
+        [half(block, 0), half(block, 2)]
     }
 }
 
@@ -134,15 +131,15 @@ pub(super) struct Q8_0;
 
 impl Format<34> for Q8_0 {
     const PARTS: usize = 1;
+    const LOW: usize = 8;
+    const CENTRE: i32 = 128;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 34], _: usize) -> [S::Words; 2] {
-        [2, 18].map(|at| S::signed(some(block, at)))
+    fn wholes(block: &[u8; 34], _: usize) -> [u8; PART] {
+        std::array::from_fn(|i| block[2 + i] ^ 128)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 34], _: usize, _: usize) -> [f32; 2] {
-        [half::<S>(block, 0), 0.0]
+    fn scales(block: &[u8; 34]) -> [u16; 2] {
+        [half(block, 0), 0]
     }
 }
 
@@ -151,17 +148,21 @@ pub(super) struct Q2K;
 
 impl Format<84> for Q2K {
     const PARTS: usize = 8;
-    const HALVES: bool = true;
+    const RUNS: usize = 2;
+    const LOW: usize = 2;
+    const LEAST: bool = true;
+    const FINE: bool = true;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 84], part: usize) -> [S::Words; 2] {
-        bits::<S>(block, 16 + 32 * (part / 4), 2 * (part % 4), 3)
+    fn wholes(block: &[u8; 84], part: usize) -> [u8; PART] {
+        bits(block, 16 + 32 * (part / 4), 2 * (part % 4), 3)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 84], part: usize, half: usize) -> [f32; 2] {
-        let ([scale, least], own) = (halves::<S>(block, 80), block[2 * part + half]);
-        [scale * f32::from(own & 15), -least * f32::from(own >> 4)]
+    fn scales(block: &[u8; 84]) -> [u16; 2] {
+        [half(block, 80), less(half(block, 82))]
+    }
+
+    fn fine(block: &[u8; 84], run: usize) -> [i8; 2] {
+        [block[run] as i8 & 15, (block[run] >> 4) as i8]
     }
 }
 
@@ -170,29 +171,33 @@ pub(super) struct Q3K;
 
 impl Format<110> for Q3K {
     const PARTS: usize = 8;
-    const HALVES: bool = true;
+    const RUNS: usize = 2;
+    const LOW: usize = 2;
+    const HIGH: usize = 1;
+    const CENTRE: i32 = 4;
+    const FINE: bool = true;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 110], part: usize) -> [S::Words; 2] {
-        let low = bits::<S>(block, 32 + 32 * (part / 4), 2 * (part % 4), 3);
-        joined::<S>(low, bits::<S>(block, 0, part, 1), 2)
+    fn wholes(block: &[u8; 110], part: usize) -> [u8; PART] {
+        let low = bits(block, 32 + 32 * (part / 4), 2 * (part % 4), 3);
+        joined(low, bits(block, 0, part, 1), 2)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 110], part: usize, half: usize) -> [f32; 2] {
-        let (scales, at): (&[u8; 12], usize) = (some(block, 96), 2 * part + half);
-        let low = if at < 8 { scales[at] & 15 } else { scales[at - 8] >> 4 };
-        let high = scales[8 + at % 4] >> (2 * (at / 4)) & 3;
-        let scale = self::half::<S>(block, 108) * f32::from((low | high << 4) as i8 - 32);
-        [scale, -4.0 * scale]
+    fn scales(block: &[u8; 110]) -> [u16; 2] {
+        [half(block, 108), 0]
+    }
+
+    fn fine(block: &[u8; 110], run: usize) -> [i8; 2] {
+        let scales = &block[96..108];
+        let low = if run < 8 { scales[run] & 15 } else { scales[run - 8] >> 4 };
+        let high = scales[8 + run % 4] >> (2 * (run / 4)) & 3;
+        [(low | high << 4) as i8 - 32, 0]
     }
 }
 
 /// Scale and minimum of one of the eight parts of a Q4_K or Q5_K block, six bits each.
-#[inline(always)]
-fn sixes<S: Simd>(block: &[u8], part: usize) -> [f32; 2] {
-    let ([scale, least], scales) = (halves::<S>(block, 0), some::<12>(block, 4));
-    let (own_scale, own_least) = if part < 4 {
+fn sixes(block: &[u8], part: usize) -> [i8; 2] {
+    let scales = &block[4..16];
+    let (scale, least) = if part < 4 {
         (scales[part] & 63, scales[part + 4] & 63)
     } else {
         (
@@ -200,22 +205,27 @@ fn sixes<S: Simd>(block: &[u8], part: usize) -> [f32; 2] {
             scales[part + 4] >> 4 | (scales[part] >> 6) << 4,
         )
     };
-    [scale * f32::from(own_scale), -least * f32::from(own_least)]
+    [scale as i8, least as i8]
 }
 
 pub(super) struct Q4K;
 
 impl Format<144> for Q4K {
     const PARTS: usize = 8;
+    const LOW: usize = 4;
+    const LEAST: bool = true;
+    const FINE: bool = true;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 144], part: usize) -> [S::Words; 2] {
-        bits::<S>(block, 16 + 32 * (part / 2), 4 * (part % 2), 15)
+    fn wholes(block: &[u8; 144], part: usize) -> [u8; PART] {
+        bits(block, 16 + 32 * (part / 2), 4 * (part % 2), 15)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 144], part: usize, _: usize) -> [f32; 2] {
-        sixes::<S>(block, part)
+    fn scales(block: &[u8; 144]) -> [u16; 2] {
+        [half(block, 0), less(half(block, 2))]
+    }
+
+    fn fine(block: &[u8; 144], run: usize) -> [i8; 2] {
+        sixes(block, run)
     }
 }
 
@@ -223,16 +233,22 @@ pub(super) struct Q5K;
 
 impl Format<176> for Q5K {
     const PARTS: usize = 8;
+    const LOW: usize = 4;
+    const HIGH: usize = 1;
+    const LEAST: bool = true;
+    const FINE: bool = true;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 176], part: usize) -> [S::Words; 2] {
-        let low = bits::<S>(block, 48 + 32 * (part / 2), 4 * (part % 2), 15);
-        joined::<S>(low, bits::<S>(block, 16, part, 1), 4)
+    fn wholes(block: &[u8; 176], part: usize) -> [u8; PART] {
+        let low = bits(block, 48 + 32 * (part / 2), 4 * (part % 2), 15);
+        joined(low, bits(block, 16, part, 1), 4)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 176], part: usize, _: usize) -> [f32; 2] {
-        sixes::<S>(block, part)
+    fn scales(block: &[u8; 176]) -> [u16; 2] {
+        [half(block, 0), less(half(block, 2))]
+    }
+
+    fn fine(block: &[u8; 176], run: usize) -> [i8; 2] {
+        sixes(block, run)
     }
 }
 
@@ -241,19 +257,23 @@ pub(super) struct Q6K;
 
 impl Format<210> for Q6K {
     const PARTS: usize = 8;
-    const HALVES: bool = true;
+    const RUNS: usize = 2;
+    const LOW: usize = 4;
+    const HIGH: usize = 2;
+    const CENTRE: i32 = 32;
+    const FINE: bool = true;
 
-    #[inline(always)]
-    fn wholes<S: Simd>(block: &[u8; 210], part: usize) -> [S::Words; 2] {
+    fn wholes(block: &[u8; 210], part: usize) -> [u8; PART] {
         let (side, place) = (part / 4, part % 4);
-        let low = bits::<S>(block, 64 * side + 32 * (place % 2), 4 * (place / 2), 15);
-        joined::<S>(low, bits::<S>(block, 128 + 32 * side, 2 * place, 3), 4)
+        let low = bits(block, 64 * side + 32 * (place % 2), 4 * (place / 2), 15);
+        joined(low, bits(block, 128 + 32 * side, 2 * place, 3), 4)
     }
 
-    #[inline(always)]
-    fn scale<S: Simd>(block: &[u8; 210], part: usize, half: usize) -> [f32; 2] {
-        let own = block[192 + 2 * part + half] as i8;
-        let scale = self::half::<S>(block, 208) * f32::from(own);
-        [scale, -32.0 * scale]
+    fn scales(block: &[u8; 210]) -> [u16; 2] {
+        [half(block, 208), 0]
+    }
+
+    fn fine(block: &[u8; 210], run: usize) -> [i8; 2] {
+        [block[192 + run] as i8, 0]
     }
 }

@@ -1,0 +1,294 @@
+//! The loops over panels: products with rows, and their numbers written out.
+//!
+//! A panel is sixteen outputs' blocks, turned so that a register holds the same numbers of each: for one
+//! block's length of inputs first the sixteen scales (and minima) in f16, then each run's factors for them,
+//! a byte an output, then part after part the whole numbers, the lower bits and the higher ones. A register of
+//! those has two words of 16 bits an output; from the lowest bits on they hold pair after pair of inputs.
+
+use super::formats::{Format, PART};
+use super::rows::{Mark, PAIRS, Rows};
+use super::simd::{Portable, Simd};
+use crate::level::Level;
+
+/// Outputs of a panel.
+pub(super) const LANES: usize = 16;
+/// Bytes of a register.
+const WORDS: usize = 64;
+
+/// Where things lie in one block's length of a panel.
+pub(super) struct Layout {
+    /// Of the runs' factors.
+    pub fine: usize,
+    /// Of the parts.
+    pub parts: usize,
+    /// Bytes of a part.
+    pub part: usize,
+    /// Of these the lower bits.
+    pub low: usize,
+    /// Bytes of it all.
+    pub all: usize,
+}
+
+impl Layout {
+    pub const fn of<F: Format<BYTES>, const BYTES: usize>() -> Layout {
+        let values = if F::LEAST { 2 } else { 1 };
+        let fine = 2 * LANES * values;
+        let parts = fine + if F::FINE { F::PARTS * F::RUNS * LANES * values } else { 0 };
+        let (low, part) = (WORDS * F::LOW, WORDS * (F::LOW + F::HIGH));
+        Layout { fine, parts, part, low, all: parts + F::PARTS * part }
+    }
+}
+
+/// A format's loops.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    /// Products of panels with as many rows as the first number says: `[panels, rows, LANES]`.
+    pub products: &'static [(usize, Products)],
+    /// Numbers of so many blocks' lengths of a panel, `[inputs, LANES]`, rows so far apart.
+    pub unpack: fn(&[u8], &mut [f32], usize),
+}
+
+pub(super) type Products = fn(&[u8], &Rows, &mut [[f32; LANES]]);
+
+/// Those of this level.
+pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
+    // SAFETY (of every call): a current level is available on this very machine.
+    match Level::current() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni | Level::Avx512Bf16 => Kernels {
+            products: &[
+                (1, |bytes, x, out| unsafe { vnni::products::<F, BYTES, 1>(bytes, x, out) }),
+                (4, |bytes, x, out| unsafe { vnni::products::<F, BYTES, 4>(bytes, x, out) }),
+                (12, |bytes, x, out| unsafe { vnni::products::<F, BYTES, 12>(bytes, x, out) }),
+            ],
+            unpack: |bytes, out, row| unsafe { vnni::unpack::<F, BYTES>(bytes, out, row) },
+        },
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Kernels {
+            products: &[
+                (1, |bytes, x, out| unsafe { avx512::products::<F, BYTES, 1>(bytes, x, out) }),
+                (4, |bytes, x, out| unsafe { avx512::products::<F, BYTES, 4>(bytes, x, out) }),
+                (12, |bytes, x, out| unsafe { avx512::products::<F, BYTES, 12>(bytes, x, out) }),
+            ],
+            unpack: |bytes, out, row| unsafe { avx512::unpack::<F, BYTES>(bytes, out, row) },
+        },
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Kernels {
+            products: &[
+                (1, |bytes, x, out| unsafe { avx2::products::<F, BYTES, 1>(bytes, x, out) }),
+                (2, |bytes, x, out| unsafe { avx2::products::<F, BYTES, 2>(bytes, x, out) }),
+            ],
+            unpack: |bytes, out, row| unsafe { avx2::unpack::<F, BYTES>(bytes, out, row) },
+        },
+        _ => Kernels {
+            products: &[(1, products::<Portable, F, BYTES, 1>), (2, products::<Portable, F, BYTES, 2>)],
+            unpack: unpack::<Portable, F, BYTES>,
+        },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! level {
+    ($name:ident, $simd:ty, $features:literal) => {
+        mod $name {
+            use super::{Format, LANES, Rows};
+            #[allow(unused_imports)]
+            use crate::gemm::blocks::simd::{Avx2, Avx512};
+
+            #[target_feature(enable = $features)]
+            pub fn products<F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
+                bytes: &[u8],
+                x: &Rows,
+                out: &mut [[f32; LANES]],
+            ) {
+                super::products::<$simd, F, BYTES, ROWS>(bytes, x, out);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn unpack<F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32], row: usize) {
+                super::unpack::<$simd, F, BYTES>(bytes, out, row);
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+level!(vnni, Avx512<true>, "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+level!(avx512, Avx512<false>, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+level!(avx2, Avx2, "avx2,fma,f16c");
+
+#[inline(always)]
+fn products<S: Simd, F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
+    bytes: &[u8],
+    x: &Rows,
+    out: &mut [[f32; LANES]],
+) {
+    let layout = const { Layout::of::<F, BYTES>() };
+    let blocks = x.marks.len() / (F::PARTS * ROWS);
+    let outs = out.as_chunks_mut::<ROWS>().0;
+    assert!(x.count == ROWS && blocks > 0 && bytes.len() == outs.len() * blocks * layout.all);
+    for (panel, out) in bytes.chunks_exact(blocks * layout.all).zip(outs) {
+        let mut sums = [S::same(0.0); ROWS];
+        let parts = x.pairs.chunks_exact(F::PARTS * PAIRS * ROWS);
+        let marks = x.marks.chunks_exact(F::PARTS * ROWS);
+        for ((block, pairs), marks) in panel.chunks_exact(layout.all).zip(parts).zip(marks) {
+            let whole = whole_scales::<S, F, BYTES>(block);
+            for part in 0..F::PARTS {
+                let planes = planes::<F, BYTES>(block, part);
+                let pairs = &pairs[part * PAIRS * ROWS..][..PAIRS * ROWS];
+                let marks: &[Mark; ROWS] = marks[part * ROWS..].first_chunk().expect("ROWS marks");
+                // The pairs of a run, written out: what is done depends on the pair.
+                macro_rules! run {
+                    ($run:literal, sum $sum:literal: $($pair:literal)*) => {
+                        let mut wholes = [S::whole(0); ROWS];
+                        for (wholes, mark) in wholes.iter_mut().zip(marks) {
+                            *wholes = S::whole(-F::CENTRE * mark.sums[$sum]);
+                        }
+                        $(
+                            let pair = words::<S, F, BYTES>(planes, $pair);
+                            for row in 0..ROWS {
+                                wholes[row] = S::products(wholes[row], pair, pairs[$pair * ROWS + row]);
+                            }
+                        )*
+                        let [scale, least] = run_scales::<S, F, BYTES>(block, whole, part * F::RUNS + $run);
+                        for row in 0..ROWS {
+                            let own = S::times(scale, S::same(marks[row].scale));
+                            sums[row] = S::product(S::numbers(wholes[row]), own, sums[row]);
+                            if F::LEAST {
+                                sums[row] = S::product(least, S::same(marks[row].totals[$sum]), sums[row]);
+                            }
+                        }
+                    };
+                }
+                if F::RUNS == 2 {
+                    run!(0, sum 0: 0 1 2 3 4 5 6 7);
+                    run!(1, sum 1: 8 9 10 11 12 13 14 15);
+                } else {
+                    run!(0, sum 2: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+                }
+            }
+        }
+        for (out, sums) in out.iter_mut().zip(sums) {
+            *out = S::store(sums);
+        }
+    }
+}
+
+#[inline(always)]
+fn unpack<S: Simd, F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32], row: usize) {
+    let layout = const { Layout::of::<F, BYTES>() };
+    for (index, block) in bytes.chunks_exact(layout.all).enumerate() {
+        let whole = whole_scales::<S, F, BYTES>(block);
+        for part in 0..F::PARTS {
+            let planes = planes::<F, BYTES>(block, part);
+            for pair in 0..PAIRS {
+                let run = part * F::RUNS + pair * F::RUNS / PAIRS;
+                let [scale, least] = run_scales::<S, F, BYTES>(block, whole, run);
+                let [first, second] = S::each(words::<S, F, BYTES>(planes, pair));
+                let centre = S::same(-F::CENTRE as f32);
+                let at = ((index * F::PARTS + part) * PART + 2 * pair) * row;
+                for (at, wholes) in [(at, first), (at + row, second)] {
+                    let number = S::product(S::numbers(wholes), S::same(1.0), centre);
+                    out[at..at + LANES].copy_from_slice(&S::store(S::product(number, scale, least)));
+                }
+            }
+        }
+    }
+}
+
+/// A part's lower and higher bits.
+#[inline(always)]
+fn planes<F: Format<BYTES>, const BYTES: usize>(block: &[u8], part: usize) -> [&[u8]; 2] {
+    let layout = const { Layout::of::<F, BYTES>() };
+    let (low, high) = block[layout.parts + part * layout.part..][..layout.part].split_at(layout.low);
+    [low, high]
+}
+
+/// The whole numbers of a pair of inputs.
+#[inline(always)]
+fn words<S: Simd, F: Format<BYTES>, const BYTES: usize>([low, high]: [&[u8]; 2], pair: usize) -> S::Words {
+    let (register, from) = place(F::LOW, pair);
+    let low = S::masked(S::right(S::words(some(low, register * WORDS)), from), (1 << F::LOW) - 1);
+    if F::HIGH == 0 {
+        return low;
+    }
+    let (register, from) = place(F::HIGH, pair);
+    let high = S::words(some(high, register * WORDS));
+    let high = if from > F::LOW { S::right(high, from - F::LOW) } else { S::left(high, F::LOW - from) };
+    S::or(low, S::masked(high, ((1 << F::HIGH) - 1) << F::LOW))
+}
+
+/// The register of a pair whose words have so many bits, and their place in it.
+#[inline(always)]
+pub(super) const fn place(bits: usize, pair: usize) -> (usize, usize) {
+    (pair * bits / 16, pair * bits % 16)
+}
+
+/// The scales of whole blocks, and their minima.
+#[inline(always)]
+fn whole_scales<S: Simd, F: Format<BYTES>, const BYTES: usize>(block: &[u8]) -> [S::Numbers; 2] {
+    let least = if F::LEAST { S::halves(some(block, 2 * LANES)) } else { S::same(0.0) };
+    [S::halves(some(block, 0)), least]
+}
+
+/// Those of a run.
+#[inline(always)]
+fn run_scales<S: Simd, F: Format<BYTES>, const BYTES: usize>(
+    block: &[u8],
+    [scale, least]: [S::Numbers; 2],
+    run: usize,
+) -> [S::Numbers; 2] {
+    if !F::FINE {
+        return [scale, least];
+    }
+    let layout = const { Layout::of::<F, BYTES>() };
+    let fine = |which: usize| layout.fine + (which * F::PARTS * F::RUNS + run) * LANES;
+    let scale = S::times(scale, S::bytes(some(block, fine(0))));
+    [scale, if F::LEAST { S::times(least, S::bytes(some(block, fine(1)))) } else { least }]
+}
+
+/// `N` of the bytes.
+#[inline(always)]
+fn some<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
+    bytes[at..at + N].first_chunk().expect("N bytes")
+}
+
+/// One block of each of a panel's outputs, turned; what is not there is zero.
+pub(super) fn pack<F: Format<BYTES>, const BYTES: usize>(blocks: &[Option<&[u8]>; LANES], out: &mut [u8]) {
+    let layout = const { Layout::of::<F, BYTES>() };
+    out.fill(0);
+    for (lane, block) in blocks.iter().enumerate() {
+        let Some(block) = block.and_then(|block| block.first_chunk::<BYTES>()) else { continue };
+        for (which, bits) in F::scales(block).into_iter().enumerate().take(1 + usize::from(F::LEAST)) {
+            out[2 * (which * LANES + lane)..][..2].copy_from_slice(&bits.to_le_bytes());
+            for run in 0..if F::FINE { F::PARTS * F::RUNS } else { 0 } {
+                let factor = F::fine(block, run)[which];
+                out[layout.fine + (which * F::PARTS * F::RUNS + run) * LANES + lane] = factor as u8;
+            }
+        }
+        for part in 0..F::PARTS {
+            let wholes = F::wholes(block, part);
+            let out = &mut out[layout.parts + part * layout.part..][..layout.part];
+            let (low, high) = out.split_at_mut(layout.low);
+            spread(F::LOW, wholes, lane, low);
+            if F::HIGH > 0 {
+                spread(F::HIGH, wholes.map(|whole| whole >> F::LOW), lane, high);
+            }
+        }
+    }
+}
+
+/// Puts the lowest bits of a part's whole numbers where an output's words have them.
+#[inline(always)]
+fn spread(bits: usize, wholes: [u8; PART], lane: usize, plane: &mut [u8]) {
+    for (number, pairs) in wholes.chunks_exact(32 / bits).enumerate() {
+        let mut words = 0;
+        for (pair, wholes) in pairs.as_chunks::<2>().0.iter().enumerate() {
+            for (word, &whole) in wholes.iter().enumerate() {
+                words |= (u32::from(whole) & ((1 << bits) - 1)) << (16 * word + bits * pair);
+            }
+        }
+        plane[number * WORDS + 4 * lane..][..4].copy_from_slice(&words.to_le_bytes());
+    }
+}

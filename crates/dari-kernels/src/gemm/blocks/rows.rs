@@ -1,0 +1,78 @@
+//! Rows of activations as panels take them.
+
+use super::formats::PART;
+use super::simd::Pair;
+use crate::level::leveled;
+
+/// Pairs of a part.
+pub(super) const PAIRS: usize = PART / 2;
+
+/// A few rows side by side: whole numbers of 16 bits with a scale for each part, at most 1/65534 of the
+/// part's largest away from the numbers themselves.
+pub(super) struct Rows {
+    /// How many, with those that are only there to fill the loops: zeros.
+    pub count: usize,
+    /// `[parts, PAIRS, count]`.
+    pub pairs: Vec<Pair>,
+    /// `[parts, count]`.
+    pub marks: Vec<Mark>,
+}
+
+/// What belongs to one part of a row.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mark {
+    pub scale: f32,
+    /// The sums of the first and the second half's whole numbers, and of all.
+    pub sums: [i32; 3],
+    /// The same of what they stand for.
+    pub totals: [f32; 3],
+}
+
+impl Rows {
+    /// Rows of whole parts, `inputs` long; `count` of them are given room for.
+    pub fn new(count: usize, inputs: usize, rows: &[&[f32]]) -> Rows {
+        let parts = inputs / PART;
+        let mut all = Rows {
+            count,
+            pairs: vec![Pair::default(); parts * PAIRS * count],
+            marks: vec![Mark::default(); parts * count],
+        };
+        for (row, x) in rows.iter().enumerate() {
+            prepare(x, row, count, &mut all.pairs, &mut all.marks);
+        }
+        all
+    }
+}
+
+leveled! {
+    fn prepare(x: &[f32], row: usize, count: usize, pairs: &mut [Pair], marks: &mut [Mark]) {
+        let parts = x.as_chunks::<PART>().0.iter();
+        for ((x, pairs), marks) in parts.zip(pairs.chunks_exact_mut(PAIRS * count)).zip(marks.chunks_exact_mut(count)) {
+            let (mut most, mut sound) = ([0.0f32; 8], [0.0f32; 8]);
+            for eight in x.as_chunks::<8>().0 {
+                for (lane, value) in eight.iter().enumerate() {
+                    let size = value.abs();
+                    most[lane] = if size > most[lane] { size } else { most[lane] };
+                    sound[lane] += value * 0.0;
+                }
+            }
+            let most = most.iter().fold(0.0f32, |most, &size| if size > most { size } else { most });
+            // What is no number or endless makes the part's scale so, and with it the product.
+            let sound: f32 = sound.iter().sum();
+            let factor = if most > 0.0 { 32767.0 / most } else { 0.0 };
+            let mut wholes = [0i16; PART];
+            for (whole, value) in wholes.iter_mut().zip(x) {
+                // The nearest whole number, in the low bits: adding 1.5 * 2^23 leaves it there.
+                *whole = (value * factor + 12_582_912.0).to_bits() as i16;
+            }
+            for (pair, wholes) in wholes.as_chunks::<2>().0.iter().enumerate() {
+                pairs[pair * count + row] = Pair::new(wholes[0], wholes[1]);
+            }
+            let [first, second] = [0, PART / 2].map(|at| {
+                wholes[at..at + PART / 2].iter().map(|&whole| i32::from(whole)).sum::<i32>()
+            });
+            let (scale, sums) = (most / 32767.0 + sound, [first, second, first + second]);
+            marks[row] = Mark { scale, sums, totals: sums.map(|sum| sum as f32 * scale) };
+        }
+    }
+}
