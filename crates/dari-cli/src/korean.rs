@@ -32,6 +32,10 @@ const SHARED: &[(&str, &str)] = &[
     ("stop", "이 글에서 답을 끝냅니다. 여러 번 줄 수 있습니다"),
     ("beams", "가장 그럴듯한 답을 찾아 이만큼의 갈래를 훑습니다"),
     ("length_penalty", "갈래를 훑을 때: 0보다 크면 긴 답이 유리합니다"),
+    (
+        "draft",
+        "토큰을 미리 짐작해 같은 답을 더 빨리 냅니다: `lookup`은 지금까지의 글에서, 아니면 토큰이 같은 더 작은 모델로",
+    ),
 ];
 
 /// What stands below the measurements of a language model.

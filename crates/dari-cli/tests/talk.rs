@@ -59,6 +59,30 @@ fn a_text_goes_on_as_in_transformers() {
 }
 
 #[test]
+fn guesses_leave_the_answer_as_it_is() {
+    let home = Home::new();
+    let (plain, smaller) = (model("llama"), model("llama"));
+    let run = |more: &[&str]| {
+        let arguments = [
+            &["complete", "a fox and a fox and a fox", "--model", &plain, "--max-tokens", "24", "--json"],
+            more,
+        ];
+        lines(&home.dari(arguments.concat()).exits(0).out).remove(0)
+    };
+    let expected = run(&[]);
+    assert!(expected.get("guesses").is_none());
+    for draft in ["lookup", &smaller] {
+        let mut found = run(&["--draft", draft]);
+        let guesses = found.as_object_mut().and_then(|found| found.remove("guesses")).expect("guesses");
+        assert!(guesses["right"].as_u64() <= guesses["made"].as_u64());
+        assert_eq!(found, expected, "{draft}");
+    }
+    let other = model("gpt2");
+    home.dari(["complete", "x", "--model", &plain, "--draft", &other]).exits(1).one_error(&["tokens"]);
+    home.dari(["complete", "x", "--model", &plain, "--draft", "mini"]).exits(1).one_error(&["mini"]);
+}
+
+#[test]
 fn an_answer_stops_where_it_is_told() {
     let home = Home::new();
     let model = model("llama");

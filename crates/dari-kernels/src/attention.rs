@@ -24,6 +24,9 @@ thread_local! {
 
 /// Queries of a tile.
 const QUERIES: usize = 64;
+/// Queries up to which each is a tile of its own, as when a token is written: it gets the same numbers among
+/// others as alone.
+const FEW: usize = 12;
 /// Keys of a tile.
 const KEYS: usize = 512;
 
@@ -223,8 +226,9 @@ fn attend(
         let (batch, head) = (index / heads, index % heads);
         let kv_head = head / sizes.group();
         let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
-        for first in (0..queries).step_by(QUERIES) {
-            let count = QUERIES.min(queries - first);
+        let most = if queries <= FEW { 1 } else { QUERIES };
+        for first in (0..queries).step_by(most) {
+            let count = most.min(queries - first);
             let q = sizes.queries_of(q, batch, head).rows(first, count);
             let at = (batch * queries + first) * stride + head * width;
             let rows = |row: usize| {

@@ -7,7 +7,10 @@ use candle_core::{Device, Tensor};
 use dari_files::Folder;
 use dari_models::Loaded;
 use dari_models::capability::CausalLm;
-use dari_models::generate::{BeamOptions, Decoder, Early, Prompt, Said, Sampling, generate, sampler, search};
+use dari_models::generate::{
+    BeamOptions, Decoder, Draft, Early, Guess, Lookup, Prompt, Said, Sampling, generate, generate_ahead,
+    sampler, search,
+};
 use dari_models::language::llama::{Llama, LlamaConfig};
 use dari_nn::{Cache, Precision, Weights};
 use serde_json::Value;
@@ -181,6 +184,62 @@ fn every_block_format_of_a_gguf_file_says_what_transformers_says() {
         assert_eq!(own[0].tokens, greedy, "{case}");
     }
     assert_eq!(formats.len(), 10, "{formats:?}");
+}
+
+/// Guesses that are right now and then.
+struct Stale<'a>(Draft<'a>, usize);
+
+impl Guess for Stale<'_> {
+    fn guess(&mut self, tokens: &[u32], most: usize) -> dari_models::Result<Vec<u32>> {
+        self.1 += 1;
+        let mut guess = self.0.guess(tokens, most)?;
+        if let Some(token) = guess.get_mut(self.1 % 3) {
+            *token = (*token + 1) % 50;
+        }
+        Ok(guess)
+    }
+}
+
+#[test]
+fn guesses_change_nothing_but_the_steps() {
+    let ggufs =
+        ["gguf-llama", "gguf-qwen2"].map(|case| repository("fixtures/parity").join(case).join("model.gguf"));
+    let folders = CASES.map(|case| repository("fixtures/parity").join(case));
+    for path in folders.into_iter().chain(ggufs) {
+        let folder = Folder::open(&path).expect("the model");
+        let loaded = dari_models::auto::load(&folder, &Device::Cpu, Precision::F32)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let model = model(&loaded);
+        let prompt = Prompt::words((0..21u32).map(|i| 3 + i * i % 7).collect());
+        for sampling in [
+            Sampling::default(),
+            Sampling { repetition_penalty: 1.3, ..Sampling::default() },
+            Sampling { temperature: 0.8, seed: 5, ..Sampling::default() },
+        ] {
+            let plain = say(model, std::slice::from_ref(&prompt), sampling, &[], 40);
+            let guessers: [&mut dyn Guess; 3] =
+                [&mut Lookup, &mut Draft::new(model), &mut Stale(Draft::new(model), 0)];
+            for (number, guess) in guessers.into_iter().enumerate() {
+                let mut state = model.begin();
+                let mut heard = Vec::new();
+                let (said, guesses) =
+                    generate_ahead(model, &mut state, &prompt, sampling, &[], 40, guess, &mut |token| {
+                        heard.push(token);
+                        true
+                    })
+                    .expect("an answer");
+                // To the last bit of the probabilities.
+                assert_eq!(said, plain[0], "{}: {number}, {sampling:?}", path.display());
+                assert_eq!(heard, said.tokens);
+                assert!(state.len() >= prompt.ids.len() + 39 && state.len() <= prompt.ids.len() + 40);
+                assert!(guesses.right <= guesses.made);
+                if number == 1 && sampling == Sampling::default() {
+                    assert_eq!(guesses.right, guesses.made, "a model guesses itself");
+                    assert!(guesses.made >= 20);
+                }
+            }
+        }
+    }
 }
 
 #[test]

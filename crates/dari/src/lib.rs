@@ -27,7 +27,7 @@ pub use dari_data::image::{Limits, Picture};
 pub use dari_files as files;
 pub use dari_models as models;
 pub use dari_models::capability::Matching;
-pub use dari_models::generate::{Ended, Sampling};
+pub use dari_models::generate::{Ended, Guesses, Sampling};
 pub use dari_nn as nn;
 pub use dari_nn::Precision;
 pub use devices::{automatic_precision, device, devices};

@@ -6,7 +6,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use candle_core::{Device, Tensor};
 use dari_data::image::Picture;
 use dari_models::capability::CausalLm;
-use dari_models::generate::{BeamOptions, Decoder, Early, Ended, Prompt, Sampling, generate, room, search};
+use dari_models::generate::{
+    BeamOptions, Decoder, Draft, Early, Ended, Guess, Guesses, Lookup, Prompt, Sampling, generate,
+    generate_ahead, room, search,
+};
 use dari_models::generative::illustrate;
 use dari_nn::Cache;
 use serde::Serialize;
@@ -53,6 +56,9 @@ pub struct Answer {
     pub confidence: f32,
     /// Whether that is less than this model's answers are to be trusted with; no, where it is not known.
     pub unsure: bool,
+    /// How guesses of its tokens went, where any were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guesses: Option<Guesses>,
 }
 
 /// A conversation with one model, which keeps what it has read and seen.
@@ -66,6 +72,8 @@ pub struct Talk<'a> {
     shown: Vec<u64>,
     /// What pictures became, by their pixels.
     seen: HashMap<u64, Tensor>,
+    /// Guesses the answer's tokens.
+    guess: Option<Box<dyn Guess + 'a>>,
 }
 
 impl Engine {
@@ -84,7 +92,7 @@ impl Engine {
             return Err(self.unable("write texts there", "language models run on the cpu, for now"));
         }
         let (held, shown, seen) = Default::default();
-        Ok(Talk { engine: self, model, cache: model.begin(), held, shown, seen })
+        Ok(Talk { engine: self, model, cache: model.begin(), held, shown, seen, guess: None })
     }
 
     /// Whether an answer of this confidence is to be marked.
@@ -104,7 +112,33 @@ impl Engine {
     }
 }
 
-impl Talk<'_> {
+impl<'a> Talk<'a> {
+    /// Answers sooner where a text repeats itself: tokens are guessed from what followed the last ones before. The
+    /// answer stays the same. Beams do not guess.
+    pub fn guess_by_lookup(&mut self) {
+        self.guess = Some(Box::new(Lookup));
+    }
+
+    /// Answers sooner where a smaller model says much the same: its tokens are guesses. The answer stays the same.
+    /// Beams do not guess.
+    ///
+    /// # Errors
+    /// A model that is no language model, or that has other tokens.
+    pub fn guess_by(&mut self, smaller: &'a Engine) -> Result<()> {
+        let model = smaller.talk()?.model;
+        const PROBE: &str = "Which tokens? 1 + 23 = 24; 다리를 놓다.";
+        let ids = |engine: &Engine| -> Result<Vec<u32>> {
+            let words = engine.loaded().processor.words()?;
+            Ok(words.encode(PROBE, false).map_err(dari_models::Error::from)?)
+        };
+        if ids(self.engine)? != ids(smaller)? {
+            let instead = "take a smaller model of the same family, which has the same tokens";
+            return Err(smaller.unable("guess for the other model", instead));
+        }
+        self.guess = Some(Box::new(Draft::new(model)));
+        Ok(())
+    }
+
     /// Goes on with a text. `heard` gets the answer as it comes; `false` ends it.
     pub fn complete(
         &mut self,
@@ -225,33 +259,38 @@ impl Talk<'_> {
         let mut writer = Writer::new(&asking.stops);
         let mut is_stopped = false;
         let mut states = [std::mem::replace(&mut self.cache, self.model.begin())];
-        let said = generate(
-            self.model,
-            &mut states,
-            std::slice::from_ref(&prompt),
-            asking.sampling,
-            ends,
-            asking.most,
-            &mut |_, token| {
-                let piece = match stream.push(token) {
-                    Ok(piece) => piece,
-                    Err(error) => {
-                        problem = Some(error);
-                        return false;
-                    }
-                };
-                let (told, found) = writer.push(&piece);
-                text.push_str(&told);
-                is_stopped = found;
-                heard(&told) && !found
-            },
-        );
+        let mut told = |token: u32| {
+            let piece = match stream.push(token) {
+                Ok(piece) => piece,
+                Err(error) => {
+                    problem = Some(error);
+                    return false;
+                }
+            };
+            let (told, found) = writer.push(&piece);
+            text.push_str(&told);
+            is_stopped = found;
+            heard(&told) && !found
+        };
+        let &Asking { sampling, most, .. } = asking;
+        let said = match &mut self.guess {
+            None => {
+                let prompts = std::slice::from_ref(&prompt);
+                generate(self.model, &mut states, prompts, sampling, ends, most, &mut |_, token| told(token))
+                    .map(|said| said.into_iter().next().map(|said| (said, None)))
+            }
+            Some(guess) => {
+                let [state] = &mut states;
+                generate_ahead(self.model, state, &prompt, sampling, ends, most, guess.as_mut(), &mut told)
+                    .map(|(said, guesses)| Some((said, Some(guesses))))
+            }
+        };
         [self.cache] = states;
         let said = said.map_err(|error| self.engine.failed(&error))?;
         if let Some(error) = problem {
             return Err(dari_models::Error::from(error).into());
         }
-        let said = said.into_iter().next().ok_or_else(|| self.engine.failed(&"no answer"))?;
+        let (said, guesses) = said.ok_or_else(|| self.engine.failed(&"no answer"))?;
         self.held = prompt.ids;
         self.shown = shown;
         self.held.extend(&said.tokens);
@@ -272,6 +311,7 @@ impl Talk<'_> {
             ended: if is_stopped { Ended::Stop } else { said.ended },
             confidence,
             unsure: self.engine.is_unsure(confidence),
+            guesses,
         })
     }
 
@@ -324,7 +364,7 @@ impl Talk<'_> {
         };
         let (prompt_tokens, tokens) = (prompt.ids.len(), tokens.len());
         let unsure = self.engine.is_unsure(confidence);
-        Ok(Answer { text, prompt_tokens, reused_tokens: 0, tokens, ended, confidence, unsure })
+        Ok(Answer { text, prompt_tokens, reused_tokens: 0, tokens, ended, confidence, unsure, guesses: None })
     }
 }
 

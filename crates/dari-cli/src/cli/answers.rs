@@ -41,6 +41,9 @@ pub struct Answering {
     /// With beams: above 0 favours longer answers
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub length_penalty: f64,
+    /// Guess tokens ahead, for the same answer sooner: `lookup` in the text so far, or a smaller model of the same tokens
+    #[arg(long, value_name = "lookup|MODEL")]
+    pub draft: Option<String>,
 }
 
 impl Answering {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dari::{Answer, Ended, Engine, Picture};
 use serde_json::{Value, json};
 
-use super::speech::{mark, speak};
+use super::speech::{Draft, mark, speak};
 use crate::Outcome;
 use crate::cli::{Ask, Caption, Speaking, Usage};
 use crate::inputs;
@@ -58,7 +58,8 @@ fn run(
     let alone = together || files.len() == 1;
     let shown = alone && !options.json;
     let stop = interrupt::flag()?;
-    let mut talk = engine.talk()?;
+    let draft = Draft::open(options)?;
+    let mut talk = draft.talk(&engine)?;
     let mut put = |files: &[PathBuf]| -> anyhow::Result<Answer> {
         let opened = files.iter().map(|file| engine.open_picture(file)).collect::<Result<Vec<_>, _>>()?;
         let pictures: Vec<&Picture> = opened.iter().collect();

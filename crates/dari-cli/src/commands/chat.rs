@@ -12,7 +12,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 
-use super::speech::speak;
+use super::speech::{Draft, speak};
 use crate::Outcome;
 use crate::cli::Chat;
 use crate::inputs;
@@ -29,8 +29,9 @@ pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
     let asking = options.answering.asking()?;
     let engine = inputs::open_speaker(&options.model)?;
     engine.loaded().processor.chat().map_err(dari::Error::from)?;
+    let draft = Draft::open(options)?;
     let mut session = Session {
-        talk: engine.talk()?,
+        talk: draft.talk(&engine)?,
         engine: &engine,
         asking,
         messages: Vec::new(),

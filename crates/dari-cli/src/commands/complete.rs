@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use serde_json::json;
 
-use super::speech::speak;
+use super::speech::{Draft, speak};
 use crate::Outcome;
 use crate::cli::{Complete, Usage};
 use crate::inputs;
@@ -34,7 +34,8 @@ pub fn run(arguments: &Complete) -> anyhow::Result<Outcome> {
     let options = &arguments.speaking;
     let asking = options.answering.asking()?;
     let engine = inputs::open(&options.model)?;
-    let mut talk = engine.talk()?;
+    let draft = Draft::open(options)?;
+    let mut talk = draft.talk(&engine)?;
     let stop = interrupt::flag()?;
     for text in &texts {
         let answer = speak(!options.json, &stop, |heard| talk.complete(text, &asking, heard))?;

@@ -3,10 +3,44 @@
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dari::Answer;
+use dari::{Answer, Engine, Talk};
 
+use crate::cli::{ModelOptions, Speaking};
+use crate::inputs;
 use crate::language::say;
 use crate::screen;
+
+/// What guesses an answer's tokens.
+pub enum Draft {
+    None,
+    Lookup,
+    Model(Box<Engine>),
+}
+
+impl Draft {
+    /// As the options say.
+    pub fn open(options: &Speaking) -> anyhow::Result<Draft> {
+        Ok(match options.answering.draft.as_deref() {
+            None => Draft::None,
+            Some("lookup") => Draft::Lookup,
+            Some(model) => {
+                let options = ModelOptions { model: model.to_owned(), ..options.model.clone() };
+                Draft::Model(Box::new(inputs::open(&options)?))
+            }
+        })
+    }
+
+    /// A conversation with a model, whose tokens this guesses.
+    pub fn talk<'a>(&'a self, engine: &'a Engine) -> dari::Result<Talk<'a>> {
+        let mut talk = engine.talk()?;
+        match self {
+            Draft::None => {}
+            Draft::Lookup => talk.guess_by_lookup(),
+            Draft::Model(smaller) => talk.guess_by(smaller)?,
+        }
+        Ok(talk)
+    }
+}
 
 /// Lets a model speak. Where the answer is `shown`, its pieces are written as they come, and a line's end
 /// behind them; a set `stop` ends the answer and is taken back.

@@ -3,7 +3,7 @@
 use super::korean::{Particle, numeral, with_particle};
 use super::random::Random;
 use super::words::{Colour, Figure, Position, Relation, Shape, Size, Thing, counts};
-use super::{Kind, Scene, describe};
+use super::{Kind, Object, Scene, describe};
 
 /// What a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +92,11 @@ impl Scene {
             _ => Vec::new(),
         }
     }
+}
+
+/// Two things, each with the other, where their names tell them apart.
+fn told_apart<'a>(first: &'a Object, second: &'a Object) -> Vec<[&'a Object; 2]> {
+    if first.figure == second.figure { Vec::new() } else { vec![[first, second], [second, first]] }
 }
 
 /// Another than this one, of the same kind.
@@ -222,6 +227,14 @@ fn english(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             let drawn = if random.chance(50) { relation } else { relation.reversed() };
             let said = usual(drawn.names());
             ask(Topic::YesNo, &[format!("is {this} {said} {to}?")], yes(drawn == relation));
+            for [object, other] in told_apart(object, second) {
+                let noun = usual(object.figure.names());
+                let asked = [format!("what colour is the {noun}?"), format!("what color is the {noun}?")];
+                ask(Topic::Colour, &asked, usual(object.colour.names()));
+                let drawn = if random.chance(50) { object.colour } else { other.colour };
+                let so = yes(drawn == object.colour);
+                ask(Topic::YesNo, &[format!("is the {noun} {}?", usual(drawn.names()))], so);
+            }
             // What is on the left or above is said first.
             let said = match relation {
                 Relation::LeftOf | Relation::Above => format!("{full} {lies} {full_to}"),
@@ -319,6 +332,14 @@ fn korean(scene: &Scene, random: &mut Random) -> Vec<Asked> {
             ask(Topic::Comparison, &[format!("{full} {}에 뭐가 있어?", lies(relation.reversed()))], &to);
             let drawn = if random.chance(50) { relation } else { relation.reversed() };
             ask(Topic::YesNo, &[format!("{this} {to} {}에 있어?", lies(drawn))], yes(drawn == relation));
+            for [object, other] in told_apart(object, second) {
+                let topic = with_particle(usual(object.figure.names()), Particle::Topic);
+                let asked = [format!("{topic} 무슨 색이야?"), format!("{topic} 무슨 색인가요?")];
+                ask(Topic::Colour, &asked, object.colour.korean_noun());
+                let drawn = if random.chance(50) { object.colour } else { other.colour };
+                let so = yes(drawn == object.colour);
+                ask(Topic::YesNo, &[format!("{topic} {}이야?", drawn.korean_noun())], so);
+            }
             let said = match relation {
                 Relation::LeftOf | Relation::Above => format!("{to} {}에 있는 {full}", lies(relation)),
                 Relation::RightOf | Relation::Below => {

@@ -461,3 +461,56 @@ fn any_size_is_drawn() {
     }
     assert_eq!(Scene::draw(0, 0).render(u32::MAX).height(), 4096);
 }
+
+/// Which answers stand to each question of a scene.
+fn answers(scene: &Scene, language: &str, topic: Topic) -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for asked in scene.questions(language, 5).into_iter().filter(|asked| asked.topic == topic) {
+        all.entry(asked.question).or_default().push(asked.answer);
+    }
+    all
+}
+
+#[test]
+fn a_question_has_one_answer_and_yes_or_no_has_both() {
+    for language in ["en", "ko"] {
+        let mut said: BTreeMap<String, usize> = BTreeMap::new();
+        for scene in scenes(400, None) {
+            assert!(!scene.questions(language, 5).is_empty());
+            for topic in [Topic::Colour, Topic::Count, Topic::Position, Topic::Size, Topic::YesNo] {
+                for (question, answers) in answers(&scene, language, topic) {
+                    assert_eq!(answers.len(), 1, "{question}: {answers:?}");
+                    if topic == Topic::YesNo {
+                        *said.entry(answers[0].clone()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        assert!(said.len() == 2 && said.values().all(|&count| count > 200), "{said:?}");
+    }
+    assert!(scenes(1, None).all(|scene| scene.questions("fr", 5).is_empty()));
+}
+
+#[test]
+fn of_two_things_each_is_asked_for_its_own_colour() {
+    let mut asked = 0;
+    for scene in scenes(200, Some(Kind::Related)) {
+        let [first, second] = scene.objects[..] else { panic!("two things") };
+        let english = answers(&scene, "en", Topic::Colour);
+        let korean = answers(&scene, "ko", Topic::Colour);
+        if first.figure == second.figure {
+            assert!(english.is_empty() && korean.is_empty());
+            continue;
+        }
+        for object in [first, second] {
+            let names = object.figure.names();
+            let hue = object.colour.names().usual("en").expect("a name");
+            let question = format!("what colour is the {}?", names.usual("en").expect("a name"));
+            assert_eq!(english[&question], [hue]);
+            let topic = with_particle(names.usual("ko").expect("a name"), Particle::Topic);
+            assert_eq!(korean[&format!("{topic} 무슨 색이야?")], [object.colour.korean_noun()]);
+            asked += 1;
+        }
+    }
+    assert!(asked > 200, "{asked}");
+}

@@ -39,6 +39,10 @@ pub trait Decoder {
     fn prefill(&self, state: &mut Self::State, prompt: &Prompt) -> Result<Vec<f32>>;
     /// Takes one token for each sequence; gives the logits behind each.
     fn step(&self, states: &mut [Self::State], tokens: &[u32]) -> Result<Vec<Vec<f32>>>;
+    /// Takes several tokens of one sequence; gives the logits behind each, the same that steps would give.
+    fn read(&self, state: &mut Self::State, tokens: &[u32]) -> Result<Vec<Vec<f32>>>;
+    /// Forgets all but the first `tokens`.
+    fn forget(&self, state: &mut Self::State, tokens: usize);
 }
 
 impl<T: CausalLm + ?Sized> Decoder for T {
@@ -80,6 +84,16 @@ impl<T: CausalLm + ?Sized> Decoder for T {
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(1)?;
         let hidden = self.with_past(&self.embed(&ids)?, states)?;
         Ok(self.logits(&hidden)?.squeeze(1)?.to_vec2()?)
+    }
+
+    fn read(&self, state: &mut Cache, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
+        let hidden = self.with_past(&self.embed(&ids)?, std::slice::from_mut(state))?;
+        Ok(self.logits(&hidden)?.squeeze(0)?.to_vec2()?)
+    }
+
+    fn forget(&self, state: &mut Cache, tokens: usize) {
+        state.truncate(tokens);
     }
 }
 
@@ -124,12 +138,7 @@ pub fn generate<D: Decoder + ?Sized>(
     // The sequences that go on, and the logits behind the last token of each.
     let (mut open, mut logits) = (Vec::new(), Vec::new());
     for (number, (state, prompt)) in states.iter_mut().zip(prompts).enumerate() {
-        writers.push(Writer {
-            said: Said { tokens: Vec::new(), probabilities: Vec::new(), ended: Ended::Length },
-            sampler: Sampler::new(sampling, &prompt.ids, number as u64),
-            most,
-            room: room(prompt.ids.len(), decoder.context())?,
-        });
+        writers.push(Writer::new(prompt, sampling, number as u64, most, decoder.context())?);
         if most > 0 {
             logits.push(decoder.prefill(state, prompt)?);
             open.push(number);
@@ -157,16 +166,37 @@ pub fn generate<D: Decoder + ?Sized>(
 }
 
 /// What writes one sequence's answer.
-struct Writer {
-    said: Said,
+pub(super) struct Writer {
+    pub said: Said,
     sampler: Sampler,
     most: usize,
     room: usize,
 }
 
 impl Writer {
+    /// Behind a prompt, for the sequence of that number: at most so many tokens, in a context of so many.
+    pub fn new(
+        prompt: &Prompt,
+        sampling: Sampling,
+        sequence: u64,
+        most: usize,
+        context: usize,
+    ) -> Result<Writer> {
+        Ok(Writer {
+            said: Said { tokens: Vec::new(), probabilities: Vec::new(), ended: Ended::Length },
+            sampler: Sampler::new(sampling, &prompt.ids, sequence),
+            most,
+            room: room(prompt.ids.len(), context)?,
+        })
+    }
+
+    /// How many tokens may follow.
+    pub fn left(&self) -> usize {
+        self.most.min(self.room).saturating_sub(self.said.tokens.len())
+    }
+
     /// Chooses a token and adds it to the answer; `None` where it was the last.
-    fn write(&mut self, logits: &[f32], ends: &[u32], heard: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+    pub fn write(&mut self, logits: &[f32], ends: &[u32], heard: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
         let (token, probability) = self.sampler.pick(logits);
         let said = &mut self.said;
         said.probabilities.push(probability);
