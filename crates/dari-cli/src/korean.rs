@@ -144,7 +144,7 @@ JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_t
 폴더나 GGUF 파일.
 
 JSON, 한 줄에 하나: {\"prompt\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\",
-\"ended\": \"stop\"|\"length\"|\"full\"|\"interrupted\", \"confidence\"}
+\"ended\": \"stop\"|\"length\"|\"full\"|\"interrupted\", \"confidence\"}, --draft이면 \"guesses\": {\"made\", \"right\"}도
 
 예:
   dari complete \"옛날 옛적에\" --model qwen2.5.gguf --max-tokens 60

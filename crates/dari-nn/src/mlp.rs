@@ -1,7 +1,7 @@
 //! The perceptron of a transformer block, plain or gated.
 
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result as CandleResult, Shape, Tensor};
-use dari_kernels::{Activation, Matrix};
+use dari_kernels::Activation;
 
 use crate::chain::Step;
 use crate::linear::Linear;
@@ -120,13 +120,7 @@ impl CustomOp2 for Gated {
         up: &CpuStorage,
         ul: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let out = match (gl.contiguous_offsets(), ul.contiguous_offsets()) {
-            (Some(_), Some(_)) => {
-                let [gate, up] = [ops::view(gate, gl)?, ops::view(up, ul)?];
-                self.0.gated(Matrix::new(gate, 1, gate.len()), Matrix::new(up, 1, up.len()))
-            }
-            _ => self.0.gated(ops::rows(gate, gl)?, ops::rows(up, ul)?),
-        };
+        let out = self.0.gated(ops::rows(gate, gl)?, ops::rows(up, ul)?);
         Ok((CpuStorage::F32(out), gl.shape().clone()))
     }
 

@@ -54,19 +54,23 @@ impl<T: WithDType> Deref for Held<'_, T> {
     }
 }
 
-/// The rows of a `[batch, tokens, width]` argument inside `cpu_fwd`, which may lie apart.
+/// The rows of an argument inside `cpu_fwd`: of a contiguous one, or of `[batch, tokens, width]`, where they may
+/// lie apart.
 pub fn rows<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Matrix<'a>> {
     let (start, rows, columns, stride) = lie(layout)?;
     let values = storage.as_slice::<f32>()?.get(start..).unwrap_or_default();
     Ok(Matrix::strided(values, rows, columns, stride))
 }
 
-/// Whether a `[batch, tokens, width]` tensor's rows all lie equally far apart.
+/// Whether a tensor's rows all lie equally far apart.
 pub fn in_rows(x: &Tensor) -> bool {
     lie(x.layout()).is_ok()
 }
 
 fn lie(layout: &Layout) -> Result<(usize, usize, usize, usize)> {
+    if let (Some((start, end)), Some(&width)) = (layout.contiguous_offsets(), layout.dims().last()) {
+        return Ok((start, (end - start) / width.max(1), width, width));
+    }
     let (&[batch, tokens, width], &[far, stride, 1]) = (layout.dims(), layout.stride()) else {
         bail!("expected rows of values side by side, found {layout:?}");
     };

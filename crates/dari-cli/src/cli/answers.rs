@@ -154,7 +154,7 @@ Prints what follows each text, as it comes. The model is a language model: GPT-2
 Qwen 2, as a folder or a GGUF file.
 
 JSON, one object a line: {\"prompt\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\",
-\"ended\": \"stop\"|\"length\"|\"full\"|\"interrupted\", \"confidence\"}
+\"ended\": \"stop\"|\"length\"|\"full\"|\"interrupted\", \"confidence\"}; with --draft \"guesses\": {\"made\", \"right\"}
 
 Examples:
   dari complete \"Once upon a time\" --model SmolLM2-135M.gguf --max-tokens 60

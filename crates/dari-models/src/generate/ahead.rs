@@ -16,7 +16,7 @@ const FEW: usize = 3;
 
 /// Says how a text may go on.
 pub trait Guess {
-    /// At most so many tokens behind these, which begin with those of the guess before.
+    /// At most so many tokens behind these: prompt and answer so far.
     fn guess(&mut self, tokens: &[u32], most: usize) -> Result<Vec<u32>>;
 }
 

@@ -4,8 +4,8 @@
 //! In a file a row is a run of blocks. Products read them sixteen rows at a time, in panels, into which a weight
 //! is put when it is first used; no bit is lost. Activations are given in whole numbers of 16 bits with a scale
 //! for each 32 and meet the blocks' own whole numbers: then one row asks no more of memory than the weight's own
-//! bytes, many rows make twice as many products a second as numbers of f32 would, and of what a file has lost
-//! already little more is lost. A product's sums depend neither on the other rows nor on the threads.
+//! bytes, many rows make half as many products again as numbers of f32 would, and of what a file has lost already
+//! little more is lost. A product's sums depend neither on the other rows nor on the threads.
 
 use std::cell::Cell;
 
@@ -473,6 +473,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn weights_side_by_side_are_each_by_itself() {
+        at_every_level(|level| {
+            let (inputs, sizes) = (512, [(Blocks::Q4K, 37), (Blocks::Q8_0, 5), (Blocks::Q6K, 300)]);
+            let all = sizes.map(|(format, outputs)| {
+                let bytes = noise(format, outputs * inputs / format.block().0);
+                Panels::pack(BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks"))
+            });
+            let each: Vec<&Panels> = all.iter().collect();
+            let columns: usize = sizes.iter().map(|(_, outputs)| outputs).sum();
+            for rows in [1, 6] {
+                let (x, dy) = (numbers(rows * inputs, 5), numbers(rows * columns, 6));
+                let (x, dy) = (Matrix::new(&x, rows, inputs), Matrix::new(&dy, rows, columns));
+                let mut out = vec![f32::NAN; rows * columns];
+                linear(MatrixMut::new(&mut out, rows, columns), x, &each, &Epilogue::default());
+                let mut gradient = vec![f32::NAN; rows * inputs];
+                backward(MatrixMut::new(&mut gradient, rows, inputs), dy, &each);
+                let (mut first, mut sum) = (0, vec![0.0; rows * inputs]);
+                for weight in &each {
+                    let outputs = weight.outputs();
+                    let (mut own, mut part) = (vec![f32::NAN; rows * outputs], vec![f32::NAN; rows * inputs]);
+                    linear(MatrixMut::new(&mut own, rows, outputs), x, &[weight], &Epilogue::default());
+                    for (row, own) in own.chunks_exact(outputs).enumerate() {
+                        assert_eq!(own, &out[row * columns + first..][..outputs], "{level:?}");
+                    }
+                    backward(MatrixMut::new(&mut part, rows, inputs), dy.columns(first, outputs), &[weight]);
+                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                    first += outputs;
+                }
+                let most = sum.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+                for (found, sum) in gradient.iter().zip(&sum) {
+                    assert!((found - sum).abs() < 1e-5 * most, "{level:?}: {found} of {sum}");
+                }
+            }
+        });
     }
 
     #[test]

@@ -52,34 +52,25 @@ pub(super) type Products = fn(&[u8], &Rows, &mut [[f32; LANES]]);
 
 /// Those of this level.
 pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
-    // SAFETY (of every call): a current level is available on this very machine.
+    #[cfg(target_arch = "x86_64")]
+    macro_rules! at {
+        ($level:ident: $($rows:literal)*) => {
+            // SAFETY (of every call): a current level is available on this very machine.
+            Kernels {
+                products: &[
+                    $(($rows, |bytes, x, out| unsafe { $level::products::<F, BYTES, $rows>(bytes, x, out) })),*
+                ],
+                unpack: |bytes, out, row| unsafe { $level::unpack::<F, BYTES>(bytes, out, row) },
+            }
+        };
+    }
     match Level::current() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Avx512Bf16 => Kernels {
-            products: &[
-                (1, |bytes, x, out| unsafe { vnni::products::<F, BYTES, 1>(bytes, x, out) }),
-                (4, |bytes, x, out| unsafe { vnni::products::<F, BYTES, 4>(bytes, x, out) }),
-                (12, |bytes, x, out| unsafe { vnni::products::<F, BYTES, 12>(bytes, x, out) }),
-            ],
-            unpack: |bytes, out, row| unsafe { vnni::unpack::<F, BYTES>(bytes, out, row) },
-        },
+        Level::Avx512Vnni | Level::Avx512Bf16 => at!(vnni: 1 4 12),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => Kernels {
-            products: &[
-                (1, |bytes, x, out| unsafe { avx512::products::<F, BYTES, 1>(bytes, x, out) }),
-                (4, |bytes, x, out| unsafe { avx512::products::<F, BYTES, 4>(bytes, x, out) }),
-                (12, |bytes, x, out| unsafe { avx512::products::<F, BYTES, 12>(bytes, x, out) }),
-            ],
-            unpack: |bytes, out, row| unsafe { avx512::unpack::<F, BYTES>(bytes, out, row) },
-        },
+        Level::Avx512 => at!(avx512: 1 4 12),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => Kernels {
-            products: &[
-                (1, |bytes, x, out| unsafe { avx2::products::<F, BYTES, 1>(bytes, x, out) }),
-                (2, |bytes, x, out| unsafe { avx2::products::<F, BYTES, 2>(bytes, x, out) }),
-            ],
-            unpack: |bytes, out, row| unsafe { avx2::unpack::<F, BYTES>(bytes, out, row) },
-        },
+        Level::Avx2 => at!(avx2: 1 2),
         _ => Kernels {
             products: &[(1, products::<Portable, F, BYTES, 1>), (2, products::<Portable, F, BYTES, 2>)],
             unpack: unpack::<Portable, F, BYTES>,
@@ -221,7 +212,7 @@ fn words<S: Simd, F: Format<BYTES>, const BYTES: usize>([low, high]: [&[u8]; 2],
 
 /// The register of a pair whose words have so many bits, and their place in it.
 #[inline(always)]
-pub(super) const fn place(bits: usize, pair: usize) -> (usize, usize) {
+const fn place(bits: usize, pair: usize) -> (usize, usize) {
     (pair * bits / 16, pair * bits % 16)
 }
 

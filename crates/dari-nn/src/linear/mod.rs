@@ -1,0 +1,281 @@
+//! The linear layer: the one product that every layer goes through.
+
+mod frozen;
+mod product;
+mod trained;
+
+use std::sync::Arc;
+
+use candle_core::{CustomOp1, CustomOp2, D, Layout, Result as CandleResult, Tensor};
+use dari_kernels::Activation;
+use dari_kernels::gemm::Products;
+
+use self::frozen::Frozen;
+pub use self::product::product;
+pub(crate) use self::product::product_of;
+pub(crate) use self::trained::Trained;
+use crate::ops;
+use crate::weight::{PackedWeight, Part, Weight};
+use crate::weights::{Init, Weights};
+use crate::{Error, Result, activation, gradients};
+
+/// `y = x W^T + b` on the last dimension.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    form: Form,
+    adapters: Vec<Adapter>,
+}
+
+/// Two factors beside a layer: `x A^T B^T`, scaled, is added to its outputs (LoRA: Hu et al. 2021).
+#[derive(Clone, Debug)]
+struct Adapter {
+    /// `[rank, inputs]`.
+    down: Tensor,
+    /// `[outputs, rank]`.
+    up: Tensor,
+    scale: f64,
+    /// The outputs before those that it is added to, and behind them.
+    around: [usize; 2],
+}
+
+impl Adapter {
+    fn load(weights: &Weights, inputs: usize, outputs: usize, around: [usize; 2]) -> Result<Option<Adapter>> {
+        let factors = weights.adapter(inputs, outputs)?;
+        Ok(factors.map(|(down, up, scale)| Adapter { down, up, scale, around }))
+    }
+
+    /// Those of layers whose outputs stand side by side.
+    fn load_each(weights: &Weights, each: &[(&str, usize)], inputs: usize) -> Result<Vec<Adapter>> {
+        let all: usize = each.iter().map(|(_, outputs)| outputs).sum();
+        let (mut adapters, mut before) = (Vec::new(), 0);
+        for &(name, outputs) in each {
+            let around = [before, all - before - outputs];
+            adapters.extend(Adapter::load(&weights.pp(name), inputs, outputs, around)?);
+            before += outputs;
+        }
+        Ok(adapters)
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = (product(&product(x, &self.down, None)?, &self.up, None)? * self.scale)?;
+        match self.around {
+            [0, 0] => Ok(y),
+            [before, behind] => Ok(y.pad_with_zeros(D::Minus1, before, behind)?),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Frozen {
+        weight: Arc<PackedWeight>,
+        bias: Option<Tensor>,
+    },
+    /// Layers of one input whose outputs stand side by side.
+    Trained(Vec<Layer>),
+}
+
+/// One weight with its bias, as trained.
+#[derive(Clone, Debug)]
+struct Layer {
+    weight: Part,
+    size: [usize; 2],
+    bias: Option<Part>,
+    products: Products,
+}
+
+impl Linear {
+    /// Reads `weight` `[outputs, inputs]` and, with `bias`, `bias` `[outputs]`.
+    pub fn load(weights: &Weights, inputs: usize, outputs: usize, bias: bool) -> Result<Linear> {
+        let weight = weights.weight("weight", &[outputs, inputs], Init::fan_in(inputs))?;
+        let bias = bias_of(weights, outputs, bias)?;
+        let adapters = Adapter::load(weights, inputs, outputs, [0, 0])?.into_iter().collect();
+        Ok(Linear { adapters, ..Linear::new(weight, bias)? })
+    }
+
+    /// Reads several layers of one input as one whose outputs stand side by side.
+    pub fn load_joined(
+        weights: &Weights,
+        names: &[&str],
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let each: Vec<(&str, usize)> = names.iter().map(|&name| (name, outputs)).collect();
+        if let Some(frozen) = Linear::load_frozen_joined(weights, &each, inputs, bias)? {
+            return Ok(frozen);
+        }
+        let mut layers = Vec::with_capacity(names.len());
+        for name in names {
+            let weights = weights.pp(name);
+            let weight = weights.dense("weight", [outputs, inputs], Init::fan_in(inputs))?;
+            if let Form::Trained(layer) = Linear::new(weight, bias_of(&weights, outputs, bias)?)?.form {
+                layers.extend(layer);
+            }
+        }
+        let adapters = Adapter::load_each(weights, &each, inputs)?;
+        Ok(Linear { form: Form::Trained(layers), adapters })
+    }
+
+    /// Layers of one input, each with so many outputs, as one whose outputs stand side by side; `None` where their
+    /// weights are not frozen.
+    pub fn load_frozen_joined(
+        weights: &Weights,
+        each: &[(&str, usize)],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Option<Linear>> {
+        let names: Vec<(String, usize)> =
+            each.iter().map(|(name, outputs)| (format!("{name}.weight"), *outputs)).collect();
+        let Some(Weight::Packed(weight)) = weights.joined(&names, inputs)? else {
+            return Ok(None);
+        };
+        let mut biases = Vec::new();
+        for (name, outputs) in each.iter().filter(|_| bias) {
+            biases.push(weights.pp(name).tensor("bias", &[*outputs], Init::ZEROS)?);
+        }
+        let bias = if bias { Some(Tensor::cat(&biases, 0)?) } else { None };
+        let adapters = Adapter::load_each(weights, each, inputs)?;
+        Ok(Some(Linear { form: Form::Frozen { weight, bias }, adapters }))
+    }
+
+    /// Puts a layer together from its parts.
+    pub fn new(weight: Weight, bias: Option<Part>) -> Result<Linear> {
+        let form = match weight {
+            Weight::Packed(weight) => {
+                let outputs = weight.size()[0];
+                let bias = bias.map(|bias| bias.view(outputs)).transpose()?;
+                Form::Frozen { weight, bias }
+            }
+            Weight::Dense { part, size, products } => {
+                Form::Trained(vec![Layer { weight: part, size, bias, products }])
+            }
+        };
+        Ok(Linear { form, adapters: Vec::new() })
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.apply(x, None, None)
+    }
+
+    /// `activation(forward(x))`.
+    pub fn activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.apply(x, Some(activation), None)
+    }
+
+    /// `residual + forward(x)`.
+    pub fn added(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.apply(x, None, Some(residual))
+    }
+
+    /// The layer as an operation with its activation, for one forward and one backward pass; `None` for
+    /// packed weights and with adapters.
+    pub(crate) fn trained(&self, activation: Option<Activation>) -> Option<Trained> {
+        match &self.form {
+            Form::Trained(layers) if self.adapters.is_empty() => Some(Trained::new(layers, activation)),
+            Form::Trained(_) | Form::Frozen { .. } => None,
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        match &self.form {
+            Form::Frozen { weight, .. } => weight.size()[1],
+            Form::Trained(layers) => layers.first().map_or(0, |layer| layer.size[1]),
+        }
+    }
+
+    fn apply(&self, x: &Tensor, then: Option<Activation>, residual: Option<&Tensor>) -> Result<Tensor> {
+        let inputs = self.inputs();
+        if x.dims().last() != Some(&inputs) {
+            return Err(Error::Config(format!("a linear layer of {inputs} inputs got {:?}", x.dims())));
+        }
+        if !self.adapters.is_empty() {
+            let plain = self.plain(x, None, None)?;
+            let y = self
+                .adapters
+                .iter()
+                .try_fold(plain, |y, adapter| Ok::<_, Error>((y + adapter.forward(x)?)?))?;
+            let y = then.map_or(Ok(y.clone()), |then| activation::apply(then, &y))?;
+            return Ok(match residual {
+                Some(residual) => (residual + y)?,
+                None => y,
+            });
+        }
+        self.plain(x, then, residual)
+    }
+
+    /// The layer without its adapters.
+    fn plain(&self, x: &Tensor, then: Option<Activation>, residual: Option<&Tensor>) -> Result<Tensor> {
+        match &self.form {
+            // A bias that is trained beside a weight that is not.
+            Form::Frozen { weight, bias: Some(bias) } if bias.track_op() => {
+                let op = Frozen { weight: weight.clone(), bias: None, activation: None };
+                let y = run(op, x, residual.filter(|_| then.is_none()))?.broadcast_add(bias)?;
+                Ok(match (then, residual) {
+                    (Some(then), None) => activation::apply(then, &y)?,
+                    (Some(then), Some(residual)) => (residual + activation::apply(then, &y)?)?,
+                    (None, _) => y,
+                })
+            }
+            Form::Frozen { weight, bias } => {
+                // The slope of an activation asks for what it was given.
+                let fused = then.filter(|_| !x.track_op());
+                let op = Frozen { weight: weight.clone(), bias: bias.clone(), activation: fused };
+                let y = run(op, x, residual)?;
+                Ok(match then {
+                    Some(then) if fused.is_none() => activation::apply(then, &y)?,
+                    _ => y,
+                })
+            }
+            // An operation without a tracked argument is no part of the graph.
+            Form::Trained(layers) if ops::by_kernel(x) && (x.track_op() || !gradients::is_recording()) => {
+                Ok(run(Trained::new(layers, then), x, residual)?)
+            }
+            Form::Trained(layers) => {
+                let each = layers.iter().map(|layer| {
+                    let bias = layer.bias.as_ref().map(|bias| bias.view(layer.size[0])).transpose()?;
+                    let weight = layer.weight.view((layer.size[0], layer.size[1]))?;
+                    product_of(layer.products, x, &weight, bias.as_ref())
+                });
+                let each = each.collect::<CandleResult<Vec<Tensor>>>()?;
+                let y = match &each[..] {
+                    [only] => only.clone(),
+                    several => Tensor::cat(several, D::Minus1)?,
+                };
+                let y = then.map_or(Ok(y.clone()), |then| activation::apply(then, &y))?;
+                Ok(match residual {
+                    Some(residual) => (residual + y)?,
+                    None => y,
+                })
+            }
+        }
+    }
+}
+
+fn bias_of(weights: &Weights, outputs: usize, wanted: bool) -> Result<Option<Part>> {
+    Ok(match wanted {
+        true => Some(Part::whole(weights.tensor("bias", &[outputs], Init::ZEROS)?)),
+        false => None,
+    })
+}
+
+fn run<T>(op: T, x: &Tensor, residual: Option<&Tensor>) -> CandleResult<Tensor>
+where
+    T: CustomOp1 + CustomOp2 + Send + Sync + 'static,
+{
+    match residual {
+        Some(residual) => x.contiguous()?.apply_op2(&residual.contiguous()?, op),
+        None => x.contiguous()?.apply_op1(op),
+    }
+}
+
+/// The shape of a product, and how many rows it has.
+fn outcome(layout: &Layout, outputs: usize) -> (Vec<usize>, usize) {
+    let mut shape = layout.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = outputs;
+    }
+    let rows = shape.iter().rev().skip(1).product();
+    (shape, rows)
+}
