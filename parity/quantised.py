@@ -51,7 +51,10 @@ def main() -> None:
         ids, out = Path(folder) / "ids.json", Path(folder) / "out.bin"
         ids.write_text(json.dumps(texts))
         ours = {}
-        for name, tokens in {"dari, as a prompt": [], "dari, as an answer": ["1"]}.items():
+        ways = {"dari, as a prompt": [], "dari, as an answer": ["1"]}
+        ways |= {f"{name}, cache in {kind}": [*(given or ["0"]), kind]
+                 for kind in ("f16", "int8") for name, given in list(ways.items())}
+        for name, tokens in ways.items():
             subprocess.run([arguments.dari, str(arguments.model), str(ids), str(out), *tokens], check=True)
             ours[name] = np.fromfile(out, dtype="<f4").reshape(len(texts), 64, -1)
     rows = {name: [0, 0.0, 0.0] for name in [*ours, "llama.cpp"]}

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use answers::{Ask, Caption, Chat, Complete, Speaking};
-pub use options::{ModelOptions, Precision};
+pub use options::{CacheFormat, ModelOptions, Precision};
 pub use pictures::{Classify, Embed, Index, Look, Search, Similarity};
 pub use training::{Bench, BenchAction, Evaluate, EvaluateAction, Judged, SpeechBench, Train};
 

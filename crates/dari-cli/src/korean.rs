@@ -36,6 +36,7 @@ const SHARED: &[(&str, &str)] = &[
         "draft",
         "토큰을 미리 짐작해 같은 답을 더 빨리 냅니다: `lookup`은 지금까지의 글에서, 아니면 토큰이 같은 더 작은 모델로",
     ),
+    ("cache", "읽은 것을 담아 두는 방식. 비트가 적으면 긴 글이 메모리를 덜 쓰고, 답이 달라질 수 있습니다"),
 ];
 
 /// What stands below the measurements of a language model.

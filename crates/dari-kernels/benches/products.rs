@@ -4,7 +4,7 @@
 //!
 //! The counter counts multiply-adds; two operations each.
 
-use dari_kernels::gemm::{Epilogue, Format, Matrix, MatrixMut, Threads, linear, pack, product};
+use dari_kernels::gemm::{Epilogue, Format, Matrix, MatrixMut, Products, Threads, linear, pack, product};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
@@ -27,7 +27,8 @@ fn bench(bencher: Bencher, format: Format, [rows, inputs, outputs]: [usize; 3]) 
     bencher.counter(ItemsCount::new(rows * inputs * outputs)).bench_local(|| {
         if let Some(packed) = dari_kernels::gemm::Packed::new(format, outputs, inputs, &lines) {
             let to = MatrixMut::new(&mut out, rows, outputs);
-            linear(to, Matrix::new(&x, rows, inputs), packed, &Epilogue::default(), Threads::Pool);
+            let x = Matrix::new(&x, rows, inputs);
+            linear(Products::Bf16, to, x, packed, &Epilogue::default(), Threads::Pool);
         }
     });
 }

@@ -83,7 +83,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// A row of a matrix that is not transposed.
-    pub(crate) fn row(&self, index: usize) -> &'a [f32] {
+    pub fn row(&self, index: usize) -> &'a [f32] {
         debug_assert_eq!(self.column_stride, 1);
         if self.columns == 0 { &[] } else { &self.data[index * self.row_stride..][..self.columns] }
     }
@@ -150,9 +150,16 @@ impl Fresh {
     }
 
     /// The next columns, as many as the weight has outputs: [`linear`].
-    pub fn linear(&mut self, x: Matrix, weight: Packed, epilogue: &Epilogue, threads: Threads) {
+    pub fn linear(
+        &mut self,
+        products: Products,
+        x: Matrix,
+        weight: Packed,
+        epilogue: &Epilogue,
+        threads: Threads,
+    ) {
         let to = self.next(weight.outputs);
-        linear(to, x, weight, epilogue, threads);
+        linear(products, to, x, weight, epilogue, threads);
         self.filled += weight.outputs;
     }
 
@@ -269,7 +276,7 @@ fn f32_run(level: Level) -> (Shape, Run<f32, f32>, Run<f32, f32>) {
     }
 }
 
-/// The numbers that a product of two views multiplies. Sums are f32 in either case.
+/// The numbers that a product multiplies. Sums are f32 in either case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Products {
     /// As they are.
@@ -394,8 +401,16 @@ pub fn product_of(
     RIGHT.set(panels);
 }
 
-/// `out = epilogue(x weight^T)`: `[m, inputs]` by `[outputs, inputs]`.
-pub fn linear(out: MatrixMut, x: Matrix, weight: Packed, epilogue: &Epilogue, threads: Threads) {
+/// `out = epilogue(x weight^T)`: `[m, inputs]` by `[outputs, inputs]`. What `products` says is for weights in bf16:
+/// whether `x` is rounded to it too.
+pub fn linear(
+    products: Products,
+    out: MatrixMut,
+    x: Matrix,
+    weight: Packed,
+    epilogue: &Epilogue,
+    threads: Threads,
+) {
     assert!(
         x.rows == out.rows && x.columns == weight.inputs && out.columns == weight.outputs,
         "{} x {} by {} x {} into {} x {}",
@@ -415,7 +430,7 @@ pub fn linear(out: MatrixMut, x: Matrix, weight: Packed, epilogue: &Epilogue, th
             let (shape, run, _) = f32_run(level);
             call.floats(x.data.as_ptr(), x.row_stride, 1, shape, run);
         }
-        Format::Bf16 => call.bf16(level),
+        Format::Bf16 => call.bf16(level, products),
         Format::Int8 => call.int8(level),
     }
 }
@@ -469,10 +484,10 @@ impl Call<'_> {
         unsafe { product.finished(self.epilogue, self.threads) };
     }
 
-    fn bf16(self, level: Level) {
+    fn bf16(self, level: Level, products: Products) {
         let x = self.x;
         #[cfg(target_arch = "x86_64")]
-        if level.has_bf16_products() {
+        if products == Products::Bf16 && level.has_bf16_products() {
             let values = bf16::rows(x, self.threads);
             return self.floats(
                 values.as_ptr(),
@@ -482,6 +497,7 @@ impl Call<'_> {
                 tile::avx512::bf16_pairs,
             );
         }
+        let _ = products;
         let (shape, run): (Shape, Run<f32, u16>) = match level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => (tile::AVX512_LOW, tile::avx512::bf16),

@@ -183,10 +183,66 @@ pub trait CausalLm: Send + Sync {
 pub trait SeeAndSay {
     /// Pictures `[pictures, 3, side, side]` to embeddings of the language model, `[pictures, queries, width]`.
     fn see(&self, pixels: &Tensor) -> Result<Tensor>;
+    /// The same of a few pictures at a time, for inference: enough for products at full speed, and what lies between
+    /// layers does not outgrow the weights.
+    fn see_in_parts(&self, pixels: &Tensor) -> Result<Tensor> {
+        /// Pixels of a part.
+        const PART: usize = 1 << 20;
+        let (pictures, _, height, width) = pixels.dims4()?;
+        let part = (PART / (height * width).max(1)).max(1);
+        let parts = (0..pictures).step_by(part).map(|first| {
+            let count = part.min(pictures - first);
+            self.see(&pixels.narrow(0, first, count)?.contiguous()?)
+        });
+        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
+    }
     /// The side of the pictures that it takes, in pixels.
     fn side(&self) -> usize;
     /// Tokens that a picture (or a tile of one) becomes.
     fn queries(&self) -> usize;
     /// The language model.
     fn language(&self) -> &dyn CausalLm;
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{D, Device};
+
+    use super::*;
+
+    /// Sees each picture's mean, and how many it is shown at once.
+    struct Mean;
+
+    impl SeeAndSay for Mean {
+        fn see(&self, pixels: &Tensor) -> Result<Tensor> {
+            let means = pixels.flatten_from(1)?.mean(D::Minus1)?;
+            let count = Tensor::full(means.dim(0)? as f32, means.dims(), means.device())?;
+            Ok(Tensor::stack(&[means, count], 1)?.unsqueeze(2)?)
+        }
+
+        fn side(&self) -> usize {
+            600
+        }
+
+        fn queries(&self) -> usize {
+            2
+        }
+
+        fn language(&self) -> &dyn CausalLm {
+            unreachable!("nobody asks it to speak")
+        }
+    }
+
+    #[test]
+    fn parts_of_pictures_are_seen_in_order() -> Result<()> {
+        for (pictures, shown) in [(1, vec![1.0]), (2, vec![2.0; 2]), (5, vec![2.0, 2.0, 2.0, 2.0, 1.0])] {
+            let pixels = Tensor::arange(0f32, pictures as f32, &Device::Cpu)?.reshape((pictures, 1, 1, 1))?;
+            let pixels = pixels.broadcast_as((pictures, 3, 600, 600))?;
+            let seen = Mean.see_in_parts(&pixels)?.squeeze(2)?.to_vec2::<f32>()?;
+            let expected: Vec<Vec<f32>> =
+                shown.iter().enumerate().map(|(picture, &shown)| vec![picture as f32, shown]).collect();
+            assert_eq!(seen, expected);
+        }
+        Ok(())
+    }
 }

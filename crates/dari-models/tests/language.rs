@@ -12,6 +12,7 @@ use dari_models::generate::{
     sampler, search,
 };
 use dari_models::language::llama::{Llama, LlamaConfig};
+use dari_nn::cache::CacheFormat;
 use dari_nn::{Cache, Precision, Weights};
 use serde_json::Value;
 use support::{Expected, HINT, repository};
@@ -288,7 +289,8 @@ fn beams_are_transformers_own() {
             let options = BeamOptions { beams: 4, length_penalty, early, most: 16 };
             let scores = expected.values(&format!("{name}_scores"));
             for ((prompt, tokens), score) in prompts(&expected).iter().zip(expected.rows(name)).zip(scores) {
-                let found = search(model(&loaded), prompt, &loaded.ends, &options).expect("beams");
+                let found = search(model(&loaded), model(&loaded).begin(), prompt, &loaded.ends, &options)
+                    .expect("beams");
                 assert_eq!(found[0].tokens, tokens, "{case} {name}");
                 assert!(
                     (found[0].score - f64::from(score)).abs() < 1e-3,
@@ -401,6 +403,28 @@ fn a_longer_prompt_goes_on_from_what_is_held() {
     let rest = model.prefill(&mut held, &Prompt::words(ids.clone())).expect("logits");
     let whole = model.prefill(&mut model.begin(), &Prompt::words(ids)).expect("logits");
     assert!(rest.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-4));
+}
+
+#[test]
+fn a_cache_in_fewer_bits_is_near_and_as_steady() {
+    for case in CASES {
+        let (loaded, _) = load(case);
+        let model = model(&loaded);
+        let ids: Vec<u32> = (0..30).map(|i| (i * 37 + 11) % 300).collect();
+        let read = |format: CacheFormat, pieces: usize| -> Vec<f32> {
+            let mut state = model.begin().kept_in(format);
+            let logits = ids.chunks(pieces).flat_map(|ids| model.read(&mut state, ids).expect("logits"));
+            logits.flatten().collect()
+        };
+        let plain = read(CacheFormat::F32, 1);
+        let most = plain.iter().fold(0f32, |most, x| most.max(x.abs()));
+        for (format, near) in [(CacheFormat::F16, 1e-2), (CacheFormat::Int8, 0.2)] {
+            let kept = read(format, 1);
+            let far = kept.iter().zip(&plain).fold(0f32, |far, (a, b)| far.max((a - b).abs())) / most;
+            assert!(far > 0.0 && far < near, "{case} {format:?}: {far}");
+            assert_eq!(read(format, 7), kept, "{case} {format:?}: several tokens at once");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use dari_kernels::attention as kernel;
+pub use dari_kernels::attention::CacheFormat;
+use dari_kernels::attention::{self as kernel, Kept};
 
 /// Tokens of a page.
 const PAGE: usize = 64;
@@ -12,19 +13,30 @@ const PAGE: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Cache {
     layers: Vec<Vec<Arc<Page>>>,
+    format: CacheFormat,
     tokens: usize,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Page {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Kept,
+    values: Kept,
 }
 
 impl Cache {
     /// Nothing of so many layers.
     pub fn new(layers: usize) -> Cache {
-        Cache { layers: vec![Vec::new(); layers], tokens: 0 }
+        Cache { layers: vec![Vec::new(); layers], format: CacheFormat::F32, tokens: 0 }
+    }
+
+    /// The same, whose numbers are to be kept so.
+    pub fn kept_in(self, format: CacheFormat) -> Cache {
+        Cache { layers: vec![Vec::new(); self.layers.len()], format, tokens: 0 }
+    }
+
+    /// How its numbers are kept.
+    pub fn format(&self) -> CacheFormat {
+        self.format
     }
 
     /// Tokens that are kept.
@@ -45,23 +57,24 @@ impl Cache {
         }
     }
 
-    /// Adds keys and values of a layer, rows of `width`, behind the tokens that are kept.
-    pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32], width: usize) {
+    /// Adds keys and values of a layer, rows of some heads of `width`, behind the tokens that are kept.
+    pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32], heads: usize, width: usize) {
+        let (format, row) = (self.format, heads * width);
         let pages = &mut self.layers[layer];
         let mut at = self.tokens;
         let mut rest = (keys, values);
         while !rest.0.is_empty() {
             let (number, within) = (at / PAGE, at % PAGE);
             if number == pages.len() {
-                pages.push(Arc::default());
+                let empty = || Kept::new(format, PAGE, row, width);
+                pages.push(Arc::new(Page { keys: empty(), values: empty() }));
             }
             let page = Arc::make_mut(&mut pages[number]);
-            let count = (rest.0.len() / width).min(PAGE - within);
+            let count = (rest.0.len() / row).min(PAGE - within);
             for (kept, new) in [(&mut page.keys, &mut rest.0), (&mut page.values, &mut rest.1)] {
-                kept.truncate(within * width);
-                kept.reserve_exact(PAGE * width - kept.len());
-                let (now, later) = new.split_at(count * width);
-                kept.extend_from_slice(now);
+                kept.truncate(within);
+                let (now, later) = new.split_at(count * row);
+                kept.append(now);
                 *new = later;
             }
             at += count;
@@ -85,18 +98,24 @@ mod tests {
     use super::*;
 
     fn keys(cache: &Cache, tokens: usize) -> Vec<f32> {
-        cache.pages(0, tokens).0.iter().flat_map(|page| page.keys.to_vec()).take(tokens * 2).collect()
+        let mut keys = Vec::new();
+        for (number, page) in cache.pages(0, tokens).0.iter().enumerate() {
+            let (count, mut scratch) = (PAGE.min(tokens - number * PAGE), Vec::new());
+            let rows = page.keys.head(count, 0, &mut scratch);
+            keys.extend((0..count).flat_map(|row| rows.row(row).to_vec()));
+        }
+        keys
     }
 
     #[test]
     fn copies_share_pages_until_one_writes() {
         let mut first = Cache::new(1);
         let rows: Vec<f32> = (0..2 * 100).map(|i| i as f32).collect();
-        first.append(0, &rows, &rows, 2);
+        first.append(0, &rows, &rows, 1, 2);
         first.advance(100);
         let mut second = first.clone();
         second.truncate(70);
-        second.append(0, &[-1.0, -2.0], &[0.0, 0.0], 2);
+        second.append(0, &[-1.0, -2.0], &[0.0, 0.0], 1, 2);
         second.advance(1);
         assert_eq!((first.len(), second.len()), (100, 71));
         assert_eq!(keys(&first, 100), rows);

@@ -86,6 +86,8 @@ impl Part {
 pub struct PackedWeight {
     outputs: usize,
     inputs: usize,
+    /// Whether what meets it is rounded as it is.
+    products: Products,
     bytes: Bytes,
 }
 
@@ -131,7 +133,8 @@ pub(crate) type Read = Box<dyn Fn() -> Result<Vec<f32>> + Send + Sync>;
 impl PackedWeight {
     /// A weight that is read and packed when it is first used.
     pub(crate) fn later(format: Format, outputs: usize, inputs: usize, read: Read) -> PackedWeight {
-        PackedWeight { outputs, inputs, bytes: Bytes::Later { format, lines: OnceLock::new(), read } }
+        let bytes = Bytes::Later { format, lines: OnceLock::new(), read };
+        PackedWeight { outputs, inputs, products: Products::F32, bytes }
     }
 
     /// Takes a packed weight from a mapped file; `None` where it does not hold one of this size.
@@ -143,7 +146,7 @@ impl PackedWeight {
         inputs: usize,
     ) -> Option<PackedWeight> {
         let bytes = Bytes::Mapped { format, file: file.clone(), name: name.to_owned() };
-        let weight = PackedWeight { outputs, inputs, bytes };
+        let weight = PackedWeight { outputs, inputs, products: Products::F32, bytes };
         weight.with(|_| ()).ok()?;
         Some(weight)
     }
@@ -157,7 +160,12 @@ impl PackedWeight {
         tensors.iter().try_for_each(|tensor| tensor.rows(source.as_ref(), inputs).map(|_| ()))?;
         let outputs = tensors.iter().map(|tensor| tensor.outputs).sum();
         let bytes = Bytes::Blocks { source: source.clone(), tensors, panels: OnceLock::new() };
-        Some(PackedWeight { outputs, inputs, bytes })
+        Some(PackedWeight { outputs, inputs, products: Products::F32, bytes })
+    }
+
+    /// The same of a weight in bf16 whose products may be of bf16 on both sides.
+    pub(crate) fn rounding(self) -> PackedWeight {
+        PackedWeight { products: Products::Bf16, ..self }
     }
 
     /// `[outputs, inputs]`.
@@ -188,7 +196,7 @@ impl PackedWeight {
     /// The next columns of a result: `x` times this weight, and what follows.
     pub(crate) fn product(&self, out: &mut Fresh, x: Matrix, epilogue: &Epilogue) -> Result<()> {
         self.with(|kept| match kept {
-            Kept::Packed(weight) => out.linear(x, weight, epilogue, Threads::Pool),
+            Kept::Packed(weight) => out.linear(self.products, x, weight, epilogue, Threads::Pool),
             Kept::Blocks(panels) => out.blocks(x, &panels, epilogue),
         })
     }

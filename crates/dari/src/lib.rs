@@ -30,6 +30,7 @@ pub use dari_models::capability::Matching;
 pub use dari_models::generate::{Ended, Guesses, Sampling};
 pub use dari_nn as nn;
 pub use dari_nn::Precision;
+pub use dari_nn::cache::CacheFormat;
 pub use devices::{automatic_precision, device, devices};
 pub use engine::{Abilities, Engine, Label, Options, Ranked, Texts, cosine, label_texts, mean, rank};
 pub use error::{Error, Result};

@@ -70,7 +70,7 @@ impl Engine {
                 (Some(picture), Some(sees), Some(placeholder)) => {
                     let pixels = loaded.processor.pieces(picture, self.device())?;
                     let began = Instant::now();
-                    let seen = sees.see(&pixels)?;
+                    let seen = sees.see_in_parts(&pixels)?;
                     let mut ids = words(8);
                     let count = seen.dim(0)? * seen.dim(1)?;
                     ids.extend(vec![placeholder; count]);
@@ -101,14 +101,13 @@ impl Engine {
                 format!("at most {}: the model's context, with {BEFORE} before an answer", model.context());
             return Err(crate::Error::Option { option: "tokens", found: tokens.to_string(), expected });
         }
-        let mut all = Vec::with_capacity(runs);
-        for run in 0..warm + runs {
-            let spoken = one().map_err(failed)?;
-            if run >= warm {
-                all.push(spoken);
+        for _ in 0..warm {
+            // What takes a second has warmed everything.
+            if one().map_err(failed)?.first > 1.0 {
+                break;
             }
         }
-        Ok(all)
+        (0..runs).map(|_| one().map_err(failed)).collect()
     }
 
     /// Seconds of each of `runs` batches of pictures drawn at random, after `warm` others.

@@ -12,6 +12,7 @@ use dari_models::generate::{
 };
 use dari_models::generative::illustrate;
 use dari_nn::Cache;
+use dari_nn::cache::CacheFormat;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -139,6 +140,14 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
+    /// Keeps keys and values in another format from now on: in fewer bits a long conversation takes less memory, and
+    /// answers may differ. What was read is forgotten.
+    pub fn keep_in(&mut self, format: CacheFormat) {
+        self.cache = self.model.begin().kept_in(format);
+        self.held.clear();
+        self.shown.clear();
+    }
+
     /// Goes on with a text. `heard` gets the answer as it comes; `false` ends it.
     pub fn complete(
         &mut self,
@@ -220,7 +229,7 @@ impl<'a> Talk<'a> {
         for (&key, picture) in shown.iter().zip(pictures) {
             if !self.seen.contains_key(&key) {
                 let pixels = loaded.processor.pieces(picture, self.engine.device())?;
-                self.seen.insert(key, model.see(&pixels)?);
+                self.seen.insert(key, model.see_in_parts(&pixels)?);
             }
             features.push(self.seen[&key].clone());
         }
@@ -340,7 +349,8 @@ impl<'a> Talk<'a> {
             early: Early::No,
             most: asking.most.max(1),
         };
-        let beams = search(self.model, prompt, &loaded.ends, &options);
+        let begun = self.model.begin().kept_in(self.cache.format());
+        let beams = search(self.model, begun, prompt, &loaded.ends, &options);
         let beams = beams.map_err(|error| self.engine.failed(&error))?;
         let best = beams.into_iter().next().ok_or_else(|| self.engine.failed(&"no answer"))?;
         let length = best.tokens.len() as f64;

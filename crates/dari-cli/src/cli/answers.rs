@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelOptions, Usage};
+use super::{CacheFormat, ModelOptions, Usage};
 use crate::language::say;
 
 /// How a language model answers.
@@ -44,6 +44,9 @@ pub struct Answering {
     /// Guess tokens ahead, for the same answer sooner: `lookup` in the text so far, or a smaller model of the same tokens
     #[arg(long, value_name = "lookup|MODEL")]
     pub draft: Option<String>,
+    /// How what was read is kept: in fewer bits a long text takes less memory, and an answer may differ
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "f32")]
+    pub cache: CacheFormat,
 }
 
 impl Answering {

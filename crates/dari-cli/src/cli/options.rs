@@ -42,6 +42,27 @@ fn crop(text: &str) -> Result<Crop, String> {
     }
 }
 
+/// How keys and values of what was read are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CacheFormat {
+    /// Single precision
+    F32,
+    /// Half precision, half of the memory
+    F16,
+    /// Eight bits and a scale for each token's head, a little over a quarter
+    Int8,
+}
+
+impl From<CacheFormat> for dari::CacheFormat {
+    fn from(format: CacheFormat) -> dari::CacheFormat {
+        match format {
+            CacheFormat::F32 => dari::CacheFormat::F32,
+            CacheFormat::F16 => dari::CacheFormat::F16,
+            CacheFormat::Int8 => dari::CacheFormat::Int8,
+        }
+    }
+}
+
 /// The precisions to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Precision {

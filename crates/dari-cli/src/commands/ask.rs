@@ -59,7 +59,7 @@ fn run(
     let shown = alone && !options.json;
     let stop = interrupt::flag()?;
     let draft = Draft::open(options)?;
-    let mut talk = draft.talk(&engine)?;
+    let mut talk = draft.talk(&engine, options)?;
     let mut put = |files: &[PathBuf]| -> anyhow::Result<Answer> {
         let opened = files.iter().map(|file| engine.open_picture(file)).collect::<Result<Vec<_>, _>>()?;
         let pictures: Vec<&Picture> = opened.iter().collect();

@@ -31,7 +31,7 @@ pub fn run(arguments: &Chat) -> anyhow::Result<Outcome> {
     engine.loaded().processor.chat().map_err(dari::Error::from)?;
     let draft = Draft::open(options)?;
     let mut session = Session {
-        talk: draft.talk(&engine)?,
+        talk: draft.talk(&engine, options)?,
         engine: &engine,
         asking,
         messages: Vec::new(),

@@ -35,7 +35,7 @@ pub fn run(arguments: &Complete) -> anyhow::Result<Outcome> {
     let asking = options.answering.asking()?;
     let engine = inputs::open(&options.model)?;
     let draft = Draft::open(options)?;
-    let mut talk = draft.talk(&engine)?;
+    let mut talk = draft.talk(&engine, options)?;
     let stop = interrupt::flag()?;
     for text in &texts {
         let answer = speak(!options.json, &stop, |heard| talk.complete(text, &asking, heard))?;

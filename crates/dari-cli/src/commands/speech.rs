@@ -30,9 +30,10 @@ impl Draft {
         })
     }
 
-    /// A conversation with a model, whose tokens this guesses.
-    pub fn talk<'a>(&'a self, engine: &'a Engine) -> dari::Result<Talk<'a>> {
+    /// A conversation with a model, whose tokens this guesses, and whose cache is as the options say.
+    pub fn talk<'a>(&'a self, engine: &'a Engine, options: &Speaking) -> dari::Result<Talk<'a>> {
         let mut talk = engine.talk()?;
+        talk.keep_in(options.answering.cache.into());
         match self {
             Draft::None => {}
             Draft::Lookup => talk.guess_by_lookup(),

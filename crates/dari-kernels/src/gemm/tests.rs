@@ -53,11 +53,22 @@ fn run(
     outputs: usize,
     epilogue: &Epilogue,
 ) -> Vec<f32> {
+    run_of(Products::Bf16, format, x, weight, [m, inputs, outputs], epilogue)
+}
+
+fn run_of(
+    products: Products,
+    format: Format,
+    x: &[f32],
+    weight: &[f32],
+    [m, inputs, outputs]: [usize; 3],
+    epilogue: &Epilogue,
+) -> Vec<f32> {
     let lines = pack(format, weight, outputs, inputs);
     let packed = Packed::new(format, outputs, inputs, &lines).expect("packed by this very function");
     let mut out = vec![f32::NAN; m * outputs];
     let matrix = MatrixMut::new(&mut out, m, outputs);
-    linear(matrix, Matrix::new(x, m, inputs), packed, epilogue, Threads::Pool);
+    linear(products, matrix, Matrix::new(x, m, inputs), packed, epilogue, Threads::Pool);
     out
 }
 
@@ -92,6 +103,9 @@ fn linear_follows_float64_on_odd_shapes_at_every_level() {
                 let got = run(Format::Bf16, &x, &weight, m, inputs, outputs, &plain);
                 let values = if level.has_bf16_products() { rounded(&x) } else { x.clone() };
                 near(Format::Bf16, &got, &exact(&values, &rounded(&weight)), 1e-4);
+                let sizes = [m, inputs, outputs];
+                let got = run_of(Products::F32, Format::Bf16, &x, &weight, sizes, &plain);
+                near(Format::Bf16, &got, &exact(&x, &rounded(&weight)), 1e-4);
                 // A step is 2/255 of the range at most on either side; errors add as a random walk.
                 let got = run(Format::Int8, &x, &weight, m, inputs, outputs, &plain);
                 near(Format::Int8, &got, &exact(&x, &weight), 0.02 * (inputs as f64).sqrt());

@@ -52,9 +52,10 @@ struct Candidate {
     score: f64,
 }
 
-/// The best answers behind a prompt, the best first.
+/// The best answers behind a prompt, the best first; `state` is that of a sequence that has not begun.
 pub fn search<D: Decoder + ?Sized>(
     decoder: &D,
+    mut state: D::State,
     prompt: &Prompt,
     ends: &[u32],
     options: &BeamOptions,
@@ -63,7 +64,6 @@ pub fn search<D: Decoder + ?Sized>(
     let BeamOptions { beams, length_penalty, early, .. } = *options;
     let most = options.most.min(room(prompt.ids.len(), decoder.context())?);
     let beams = beams.max(1);
-    let mut state = decoder.begin();
     let mut logits = vec![decoder.prefill(&mut state, prompt)?; beams];
     let mut states = vec![state; beams];
     // All are the same yet: the first alone may be chosen.

@@ -270,7 +270,7 @@ impl Attention {
         let mut out = vec![0.0; q.len()];
         for (index, cache) in past.caches.iter_mut().enumerate() {
             let own = index * tokens * kv_row..(index + 1) * tokens * kv_row;
-            cache.append(layer, &k[own.clone()], &v[own], kv_row);
+            cache.append(layer, &k[own.clone()], &v[own], self.kv_heads, width);
             let keys = cache.len() + tokens;
             let (pages, page) = cache.pages(layer, keys);
             let sizes =

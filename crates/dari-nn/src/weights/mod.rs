@@ -11,7 +11,7 @@ use dari_files::Checkpoint;
 use dari_kernels::gemm::{Format, Products};
 
 pub use self::source::{Source, floats};
-use self::source::{check, draw, find, numbers, read};
+use self::source::{check, draw, find, is_bf16, numbers, read};
 pub use self::table::Table;
 use crate::random::Key;
 use crate::weight::{BlockTensor, PackedWeight, Part, Weight};
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// The precision in which frozen linear weights and token tables are kept; everything else is f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Single precision.
+    /// Single precision; weights that a checkpoint has in bfloat16 stay so, which loses nothing.
     #[default]
     F32,
     /// bfloat16 weights; products of bf16 where the machine has them, else of f32; sums in f32.
@@ -407,7 +407,13 @@ impl Weights {
             taken.entry(name.clone()).or_insert(Taken { tensor: None, variable: None, elements });
         }
         drop(taken);
-        let format = self.shared.precision.format();
+        let precision = self.shared.precision;
+        let bf16 = |(name, ..): &(String, Vec<usize>, std::ops::Range<usize>)| is_bf16(source.as_ref(), name);
+        let format = match precision {
+            // It loses nothing, and takes half of the memory.
+            Precision::F32 if prepare.is_none() && parts.iter().all(bf16) => Format::Bf16,
+            _ => precision.format(),
+        };
         let ready = self.shared.ready.as_ref();
         let ready = ready.and_then(|ready| PackedWeight::mapped(ready, key, format, outputs, inputs));
         let tensors = parts.iter().map(|(name, _, range)| {
@@ -435,7 +441,7 @@ impl Weights {
                 PackedWeight::later(format, outputs, inputs, Box::new(read))
             }
         };
-        let packed = Arc::new(packed);
+        let packed = Arc::new(if precision == Precision::Bf16 { packed.rounding() } else { packed });
         locked().insert(key.to_owned(), packed.clone());
         Ok(Weight::Packed(packed))
     }

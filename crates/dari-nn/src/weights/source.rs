@@ -108,6 +108,11 @@ pub(super) fn check(source: &dyn Source, name: &str, expected: &[usize]) -> Resu
     }
 }
 
+/// Whether a tensor's numbers are bf16.
+pub(super) fn is_bf16(source: &dyn Source, name: &str) -> bool {
+    source.blocks(name).is_none() && source.tensor(name).is_ok_and(|view| view.dtype == Dtype::BF16)
+}
+
 /// A tensor of the expected shape.
 pub(super) fn find<'a>(source: &'a dyn Source, name: &str, expected: &[usize]) -> Result<TensorView<'a>> {
     check_shape(source, name, expected)?;

@@ -1,0 +1,386 @@
+//! Scaled dot-product attention (Vaswani et al. 2017) on interleaved heads, with backward.
+//!
+//! Queries are `[batch * queries, heads * width]`, keys and values `[batch * keys, kv_heads * width]`:
+//! as the projections leave them, with no transposition; rows may lie apart, so that one joined
+//! projection serves all three. `heads` is a multiple of `kv_heads`; each group of query heads shares
+//! one head of keys and values.
+//!
+//! The table of probabilities never exists as a whole: a few queries meet a few keys at a time, and
+//! the softmax is carried along (Milakov and Gimelshein 2018; Dao et al. 2022).
+
+mod backward;
+mod kept;
+
+use std::cell::Cell;
+
+pub use self::backward::{backward, backward_joined};
+pub use self::kept::{CacheFormat, Kept};
+use crate::gemm::{Epilogue, Matrix, MatrixMut, Threads, product};
+use crate::level::leveled;
+use crate::math;
+use crate::team::{self, Shared};
+
+thread_local! {
+    /// A tile's scores; a thread keeps their memory.
+    static TABLE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// A tile's keys and values, where they are kept in fewer bits.
+    static RESTORED: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+}
+
+/// Queries of a tile.
+const QUERIES: usize = 64;
+/// Queries up to which each is a tile of its own, as when a token is written: it gets the same numbers among
+/// others as alone.
+const FEW: usize = 12;
+/// Keys of a tile.
+const KEYS: usize = 512;
+
+/// The sizes of one attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Sequences.
+    pub batch: usize,
+    /// Query tokens of each sequence.
+    pub queries: usize,
+    /// Key tokens of each sequence.
+    pub keys: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Values per head.
+    pub width: usize,
+}
+
+impl Sizes {
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn check(&self, q: &Matrix, k: &Matrix, v: &Matrix, mask: &Mask) {
+        assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads));
+        assert_eq!(q.size(), [self.batch * self.queries, self.heads * self.width]);
+        assert_eq!(k.size(), [self.batch * self.keys, self.kv_heads * self.width]);
+        assert_eq!(v.size(), k.size());
+        assert!(mask.keys.is_none_or(|keys| keys.len() == self.batch * self.keys));
+    }
+
+    /// Numbers kept for the backward pass, `[batch, heads, queries]`.
+    pub fn statistics(&self) -> usize {
+        self.batch * self.heads * self.queries
+    }
+
+    /// A head's queries of one sequence.
+    fn queries_of<'a>(&self, x: Matrix<'a>, batch: usize, head: usize) -> Matrix<'a> {
+        x.rows(batch * self.queries, self.queries).columns(head * self.width, self.width)
+    }
+
+    /// A head's keys or values of one sequence.
+    fn keys_of<'a>(&self, x: Matrix<'a>, batch: usize, kv_head: usize) -> Matrix<'a> {
+        x.rows(batch * self.keys, self.keys).columns(kv_head * self.width, self.width)
+    }
+
+    /// How many of the first keys a query may see when nothing ahead is seen. With more queries than
+    /// keys the first ones stand before every key.
+    fn seen(&self, query: usize) -> usize {
+        (query + self.keys + 1).saturating_sub(self.queries).min(self.keys)
+    }
+}
+
+/// What a query may see.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mask<'a> {
+    /// A query sees no key behind its own place; the last query stands at the last key.
+    pub causal: bool,
+    /// `[batch, keys]`, 1 for a token that may be seen, 0 for padding.
+    pub keys: Option<&'a [u8]>,
+    /// With `causal`: how many of the keys up to its own place a query sees; all where absent.
+    pub window: Option<usize>,
+}
+
+impl Mask<'_> {
+    /// The keys that a query may see: the first, and the one behind the last.
+    fn seen(&self, sizes: &Sizes, query: usize) -> (usize, usize) {
+        match self.causal {
+            true => {
+                let end = sizes.seen(query);
+                (end.saturating_sub(self.window.unwrap_or(end)), end)
+            }
+            false => (0, sizes.keys),
+        }
+    }
+}
+
+/// Keys and values, a tile at a time.
+enum Tiles<'a> {
+    /// `[batch * keys, kv_heads * width]`.
+    Whole { k: Matrix<'a>, v: Matrix<'a> },
+    /// Of one sequence, in pages of equally many tokens.
+    Pages { pages: &'a [Page<'a>], tokens: usize },
+}
+
+/// Some tokens' keys and values, `[tokens, kv_heads * width]` each.
+#[derive(Clone, Copy)]
+pub struct Page<'a> {
+    /// Keys.
+    pub keys: &'a Kept,
+    /// Values.
+    pub values: &'a Kept,
+}
+
+impl Tiles<'_> {
+    /// Keys of a tile.
+    fn step(&self) -> usize {
+        match self {
+            Tiles::Whole { .. } => KEYS,
+            Tiles::Pages { tokens, .. } => *tokens,
+        }
+    }
+
+    /// The keys and values of a head from `start`, where a tile begins, `length` of them.
+    fn tile<'a>(
+        &'a self,
+        sizes: &Sizes,
+        (batch, kv_head): (usize, usize),
+        (start, length): (usize, usize),
+        [k_scratch, v_scratch]: &'a mut [Vec<f32>; 2],
+    ) -> (Matrix<'a>, Matrix<'a>) {
+        match self {
+            Tiles::Whole { k, v } => {
+                let of = |x: Matrix<'a>| sizes.keys_of(x, batch, kv_head).rows(start, length);
+                (of(*k), of(*v))
+            }
+            Tiles::Pages { pages, tokens } => {
+                let Page { keys, values } = pages[start / tokens];
+                (keys.head(length, kv_head, k_scratch), values.head(length, kv_head, v_scratch))
+            }
+        }
+    }
+}
+
+/// `out = softmax(scale q k^T, masked) v`, `[batch * queries, heads * width]`. The logarithm of each
+/// query's sum is kept in `statistics`, where given, for the backward pass. A query that may see
+/// nothing gets zeros.
+#[allow(clippy::too_many_arguments)]
+pub fn forward(
+    sizes: Sizes,
+    mask: Mask,
+    scale: f32,
+    q: Matrix,
+    k: Matrix,
+    v: Matrix,
+    out: &mut [f32],
+    statistics: Option<&mut [f32]>,
+) {
+    sizes.check(&q, &k, &v, &mask);
+    attend(sizes, mask, scale, q, &Tiles::Whole { k, v }, out, statistics);
+}
+
+/// The same for the last `sizes.queries` tokens of one sequence, whose keys and values lie in pages of
+/// `tokens` each; none sees what lies behind it, nor more than `window` tokens back.
+pub fn forward_paged(
+    sizes: Sizes,
+    window: Option<usize>,
+    scale: f32,
+    q: Matrix,
+    pages: &[Page],
+    tokens: usize,
+    out: &mut [f32],
+) {
+    let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
+    assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads) && batch == 1 && tokens > 0);
+    assert_eq!(q.size(), [queries, heads * width]);
+    assert_eq!(pages.len(), keys.div_ceil(tokens));
+    let mask = Mask { causal: true, keys: None, window };
+    attend(sizes, mask, scale, q, &Tiles::Pages { pages, tokens }, out, None);
+}
+
+fn attend(
+    sizes: Sizes,
+    mask: Mask,
+    scale: f32,
+    q: Matrix,
+    tiles: &Tiles,
+    out: &mut [f32],
+    statistics: Option<&mut [f32]>,
+) {
+    let Sizes { batch, queries, keys, heads, width, .. } = sizes;
+    assert_eq!(out.len(), batch * queries * heads * width);
+    let mut unkept = Vec::new();
+    let statistics = match statistics {
+        Some(statistics) => statistics,
+        None => {
+            unkept.resize(sizes.statistics(), 0.0);
+            &mut unkept
+        }
+    };
+    assert_eq!(statistics.len(), sizes.statistics());
+    if out.is_empty() || keys == 0 {
+        out.fill(0.0);
+        statistics.fill(f32::NEG_INFINITY);
+        return;
+    }
+    let stride = heads * width;
+    let step = tiles.step();
+    let shared = Shared(out.as_mut_ptr());
+    let attend = |index: usize, logs: &mut [f32]| {
+        let (mut scores, mut restored) = (TABLE.take(), RESTORED.take());
+        let (batch, head) = (index / heads, index % heads);
+        let kv_head = head / sizes.group();
+        let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
+        let most = if queries <= FEW { 1 } else { QUERIES };
+        for first in (0..queries).step_by(most) {
+            let count = most.min(queries - first);
+            let q = sizes.queries_of(q, batch, head).rows(first, count);
+            let at = (batch * queries + first) * stride + head * width;
+            let rows = |row: usize| {
+                // SAFETY: inside `out`, and this task's own: sequence, head and query are.
+                unsafe { shared.part(at + row * stride, width) }
+            };
+            let reach = mask.seen(&sizes, first + count - 1).1;
+            let (mut most, mut sums) = ([f32::NEG_INFINITY; QUERIES], [0.0f32; QUERIES]);
+            // Whole tiles that the first query of the block sees nothing of, nor any behind it.
+            let skipped = mask.seen(&sizes, first).0.min(reach) / step * step;
+            if skipped == reach {
+                (0..count).for_each(|row| rows(row).fill(0.0));
+            }
+            for start in (skipped..reach).step_by(step) {
+                let length = step.min(reach - start);
+                let (k, v) = tiles.tile(&sizes, (batch, kv_head), (start, length), &mut restored);
+                scores.resize(QUERIES * step, 0.0);
+                let scores = &mut scores[..count * length];
+                match count {
+                    1 => scores_of_one(q.row(0), &k, scale, scores),
+                    _ => {
+                        let part = MatrixMut::new(scores, count, length);
+                        product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
+                    }
+                }
+                for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
+                    let (hidden, seen) = within(mask.seen(&sizes, first + row), start, length);
+                    let visible = visible.map(|visible| &visible[start..start + length]);
+                    let shrink = powers(scores, hidden, seen, visible, &mut most[row], &mut sums[row]);
+                    if start > skipped && shrink != 1.0 {
+                        multiply(rows(row), shrink);
+                    }
+                }
+                if count == 1 {
+                    mixed_by_one(scores, &v, start > skipped, rows(0));
+                    continue;
+                }
+                // SAFETY: as in `rows`.
+                let out = unsafe { MatrixMut::raw(shared.at(at), count, width, stride) };
+                let scores = Matrix::new(scores, count, length);
+                product(out, scores, v, &Epilogue::default(), start > skipped, Threads::One);
+            }
+            for row in 0..count {
+                multiply(rows(row), if sums[row] == 0.0 { 0.0 } else { 1.0 / sums[row] });
+                logs[first + row] = most[row] + sums[row].ln();
+            }
+        }
+        TABLE.set(scores);
+        RESTORED.set(restored);
+    };
+    if batch * heads * queries * keys * width < 1 << 16 {
+        statistics.chunks_mut(queries).enumerate().for_each(|(index, logs)| attend(index, logs));
+    } else {
+        team::chunks(statistics, queries, attend);
+    }
+}
+
+leveled! {
+    /// The scores of one query, as when a token is written: packing the keys would take longer than they do.
+    fn scores_of_one(q: &[f32], keys: &Matrix<'_>, scale: f32, scores: &mut [f32]) {
+        let (wholes, rest) = q.as_chunks::<{ math::LANES }>();
+        for (at, score) in scores.iter_mut().enumerate() {
+            let (key_wholes, key_rest) = keys.row(at).as_chunks::<{ math::LANES }>();
+            let mut lanes = [0.0; math::LANES];
+            for (a, b) in wholes.iter().zip(key_wholes) {
+                for lane in 0..math::LANES {
+                    lanes[lane] += a[lane] * b[lane];
+                }
+            }
+            let rest: f32 = rest.iter().zip(key_rest).map(|(a, b)| a * b).sum();
+            *score = (math::fold(lanes) + rest) * scale;
+        }
+    }
+}
+
+leveled! {
+    /// `out = scores values`, one row, added to what is there with `keep`.
+    fn mixed_by_one(scores: &[f32], values: &Matrix<'_>, keep: bool, out: &mut [f32]) {
+        if !keep {
+            out.fill(0.0);
+        }
+        let (fours, rest) = scores.as_chunks::<4>();
+        for (at, four) in fours.iter().enumerate() {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|i| values.row(4 * at + i));
+            for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *out += four[0] * a + four[1] * b + (four[2] * c + four[3] * d);
+            }
+        }
+        for (at, &score) in rest.iter().enumerate() {
+            for (out, &value) in out.iter_mut().zip(values.row(4 * fours.len() + at)) {
+                *out += score * value;
+            }
+        }
+    }
+}
+
+/// What a query sees of a tile: the first key and the one behind the last, counted from its start.
+fn within((from, to): (usize, usize), start: usize, length: usize) -> (usize, usize) {
+    let to = to.saturating_sub(start).min(length);
+    (from.saturating_sub(start).min(to), to)
+}
+
+leveled! {
+    fn multiply(row: &mut [f32], by: f32) {
+        for value in row {
+            *value *= by;
+        }
+    }
+}
+
+/// Scores that may not be seen become minus infinity.
+#[inline(always)]
+fn hide(scores: &mut [f32], hidden: usize, seen: usize, visible: Option<&[u8]>) {
+    scores[..hidden].fill(f32::NEG_INFINITY);
+    scores[seen..].fill(f32::NEG_INFINITY);
+    if let Some(visible) = visible {
+        for (score, &visible) in scores.iter_mut().zip(visible) {
+            *score = if visible == 0 { f32::NEG_INFINITY } else { *score };
+        }
+    }
+}
+
+leveled! {
+    /// Scores to powers relative to the largest so far; gives by how much what came before shrinks.
+    fn powers(scores: &mut [f32], hidden: usize, seen: usize, visible: Option<&[u8]>, most: &mut f32, sum: &mut f32) -> f32 {
+        hide(scores, hidden, seen, visible);
+        let mut lanes = [f32::NEG_INFINITY; math::LANES];
+        for part in scores.chunks(math::LANES) {
+            for (lane, &score) in lanes.iter_mut().zip(part) {
+                *lane = if score > *lane { score } else { *lane };
+            }
+        }
+        let larger = lanes.iter().fold(*most, |most, &lane| most.max(lane));
+        if larger == f32::NEG_INFINITY {
+            // Nothing is seen so far; a score that is no number stays one.
+            for score in scores.iter_mut() {
+                *score = if score.is_nan() { f32::NAN } else { 0.0 };
+            }
+            *sum += math::sum(scores.len(), |i| scores[i]);
+            return 1.0;
+        }
+        let shrink = math::exp(*most - larger);
+        for score in scores.iter_mut() {
+            *score = math::exp(*score - larger);
+        }
+        *sum = *sum * shrink + math::sum(scores.len(), |i| scores[i]);
+        *most = larger;
+        shrink
+    }
+}
+
+#[cfg(test)]
+mod tests;
