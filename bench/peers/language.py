@@ -4,7 +4,7 @@
 
 Each figure is a process of its own: a model is loaded, warmed once, and reads 512 tokens or writes 128 behind 16. A pair
 is one run of either, in turns, so that what else the machine does meets both. Needs llama-cpp-python; weights come by
-`python scripts/fetch_weights.py smollm2`.
+`python scripts/fetch_weights.py smollm2`. `--write-q8 FILE` writes the model's weights anew in Q8_0 and stops.
 """
 
 import argparse
@@ -56,6 +56,15 @@ def dari(binary: str, model: str, what: str, threads: int) -> dict:
     return {"rate": found["tokens_per_second"], "memory": found["peak_memory_mb"]}
 
 
+def write_q8(model: str, out: str) -> None:
+    import llama_cpp
+
+    how = llama_cpp.llama_model_quantize_default_params()
+    how.ftype, how.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, True
+    if llama_cpp.llama_model_quantize(model.encode(), out.encode(), how) != 0:
+        raise SystemExit(f"{model} could not be written as {out}")
+
+
 def other(model: str, what: str, threads: int) -> dict:
     command = [sys.executable, __file__, model, "--one", what, "--threads", str(threads)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
@@ -67,8 +76,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dari", default="target/release/dari")
+    parser.add_argument("--write-q8", metavar="FILE")
     parser.add_argument("--one", choices=["prefill", "decode"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.write_q8:
+        write_q8(options.model, options.write_q8)
+        return
     if options.one:
         print(json.dumps(llama(options.model, options.one, options.threads)))
         return

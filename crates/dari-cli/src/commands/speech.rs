@@ -70,6 +70,7 @@ pub fn speak(
 /// What stands behind an answer that is not to be trusted.
 pub fn mark(answer: &Answer) -> String {
     match answer.unsure {
+        true if answer.text.trim().is_empty() => say!("(no answer)", "(답 없음)"),
         true => say!("  (unsure)", "  (확실하지 않음)"),
         false => String::new(),
     }

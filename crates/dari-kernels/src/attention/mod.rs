@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// Queries of a tile.
-const QUERIES: usize = 64;
+const QUERIES: usize = 128;
 /// Queries up to which each is a tile of its own, as when a token is written: it gets the same numbers among
 /// others as alone.
 const FEW: usize = 12;
@@ -357,13 +357,14 @@ leveled! {
     /// Scores to powers relative to the largest so far; gives by how much what came before shrinks.
     fn powers(scores: &mut [f32], hidden: usize, seen: usize, visible: Option<&[u8]>, most: &mut f32, sum: &mut f32) -> f32 {
         hide(scores, hidden, seen, visible);
+        let (wholes, rest) = scores.as_chunks::<{ math::LANES }>();
         let mut lanes = [f32::NEG_INFINITY; math::LANES];
-        for part in scores.chunks(math::LANES) {
-            for (lane, &score) in lanes.iter_mut().zip(part) {
-                *lane = if score > *lane { score } else { *lane };
+        for part in wholes {
+            for lane in 0..math::LANES {
+                lanes[lane] = if part[lane] > lanes[lane] { part[lane] } else { lanes[lane] };
             }
         }
-        let larger = lanes.iter().fold(*most, |most, &lane| most.max(lane));
+        let larger = lanes.iter().chain(rest).fold(*most, |most, &score| most.max(score));
         if larger == f32::NEG_INFINITY {
             // Nothing is seen so far; a score that is no number stays one.
             for score in scores.iter_mut() {
@@ -373,10 +374,19 @@ leveled! {
             return 1.0;
         }
         let shrink = math::exp(*most - larger);
-        for score in scores.iter_mut() {
-            *score = math::exp(*score - larger);
+        let (wholes, rest) = scores.as_chunks_mut::<{ math::LANES }>();
+        let mut lanes = [0.0; math::LANES];
+        for part in wholes {
+            for lane in 0..math::LANES {
+                part[lane] = math::exp(part[lane] - larger);
+                lanes[lane] += part[lane];
+            }
         }
-        *sum = *sum * shrink + math::sum(scores.len(), |i| scores[i]);
+        for (score, lane) in rest.iter_mut().zip(&mut lanes) {
+            *score = math::exp(*score - larger);
+            *lane += *score;
+        }
+        *sum = *sum * shrink + math::fold(lanes);
         *most = larger;
         shrink
     }
