@@ -245,8 +245,10 @@ impl Panels {
 /// `out = epilogue(x weights^T)`: `[m, inputs]` by one or more `[outputs, inputs]`, whose results stand side by
 /// side: what reads the same activations is one piece of work.
 pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogue) {
-    /// Bytes of a task: enough that a thread is worth its call.
-    const BYTES: usize = 1 << 14;
+    /// Fewest bytes of a task: enough that a thread is worth its call.
+    const LEAST: usize = 1 << 14;
+    /// Most: what is asked for ahead goes beyond a task's end, and is then often another thread's.
+    const MOST: usize = 1 << 17;
     /// Blocks of rows of a task, where there are many.
     const ROWS: usize = 8;
     let inputs = x.columns;
@@ -266,7 +268,8 @@ pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogu
     for &weight in weights {
         let kernels = weight.format.of().kernels;
         let panels = weight.outputs.div_ceil(LANES);
-        let step = (BYTES * panels / weight.lines.len().max(1)).max(1);
+        let bytes = (weight.lines.len() / (8 * team::threads())).clamp(LEAST, MOST);
+        let step = (bytes * panels / weight.lines.len().max(1)).max(1);
         for rows in (0..blocks.len()).step_by(ROWS) {
             for first in (0..panels).step_by(step) {
                 let own = first..(first + step).min(panels);

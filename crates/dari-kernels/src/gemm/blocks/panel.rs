@@ -14,6 +14,10 @@ use crate::level::Level;
 pub(super) const LANES: usize = 16;
 /// Bytes of a register.
 const WORDS: usize = 64;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+/// How far ahead of its use memory is asked for.
+const AHEAD: usize = 4096;
 
 /// Where things lie in one block's length of a panel.
 pub(super) struct Layout {
@@ -124,6 +128,10 @@ fn products<S: Simd, F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
         let parts = x.pairs.chunks_exact(F::PARTS * PAIRS * ROWS);
         let marks = x.marks.chunks_exact(F::PARTS * ROWS);
         for ((block, pairs), marks) in panel.chunks_exact(layout.all).zip(parts).zip(marks) {
+            if ROWS == 1 {
+                // One row waits for memory alone.
+                (0..layout.all).step_by(LINE).for_each(|at| fetch(block.as_ptr().wrapping_add(AHEAD + at)));
+            }
             let whole = whole_scales::<S, F, BYTES>(block);
             for part in 0..F::PARTS {
                 let planes = planes::<F, BYTES>(block, part);
@@ -186,6 +194,19 @@ fn unpack<S: Simd, F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut
             }
         }
     }
+}
+
+/// Asks for the line of the cache at an address, which need not be one that may be read.
+#[inline(always)]
+fn fetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it reads nothing, and fails on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// A part's lower and higher bits.
