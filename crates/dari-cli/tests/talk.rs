@@ -86,6 +86,29 @@ fn guesses_leave_the_answer_as_it_is() {
 }
 
 #[test]
+fn an_answer_follows_from_its_cache_and_not_from_threads() {
+    let home = Home::new();
+    for model in [model("llama"), model("mistral"), model("gguf-qwen2/model.gguf")] {
+        let run = |more: &[&str]| {
+            let arguments = ["complete", "a fox", "--model", &model, "--json", "--max-tokens", "12"];
+            lines(&home.dari([&arguments, more].concat()).exits(0).out).remove(0)
+        };
+        let plain = run(&["--threads", "1"]);
+        assert_eq!(run(&["--threads", "2"]), plain, "{model}");
+        assert_eq!(run(&["--threads", "5"]), plain, "{model}");
+        for cache in ["f16", "int8"] {
+            let kept = run(&["--cache", cache]);
+            assert_ne!(kept["confidence"], plain["confidence"], "{model} {cache}");
+            let mut guessed = run(&["--cache", cache, "--draft", "lookup"]);
+            guessed.as_object_mut().and_then(|found| found.remove("guesses")).expect("guesses");
+            assert_eq!(guessed, kept, "{model} {cache}");
+            assert_ne!(run(&["--cache", cache, "--beams", "2"])["text"], "");
+        }
+    }
+    home.dari(["complete", "x", "--cache", "f8"]).exits(2);
+}
+
+#[test]
 fn an_answer_stops_where_it_is_told() {
     let home = Home::new();
     let model = model("llama");
