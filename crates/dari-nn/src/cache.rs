@@ -29,7 +29,7 @@ impl Cache {
         Cache { layers: vec![Vec::new(); layers], format: CacheFormat::F32, tokens: 0 }
     }
 
-    /// The same, whose numbers are to be kept so.
+    /// Nothing of as many layers, whose numbers will be kept so.
     pub fn kept_in(self, format: CacheFormat) -> Cache {
         Cache { layers: vec![Vec::new(); self.layers.len()], format, tokens: 0 }
     }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::{KEYS, Mask, QUERIES, Sizes, TABLE, hide, within};
+use super::{KEYS, Mask, Sizes, TABLE, hide, within};
 use crate::gemm::{Epilogue, Matrix, MatrixMut, Threads, product};
 use crate::level::leveled;
 use crate::math;
@@ -13,7 +13,10 @@ thread_local! {
     static SLOPES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// The gradients of [`forward`] with respect to `q`, `k` and `v`, all overwritten; `out` and
+/// Queries of a tile: two tables stay in the second cache.
+const QUERIES: usize = 64;
+
+/// The gradients of [`super::forward`] with respect to `q`, `k` and `v`, all overwritten; `out` and
 /// `statistics` are what it gave, `dout` and the gradients are contiguous.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(

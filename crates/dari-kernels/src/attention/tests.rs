@@ -42,6 +42,9 @@ fn forward_and_backward_follow_the_reference() {
         (3, 33, 33, 2, 2, 5),
         (1, 70, 9, 1, 1, 3),
         (1, 67, 1030, 2, 1, 4),
+        // More queries than a tile has.
+        (1, 140, 9, 1, 1, 3),
+        (1, 133, 520, 2, 1, 4),
     ];
     for (batch, queries, keys, heads, kv_heads, width) in shapes {
         let sizes = Sizes { batch, queries, keys, heads, kv_heads, width };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result as CandleResult, Shape, Tensor, bail};
 use dari_kernels::Activation;
 use dari_kernels::gemm::{Epilogue, Fresh, Matrix};
 
-use super::outcome;
+use super::{Operation, outcome};
 use crate::ops::{self, view};
 use crate::weight::PackedWeight;
 
@@ -18,7 +18,9 @@ pub(super) struct Frozen {
     pub activation: Option<Activation>,
 }
 
-impl Frozen {
+impl Operation for Frozen {
+    const NAME: &str = "product with a packed weight";
+
     fn forward(
         &self,
         x: &CpuStorage,
@@ -55,45 +57,5 @@ impl Frozen {
         let mut dx = Fresh::new(rows, inputs);
         self.weight.backward(&mut dx, Matrix::new(&dy, rows, outputs)).map_err(crate::error::candle)?;
         Ok(Some(ops::tensor(dx.finish(), x)?))
-    }
-}
-
-impl CustomOp1 for Frozen {
-    fn name(&self) -> &'static str {
-        "product with a packed weight"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.forward(x, layout, None)
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
-        self.backward(x, dy)
-    }
-}
-
-impl CustomOp2 for Frozen {
-    fn name(&self) -> &'static str {
-        "product with a packed weight, added"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        residual: &CpuStorage,
-        rl: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        self.forward(x, xl, Some(view(residual, rl)?))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        residual: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.backward(x, dy)?, residual.track_op().then(|| dy.clone())))
     }
 }

@@ -6,7 +6,7 @@ mod trained;
 
 use std::sync::Arc;
 
-use candle_core::{CustomOp1, CustomOp2, D, Layout, Result as CandleResult, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result as CandleResult, Shape, Tensor};
 use dari_kernels::Activation;
 use dari_kernels::gemm::Products;
 
@@ -260,13 +260,68 @@ fn bias_of(weights: &Weights, outputs: usize, wanted: bool) -> Result<Option<Par
     })
 }
 
-fn run<T>(op: T, x: &Tensor, residual: Option<&Tensor>) -> CandleResult<Tensor>
-where
-    T: CustomOp1 + CustomOp2 + Send + Sync + 'static,
-{
+/// A layer's product with what follows it, of which [`Op`] makes an operation of candle's graph.
+trait Operation: Send + Sync + 'static {
+    const NAME: &str;
+
+    fn forward(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        residual: Option<&[f32]>,
+    ) -> CandleResult<(CpuStorage, Shape)>;
+
+    /// The gradient of `x`, where it wants one.
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>>;
+}
+
+/// By itself, or with a residual that is added.
+struct Op<T>(T);
+
+impl<T: Operation> CustomOp1 for Op<T> {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.0.forward(x, layout, None)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        self.0.backward(x, dy)
+    }
+}
+
+impl<T: Operation> CustomOp2 for Op<T> {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        residual: &CpuStorage,
+        rl: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        self.0.forward(x, xl, Some(ops::view(residual, rl)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        Ok((self.0.backward(x, dy)?, residual.track_op().then(|| dy.clone())))
+    }
+}
+
+fn run<T: Operation>(op: T, x: &Tensor, residual: Option<&Tensor>) -> CandleResult<Tensor> {
     match residual {
-        Some(residual) => x.contiguous()?.apply_op2(&residual.contiguous()?, op),
-        None => x.contiguous()?.apply_op1(op),
+        Some(residual) => x.contiguous()?.apply_op2(&residual.contiguous()?, Op(op)),
+        None => x.contiguous()?.apply_op1(Op(op)),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result as CandleResult, Shape, Tensor, bail};
 use dari_kernels::Activation;
 use dari_kernels::gemm::{self, Epilogue, Fresh, Matrix, MatrixMut, Threads};
 
-use super::{Layer, outcome};
+use super::{Layer, Operation, outcome};
 use crate::gradients;
 use crate::ops::{self, view};
 
@@ -30,16 +30,6 @@ impl Trained {
 
     fn inputs(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.size[1])
-    }
-
-    fn forward(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        residual: Option<&[f32]>,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        let (shape, _) = outcome(layout, self.outputs());
-        Ok((CpuStorage::F32(self.run(view::<f32>(x, layout)?, residual)?), Shape::from(shape)))
     }
 
     /// The products with rows that lie one after the other, and what follows them.
@@ -72,13 +62,6 @@ impl Trained {
             self.before.get_or_init(|| before);
         }
         Ok(out)
-    }
-
-    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
-        let dy = dy.contiguous()?;
-        let (values, dy) = (ops::hold::<f32>(x)?, ops::hold::<f32>(&dy)?);
-        let dx = self.all_slopes(&values, &dy, x.track_op())?;
-        dx.map(|dx| ops::tensor(dx, x)).transpose()
     }
 
     /// The gradient of `x`; those of the weights are added up in [`crate::Gradients`].
@@ -132,42 +115,23 @@ impl Trained {
     }
 }
 
-impl CustomOp1 for Trained {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
+impl Operation for Trained {
+    const NAME: &str = "linear";
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.forward(x, layout, None)
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
-        self.backward(x, dy)
-    }
-}
-
-impl CustomOp2 for Trained {
-    fn name(&self) -> &'static str {
-        "linear, added"
-    }
-
-    fn cpu_fwd(
+    fn forward(
         &self,
         x: &CpuStorage,
-        xl: &Layout,
-        residual: &CpuStorage,
-        rl: &Layout,
+        layout: &Layout,
+        residual: Option<&[f32]>,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        self.forward(x, xl, Some(view(residual, rl)?))
+        let (shape, _) = outcome(layout, self.outputs());
+        Ok((CpuStorage::F32(self.run(view::<f32>(x, layout)?, residual)?), Shape::from(shape)))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        residual: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.backward(x, dy)?, residual.track_op().then(|| dy.clone())))
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let dy = dy.contiguous()?;
+        let (values, dy) = (ops::hold::<f32>(x)?, ops::hold::<f32>(&dy)?);
+        let dx = self.all_slopes(&values, &dy, x.track_op())?;
+        dx.map(|dx| ops::tensor(dx, x)).transpose()
     }
 }
