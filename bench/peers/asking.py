@@ -12,12 +12,13 @@ tried alone in f32 and bf16, with sdpa and eager attention; the fastest runs the
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from turns import pairs
 
 SEED = 20261126
 TILES, TOKENS, WORDS = 17, 64, 24
@@ -134,18 +135,11 @@ def main() -> None:
     print("| | Dari | `transformers` | ratio: median (least to most) | memory, MB | ratio |\n"
           "| --- | ---: | ---: | ---: | ---: | ---: |")
     for precision in options.precisions.split(","):
-        pairs = []
-        for number in range(options.pairs):
-            ways = [lambda: dari(options.dari, folder, precision, options.threads),
-                    lambda: other(folder, way, options.threads)]
-            order = [0, 1] if number % 2 == 0 else [1, 0]
-            found = {side: ways[side]() for side in order}
-            pairs.append((found[0], found[1]))
-        ours, theirs = ([pair[side]["seconds"] for pair in pairs] for side in (0, 1))
-        ratios = [a / b for a, b in zip(ours, theirs)]
-        memory = [statistics.median(pair[side]["memory"] for pair in pairs) for side in (0, 1)]
-        print(f"| first token, {precision}, s | {statistics.median(ours):.2f} | {statistics.median(theirs):.2f} | "
-              f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
+        (ours, theirs), (ratio, least, most), memory = pairs(
+            lambda: dari(options.dari, folder, precision, options.threads),
+            lambda: other(folder, way, options.threads), options.pairs, "seconds",
+        )
+        print(f"| first token, {precision}, s | {ours:.2f} | {theirs:.2f} | {ratio:.2f} ({least:.2f} to {most:.2f}) | "
               f"{memory[0]:.0f} / {memory[1]:.0f} | {memory[0] / memory[1]:.2f} |", flush=True)
 
 

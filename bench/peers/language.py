@@ -10,11 +10,12 @@ is one run of either, in turns, so that what else the machine does meets both. N
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from turns import pairs
 
 PROMPT, READ, WRITTEN = 16, 512, 128
 
@@ -88,18 +89,11 @@ def main() -> None:
     print(f"{Path(options.model).name}, {options.threads} threads, {options.pairs} pairs in turns\n")
     print("| | Dari | llama.cpp | Dari over llama.cpp: median (least to most) | memory, MB |\n| --- | ---: | ---: | ---: | ---: |")
     for what, name in {"prefill": f"{READ} tokens read", "decode": f"{WRITTEN} tokens written"}.items():
-        pairs = []
-        for number in range(options.pairs):
-            ways = [lambda: dari(options.dari, options.model, what, options.threads),
-                    lambda: other(options.model, what, options.threads)]
-            order = [0, 1] if number % 2 == 0 else [1, 0]
-            found = {way: ways[way]() for way in order}
-            pairs.append((found[0], found[1]))
-        ours, theirs = ([pair[side]["rate"] for pair in pairs] for side in (0, 1))
-        ratios = [a / b for a, b in zip(ours, theirs)]
-        memory = [statistics.median(pair[side]["memory"] for pair in pairs) for side in (0, 1)]
-        print(f"| {name} a second | {statistics.median(ours):.0f} | {statistics.median(theirs):.0f} | "
-              f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
+        (ours, theirs), (ratio, least, most), memory = pairs(
+            lambda: dari(options.dari, options.model, what, options.threads),
+            lambda: other(options.model, what, options.threads), options.pairs, "rate",
+        )
+        print(f"| {name} a second | {ours:.0f} | {theirs:.0f} | {ratio:.2f} ({least:.2f} to {most:.2f}) | "
               f"{memory[0]:.0f} / {memory[1]:.0f} |", flush=True)
 
 
