@@ -11,14 +11,13 @@ tried alone in f32 and bf16, with sdpa and eager attention; the fastest runs the
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from turns import pairs
+from turns import pairs, peak_memory_mb
 
 SEED = 20261126
 TILES, TOKENS, WORDS = 17, 64, 24
@@ -96,7 +95,7 @@ def torch_way(folder: Path, kind: str, attention: str, threads: int) -> dict:
             began = time.perf_counter()
             model(input_ids=ids, pixel_values=pixels, use_cache=True, logits_to_keep=1)
             seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds[-1], "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    return {"seconds": seconds[-1], "memory": peak_memory_mb()}
 
 
 def other(folder: Path, way: tuple[str, str], threads: int) -> dict:
@@ -112,6 +111,28 @@ def dari(binary: str, folder: Path, precision: str, threads: int) -> dict:
     return {"seconds": found["time_to_first_token_ms"] / 1e3, "memory": found["peak_memory_mb"]}
 
 
+def measure(binary: str, work: Path, precisions: list[str], count: int, threads: int) -> list[str]:
+    """The lines of a report."""
+    folder = work / "smolvlm"
+    if not (folder / "processor_config.json").exists():
+        make(folder)
+    trials = {way: other(folder, way, threads) for way in WAYS}
+    way = min(trials, key=lambda way: trials[way]["seconds"])
+    alone = ", ".join(f"{' '.join(way)} {found['seconds']:.1f}" for way, found in trials.items())
+    lines = [
+        f"`transformers` alone, seconds: {alone}; {' '.join(way)} ran the {count} pairs.", "",
+        "| | Dari | `transformers` | ratio: median (least to most) | memory, MB | ratio |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for precision in precisions:
+        (ours, theirs), (ratio, least, most), memory = pairs(
+            lambda: dari(binary, folder, precision, threads), lambda: other(folder, way, threads), count, "seconds",
+        )
+        lines.append(f"| first token, {precision}, s | {ours:.2f} | {theirs:.2f} | {ratio:.2f} ({least:.2f} to {most:.2f})"
+                     f" | {memory[0]:.0f} / {memory[1]:.0f} | {memory[0] / memory[1]:.2f} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10)
@@ -121,26 +142,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dari-peers")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    folder = options.work / "smolvlm"
     if options.one:
-        print(json.dumps(torch_way(folder, *options.one.split(","), options.threads)))
+        way = options.one.split(",")
+        print(json.dumps(torch_way(options.work / "smolvlm", *way, options.threads)))
         return
-    if not (folder / "processor_config.json").exists():
-        make(folder)
-    trials = {way: other(folder, way, options.threads) for way in WAYS}
-    for (kind, attention), found in trials.items():
-        print(f"transformers, {kind}, {attention}: {found['seconds']:.2f} s, {found['memory']:.0f} MB", flush=True)
-    way = min(trials, key=lambda way: trials[way]["seconds"])
-    print(f"\n{options.threads} threads, {options.pairs} pairs in turns, the peer: {' with '.join(way)}\n")
-    print("| | Dari | `transformers` | ratio: median (least to most) | memory, MB | ratio |\n"
-          "| --- | ---: | ---: | ---: | ---: | ---: |")
-    for precision in options.precisions.split(","):
-        (ours, theirs), (ratio, least, most), memory = pairs(
-            lambda: dari(options.dari, folder, precision, options.threads),
-            lambda: other(folder, way, options.threads), options.pairs, "seconds",
-        )
-        print(f"| first token, {precision}, s | {ours:.2f} | {theirs:.2f} | {ratio:.2f} ({least:.2f} to {most:.2f}) | "
-              f"{memory[0]:.0f} / {memory[1]:.0f} | {memory[0] / memory[1]:.2f} |", flush=True)
+    precisions = options.precisions.split(",")
+    print("\n".join(measure(options.dari, options.work, precisions, options.pairs, options.threads)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from parts import put as put_part
+from parts import read as parts_of
+from turns import peak_memory_mb
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 SEED = 20261124
@@ -528,19 +532,6 @@ def worker(spec: Json) -> None:
             times.append((time.perf_counter() - start) * 1e3)
         middle = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
         answer({"times_ms": times, "parts_ms": middle, "peak_mb": peak_memory_mb()})
-
-
-def peak_memory_mb() -> float:
-    """The largest resident size this process has had, in MB of a million bytes."""
-    # ru_maxrss would count what the parent held when it forked; VmHWM is this program's own.
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def texts_of(spec: Json) -> tuple[list[list[int]], list[list[int]]]:
@@ -1346,6 +1337,7 @@ def accuracy_text(models: list[Embedder], dari: Dari | None, command: str) -> st
 # The report
 # ---------------------------------------------------------------------------------------------------
 
+HEADING = "# Dari beside PyTorch and ONNX Runtime on a CPU"
 ACCURACY = "## Accuracy"
 
 
@@ -1364,7 +1356,7 @@ def milliseconds(value: float) -> str:
 
 
 def report(results: list[Json], failures: list[Json], dari: Dari | None, options: Options, command: str) -> str:
-    lines = ["# Dari beside PyTorch and ONNX Runtime on a CPU", ""]
+    lines = [HEADING, ""]
     lines += [f"`{command}`, {date.today().isoformat()}. Written by bench/peers/compare.py; what it does in which",
               "order is told in bench/peers/README.md.", ""]  # fmt: skip
     lines += ["## Machine and versions", ""] + machine_lines(dari, options) + [""]
@@ -1686,13 +1678,13 @@ def read_options(arguments: list[str]) -> Options:
 
 
 def write_report(out: Path, speed: str | None, accuracy: str | None) -> None:
-    """Writes the given parts; the accuracy part that a file has stays until there is a new one."""
-    old = out.read_text() if out.is_file() else ""
+    """Writes the given parts; the accuracy part that a file has stays until there is a new one, and so does what has
+    another heading of the first level."""
+    old = parts_of(out).get(HEADING, "")
     cut = old.find(ACCURACY + "\n")
     old_speed, old_accuracy = (old, "") if cut < 0 else (old[:cut].rstrip() + "\n", old[cut:])
     both = [part for part in (speed or old_speed, accuracy or old_accuracy) if part]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(both))
+    put_part(out, "\n".join(both))
 
 
 def compare(options: Options, command: str) -> int:

@@ -9,13 +9,12 @@ is one run of either, in turns, so that what else the machine does meets both. N
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from turns import pairs
+from turns import pairs, peak_memory_mb
 
 PROMPT, READ, WRITTEN = 16, 512, 128
 
@@ -46,7 +45,7 @@ def llama(model: str, what: str, threads: int) -> dict:
 
     run = {"prefill": read, "decode": write}[what]
     run()
-    return {"rate": run(), "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    return {"rate": run(), "memory": peak_memory_mb()}
 
 
 def dari(binary: str, model: str, what: str, threads: int) -> dict:
@@ -71,6 +70,19 @@ def other(model: str, what: str, threads: int) -> dict:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
 
 
+def measure(binary: str, model: str, count: int, threads: int) -> list[str]:
+    """The lines of a report."""
+    lines = ["| | Dari | llama.cpp | Dari over llama.cpp: median (least to most) | memory, MB |",
+             "| --- | ---: | ---: | ---: | ---: |"]
+    for what, name in {"prefill": f"{READ} tokens read", "decode": f"{WRITTEN} tokens written"}.items():
+        (ours, theirs), (ratio, least, most), memory = pairs(
+            lambda: dari(binary, model, what, threads), lambda: other(model, what, threads), count, "rate",
+        )
+        lines.append(f"| {Path(model).name}: {name} a second | {ours:.1f} | {theirs:.1f} | {ratio:.2f} ({least:.2f} to "
+                     f"{most:.2f}) | {memory[0]:.0f} / {memory[1]:.0f} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -86,15 +98,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(llama(options.model, options.one, options.threads)))
         return
-    print(f"{Path(options.model).name}, {options.threads} threads, {options.pairs} pairs in turns\n")
-    print("| | Dari | llama.cpp | Dari over llama.cpp: median (least to most) | memory, MB |\n| --- | ---: | ---: | ---: | ---: |")
-    for what, name in {"prefill": f"{READ} tokens read", "decode": f"{WRITTEN} tokens written"}.items():
-        (ours, theirs), (ratio, least, most), memory = pairs(
-            lambda: dari(options.dari, options.model, what, options.threads),
-            lambda: other(options.model, what, options.threads), options.pairs, "rate",
-        )
-        print(f"| {name} a second | {ours:.0f} | {theirs:.0f} | {ratio:.2f} ({least:.2f} to {most:.2f}) | "
-              f"{memory[0]:.0f} / {memory[1]:.0f} |", flush=True)
+    print("\n".join(measure(options.dari, options.model, options.pairs, options.threads)))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ sys.dont_write_bytecode = True  # the checkout stays as it is
 
 import compare  # noqa: E402
 from compare import Json, Load, Trouble, joined, markdown, say, shown_command  # noqa: E402
+from turns import peak_memory_mb  # noqa: E402
 
 REPOSITORY = compare.REPOSITORY
 SEED = compare.SEED + 1
@@ -337,7 +338,7 @@ def peer(spec: Json) -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(spec["threads"])
     torch.set_num_interop_threads(1)
-    imported = compare.peak_memory_mb()
+    imported = peak_memory_mb()
     began = time.perf_counter()
     attention, attentions = spec["attention"], {}
     if not attention:
@@ -348,7 +349,7 @@ def peer(spec: Json) -> None:
     forward_ms(model, spec, runs=1)
     passes = [one_pass(model, Way(workers, threads, attention), spec) for workers, threads in spec["pools"]]
     found = {"load_ms": load_ms, "imported_mb": imported, "passes": passes, "attentions_ms": attentions}
-    answers.write(json.dumps(found | {"peak_mb": compare.peak_memory_mb()}) + "\n")
+    answers.write(json.dumps(found | {"peak_mb": peak_memory_mb()}) + "\n")
     answers.flush()
 
 

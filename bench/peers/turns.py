@@ -1,9 +1,19 @@
-"""Ours and a peer's measurements in turns, for `language.py` and `asking.py`."""
+"""Ours and a peer's measurements in turns, for `language.py`, `asking.py` and `bridge.py`."""
 
+import resource
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 Found = dict[str, float]
+
+
+def peak_memory_mb() -> float:
+    """The most this process has held, in MB of a million bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def pairs(ours: Callable[[], Found], theirs: Callable[[], Found], count: int, what: str) -> tuple:

@@ -16,24 +16,25 @@ pub enum Pairs {
 /// The sizes of a rotation.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Heads side by side in a row.
+    /// Heads side by side in a row, at its start.
     pub heads: usize,
     /// Values of a head.
     pub width: usize,
     /// How many of them are turned: the first, an even number.
     pub turned: usize,
+    /// Values of a row.
+    pub row: usize,
 }
 
 /// Rows of a task.
 const ROWS: usize = 16;
 
-/// Turns `x`, `[tokens, heads * width]`, in place. `cosines` and `sines` are `[tokens, turned / 2]`; with
+/// Turns `x`, `[tokens, row]`, in place; what lies behind the heads stays. `cosines` and `sines` are `[tokens, turned / 2]`; with
 /// `back` the other way round, which is the gradient.
 pub fn rotate(sizes: Sizes, pairs: Pairs, cosines: &[f32], sines: &[f32], back: bool, x: &mut [f32]) {
-    let Sizes { heads, width, turned } = sizes;
+    let Sizes { heads, width, turned, row } = sizes;
     let half = turned / 2;
-    let row = heads * width;
-    assert!(turned <= width && turned.is_multiple_of(2));
+    assert!(turned <= width && turned.is_multiple_of(2) && heads * width <= row);
     if row == 0 || half == 0 {
         return;
     }
@@ -44,7 +45,7 @@ pub fn rotate(sizes: Sizes, pairs: Pairs, cosines: &[f32], sines: &[f32], back: 
         let first = index * ROWS * half;
         for (token, x) in x.chunks_exact_mut(row).enumerate() {
             let at = first + token * half..first + (token + 1) * half;
-            for head in x.chunks_exact_mut(width) {
+            for head in x[..heads * width].chunks_exact_mut(width) {
                 match pairs {
                     Pairs::Halves => {
                         let (low, high) = head[..turned].split_at_mut(half);
@@ -85,8 +86,8 @@ mod tests {
 
     #[test]
     fn a_rotation_keeps_lengths_and_comes_back() {
-        let sizes = Sizes { heads: 2, width: 6, turned: 4 };
-        let x: Vec<f32> = (0..24).map(|i| (i as f32 * 0.7).sin()).collect();
+        let sizes = Sizes { heads: 2, width: 6, turned: 4, row: 13 };
+        let x: Vec<f32> = (0..26).map(|i| (i as f32 * 0.7).sin()).collect();
         let angles = [0.3f32, 2.0, -1.1, 0.0];
         let (cosines, sines) = (angles.map(f32::cos), angles.map(f32::sin));
         for pairs in [Pairs::Halves, Pairs::Neighbours] {
@@ -95,6 +96,7 @@ mod tests {
             let (a, b) = if pairs == Pairs::Halves { (0, 2) } else { (0, 1) };
             assert!((turned[a] - (x[a] * 0.3f32.cos() - x[b] * 0.3f32.sin())).abs() < 1e-6);
             assert_eq!(turned[4..6], x[4..6]);
+            assert!(turned[13] != x[13] && turned[25] == x[25]);
             let length = |x: &[f32]| x.iter().map(|v| v * v).sum::<f32>();
             assert!((length(&turned) - length(&x)).abs() < 1e-5);
             rotate(sizes, pairs, &cosines, &sines, true, &mut turned);

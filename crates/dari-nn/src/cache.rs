@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dari_kernels::Matrix;
 pub use dari_kernels::attention::CacheFormat;
 use dari_kernels::attention::{self as kernel, Kept};
 
@@ -58,26 +59,23 @@ impl Cache {
     }
 
     /// Adds keys and values of a layer, rows of some heads of `width`, behind the tokens that are kept.
-    pub(crate) fn append(&mut self, layer: usize, keys: &[f32], values: &[f32], heads: usize, width: usize) {
-        let (format, row) = (self.format, heads * width);
+    pub(crate) fn append(&mut self, layer: usize, keys: Matrix, values: Matrix, width: usize) {
+        let ([tokens, row], format) = (keys.size(), self.format);
         let pages = &mut self.layers[layer];
-        let mut at = self.tokens;
-        let mut rest = (keys, values);
-        while !rest.0.is_empty() {
-            let (number, within) = (at / PAGE, at % PAGE);
+        let mut done = 0;
+        while done < tokens {
+            let (number, within) = ((self.tokens + done) / PAGE, (self.tokens + done) % PAGE);
             if number == pages.len() {
                 let empty = || Kept::new(format, PAGE, row, width);
                 pages.push(Arc::new(Page { keys: empty(), values: empty() }));
             }
             let page = Arc::make_mut(&mut pages[number]);
-            let count = (rest.0.len() / row).min(PAGE - within);
-            for (kept, new) in [(&mut page.keys, &mut rest.0), (&mut page.values, &mut rest.1)] {
+            let count = (tokens - done).min(PAGE - within);
+            for (kept, new) in [(&mut page.keys, keys), (&mut page.values, values)] {
                 kept.truncate(within);
-                let (now, later) = new.split_at(count * row);
-                kept.append(now);
-                *new = later;
+                kept.append(new.rows(done, count));
             }
-            at += count;
+            done += count;
         }
     }
 
@@ -111,11 +109,12 @@ mod tests {
     fn copies_share_pages_until_one_writes() {
         let mut first = Cache::new(1);
         let rows: Vec<f32> = (0..2 * 100).map(|i| i as f32).collect();
-        first.append(0, &rows, &rows, 1, 2);
+        let all = Matrix::new(&rows, 100, 2);
+        first.append(0, all, all, 2);
         first.advance(100);
         let mut second = first.clone();
         second.truncate(70);
-        second.append(0, &[-1.0, -2.0], &[0.0, 0.0], 1, 2);
+        second.append(0, Matrix::new(&[-1.0, -2.0], 1, 2), Matrix::new(&[0.0, 0.0], 1, 2), 2);
         second.advance(1);
         assert_eq!((first.len(), second.len()), (100, 71));
         assert_eq!(keys(&first, 100), rows);

@@ -167,11 +167,10 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Turns rows of `heads` heads that lie one after the other, in place.
-    pub(crate) fn turn(&self, x: &mut [f32], heads: usize, back: bool) {
+    /// Turns the first `heads` heads of `width` of each row, in place.
+    pub(crate) fn turn(&self, x: &mut [f32], heads: usize, width: usize, back: bool) {
         let rows = self.cosines.len() / (self.turned / 2).max(1);
-        let width = x.len() / (rows * heads).max(1);
-        let sizes = Sizes { heads, width, turned: self.turned };
+        let sizes = Sizes { heads, width, turned: self.turned, row: x.len() / rows.max(1) };
         kernel::rotate(sizes, self.pairs, &self.cosines, &self.sines, back, x);
     }
 
@@ -215,16 +214,21 @@ impl CustomOp1 for Rotate {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let mut out = ops::view::<f32>(x, layout)?.to_vec();
-        self.turns.turn(&mut out, self.heads, false);
+        self.turns.turn(&mut out, self.heads, width_of(layout.shape(), self.heads)?, false);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
         let dy = dy.contiguous()?;
         let mut slopes = ops::hold::<f32>(&dy)?.to_vec();
-        self.turns.turn(&mut slopes, self.heads, true);
+        self.turns.turn(&mut slopes, self.heads, width_of(x.shape(), self.heads)?, true);
         Ok(Some(ops::tensor(slopes, x)?))
     }
+}
+
+/// The width of each of so many heads.
+fn width_of(shape: &Shape, heads: usize) -> CandleResult<usize> {
+    Ok(shape.dims3()?.2 / heads.max(1))
 }
 
 #[cfg(test)]

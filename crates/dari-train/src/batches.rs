@@ -44,6 +44,29 @@ pub enum Samples {
     Lessons(Vec<Lesson>),
 }
 
+/// How much a batch of lessons asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Tokens that are read, those of pictures among them.
+    pub tokens: usize,
+    /// Of these the ones that are to be said.
+    pub said: usize,
+    /// Pieces of pictures.
+    pub pieces: usize,
+}
+
+impl Samples {
+    /// How much lessons ask for; `None` of others.
+    pub fn amount(&self) -> Option<Amount> {
+        let Samples::Lessons(lessons) = self else { return None };
+        Some(lessons.iter().fold(Amount::default(), |all, lesson| Amount {
+            tokens: all.tokens + lesson.ids.len(),
+            said: all.said + lesson.targets(),
+            pieces: all.pieces + lesson.pieces.len(),
+        }))
+    }
+}
+
 enum Source {
     Files(Box<dyn Pairs>),
     Scenes(u64),

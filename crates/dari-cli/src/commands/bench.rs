@@ -7,6 +7,7 @@ use anyhow::Context;
 use dari::{Speech, Spoken};
 use dari_kernels::level::Level;
 use dari_kernels::memory;
+use dari_train::batches::Amount;
 use dari_train::{Parts, Recipe};
 use serde_json::{Value, json};
 
@@ -139,7 +140,8 @@ fn train(recipe: &Path, settings: &[String], runs: usize, as_json: bool) -> anyh
         })
     };
     let device = dari::device("cpu")?;
-    let parts = dari_train::time_steps(&recipe, &device, &open, WARM, runs)?;
+    let (parts, amounts): (Vec<Parts>, Vec<_>) =
+        dari_train::time_steps(&recipe, &device, &open, WARM, runs)?.into_iter().unzip();
     let times = Times::of(&parts.iter().map(Parts::total).collect::<Vec<_>>());
     let median =
         |part: fn(&Parts) -> f64| Times::of(&parts.iter().map(part).collect::<Vec<_>>()).median * 1e3;
@@ -150,6 +152,13 @@ fn train(recipe: &Path, settings: &[String], runs: usize, as_json: bool) -> anyh
     report["optimizer_ms"] = json!(shares[2]);
     report["peak_memory_mb"] = json!(peak());
     report["batch"] = json!(recipe.train.batch);
+    let amounts: Vec<Amount> = amounts.into_iter().flatten().collect();
+    if !amounts.is_empty() {
+        let mean = |of: fn(&Amount) -> usize| amounts.iter().map(of).sum::<usize>() / amounts.len();
+        report["tokens"] = json!(mean(|amount| amount.tokens));
+        report["said_tokens"] = json!(mean(|amount| amount.said));
+        report["picture_pieces"] = json!(mean(|amount| amount.pieces));
+    }
     report["threads"] = json!(rayon::current_num_threads());
     report["simd"] = json!(Level::current().key());
     if as_json {

@@ -64,18 +64,23 @@ impl Kept {
     }
 
     /// Adds rows behind those that are there.
-    pub fn append(&mut self, rows: &[f32]) {
-        match &mut self.numbers {
-            Numbers::F32(numbers) => numbers.extend_from_slice(rows),
-            Numbers::F16(numbers) => {
-                let most = f32::from(f16::MAX);
-                numbers.extend(rows.iter().map(|x| f16::from_f32(x.clamp(-most, most))));
-            }
-            Numbers::Int8 { whole, scales } => {
-                let before = whole.len();
-                whole.resize(before + rows.len(), 0);
-                let heads = rows.chunks(self.width.max(1)).zip(whole[before..].chunks_mut(self.width.max(1)));
-                scales.extend(heads.map(|(head, whole)| quantise(head, whole)));
+    pub fn append(&mut self, rows: Matrix) {
+        let [count, row] = rows.size();
+        assert_eq!(row, self.row);
+        for row in (0..count).map(|index| rows.row(index)) {
+            match &mut self.numbers {
+                Numbers::F32(numbers) => numbers.extend_from_slice(row),
+                Numbers::F16(numbers) => {
+                    let most = f32::from(f16::MAX);
+                    numbers.extend(row.iter().map(|x| f16::from_f32(x.clamp(-most, most))));
+                }
+                Numbers::Int8 { whole, scales } => {
+                    let before = whole.len();
+                    whole.resize(before + row.len(), 0);
+                    let width = self.width.max(1);
+                    let heads = row.chunks(width).zip(whole[before..].chunks_mut(width));
+                    scales.extend(heads.map(|(head, whole)| quantise(head, whole)));
+                }
             }
         }
     }

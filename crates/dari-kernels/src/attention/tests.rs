@@ -110,10 +110,10 @@ fn pages_are_the_same_keys() {
             let kept = |rows: &[f32]| -> Vec<Kept> {
                 let page = |rows: &[f32]| {
                     let mut page = Kept::new(format, 16, 12, 6);
-                    page.append(&numbers(36, 9)); // taken back at once
+                    page.append(Matrix::new(&numbers(36, 9), 3, 12)); // taken back at once
                     page.truncate(1);
                     page.truncate(0);
-                    rows.chunks(5 * 12).for_each(|rows| page.append(rows));
+                    rows.chunks(5 * 12).for_each(|rows| page.append(Matrix::new(rows, rows.len() / 12, 12)));
                     page
                 };
                 rows.chunks(16 * 12).map(page).collect()
@@ -162,7 +162,7 @@ fn a_query_that_sees_nothing_gets_zeros() {
 fn what_is_no_number_stays_none_in_fewer_bits() {
     for format in [CacheFormat::F16, CacheFormat::Int8] {
         let mut kept = Kept::new(format, 2, 4, 2);
-        kept.append(&[f32::NAN, 1.0, 0.0, 0.0, 1e6, -1e6, 1e-30, 0.0]);
+        kept.append(Matrix::new(&[f32::NAN, 1.0, 0.0, 0.0, 1e6, -1e6, 1e-30, 0.0], 2, 4));
         let (mut first, mut second) = Default::default();
         assert!(kept.head(2, 0, &mut first).row(0)[0].is_nan(), "{format:?}");
         assert_eq!(kept.head(2, 1, &mut second).row(0), [0.0, 0.0], "{format:?}");

@@ -258,26 +258,31 @@ impl Attention {
             let problem = format!("{} caches for a batch of {batch}", past.caches.len());
             return Err(Error::Config(problem));
         }
-        let (q, k, v) = self.project(x, x)?;
-        let values = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1::<f32>()?) };
-        let (mut q, mut k, v) = (values(&q)?, values(&k)?, values(&v)?);
+        let joined = match &self.inputs {
+            Inputs::Joined(all) => all.forward(x)?,
+            Inputs::Separate { query, key, value } => {
+                Tensor::cat(&[query.forward(x)?, key.forward(x)?, value.forward(x)?], 2)?
+            }
+        };
+        // A row a token: the queries' heads, the keys', the values'.
+        let mut joined = joined.flatten_all()?.to_vec1::<f32>()?;
+        let (width, row) = (self.width / self.heads, self.width);
+        let kv_row = self.kv_heads * width;
         if let Some(turns) = &past.turns {
-            turns.turn(&mut q, self.heads, false);
-            turns.turn(&mut k, self.kv_heads, false);
+            turns.turn(&mut joined, self.heads + self.kv_heads, width, false);
         }
-        let width = self.width / self.heads;
-        let (row, kv_row) = (self.width, self.kv_heads * width);
-        let mut out = vec![0.0; q.len()];
+        let joined = Matrix::new(&joined, batch * tokens, row + 2 * kv_row);
+        let mut out = vec![0.0; batch * tokens * row];
         for (index, cache) in past.caches.iter_mut().enumerate() {
-            let own = index * tokens * kv_row..(index + 1) * tokens * kv_row;
-            cache.append(layer, &k[own.clone()], &v[own], self.kv_heads, width);
+            let own = joined.rows(index * tokens, tokens);
+            cache.append(layer, own.columns(row, kv_row), own.columns(row + kv_row, kv_row), width);
             let keys = cache.len() + tokens;
             let (pages, page) = cache.pages(layer, keys);
             let sizes =
                 Sizes { batch: 1, queries: tokens, keys, heads: self.heads, kv_heads: self.kv_heads, width };
-            let own = index * tokens * row..(index + 1) * tokens * row;
-            let q = Matrix::new(&q[own.clone()], tokens, row);
-            kernel::forward_paged(sizes, self.window, self.scale() as f32, q, &pages, page, &mut out[own]);
+            let out = &mut out[index * tokens * row..][..tokens * row];
+            let q = own.columns(0, row);
+            kernel::forward_paged(sizes, self.window, self.scale() as f32, q, &pages, page, out);
         }
         let mixed = Tensor::from_vec(out, (batch, tokens, row), &Device::Cpu)?;
         self.output.forward(&mixed.to_device(x.device())?)

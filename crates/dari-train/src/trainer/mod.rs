@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use self::metrics::Metrics;
 use self::prepare::{Data, prepare};
-use crate::batches::{Ahead, Batch, Maker, Samples};
+use crate::batches::{Ahead, Amount, Batch, Maker, Samples};
 use crate::checkpoint::{self, Carried, Checkpoints, Kept, State};
 use crate::error::inside;
 use crate::optimizer::{AdamW, clamp};
@@ -143,14 +143,15 @@ impl Parts {
 }
 
 /// Times `runs` steps of a recipe after `warm` others, on batches that are ready before the clock
-/// starts. Whatever it writes goes below the recipe's output.
+/// starts; with each, how much there was to read, where it is lessons. Whatever it writes goes below the recipe's
+/// output.
 pub fn time_steps(
     recipe: &Recipe,
     device: &Device,
     open: &dyn Fn(&str) -> Result<Folder>,
     warm: usize,
     runs: usize,
-) -> Result<Vec<Parts>> {
+) -> Result<Vec<(Parts, Option<Amount>)>> {
     let (run, _) = prepare(recipe, false, device, open)?;
     let steps = (warm + runs) as u64;
     let mut ahead = Ahead::start(run.maker(), 1, steps, recipe.train.workers);
@@ -160,7 +161,8 @@ pub fn time_steps(
     }
     let mut all = Vec::new();
     for batch in batches {
-        all.push(run.step(batch, 0)?.parts);
+        let amount = batch.samples.amount();
+        all.push((run.step(batch, 0)?.parts, amount));
     }
     Ok(all.split_off(warm))
 }

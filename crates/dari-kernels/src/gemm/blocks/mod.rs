@@ -8,6 +8,7 @@
 //! little more is lost. A product's sums depend neither on the other rows nor on the threads.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use half::f16;
 
@@ -19,10 +20,12 @@ mod formats;
 mod panel;
 mod rows;
 mod simd;
+mod tile;
 
 use formats::{Format, PART};
 use panel::{Kernels, LANES, Layout};
 use rows::Rows;
+use tile::{Open, SIDES, STRETCH};
 
 /// A block format, by ggml's name for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +49,8 @@ const SUPER: usize = 256;
 thread_local! {
     /// A task's results, or a part of a weight; a thread keeps their memory.
     static NUMBERS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// A stretch of a few panels; a thread keeps its memory.
+    static OPEN: Cell<Open> = Cell::new(Open::default());
 }
 
 impl Blocks {
@@ -242,6 +247,16 @@ impl Panels {
     }
 }
 
+/// A piece of a product: some panels of a weight with some of the rows.
+struct Task<'a> {
+    weight: &'a Panels,
+    panels: Range<usize>,
+    /// Of the outputs side by side, the weight's first.
+    column: usize,
+    /// Blocks of rows, each with its first.
+    rows: &'a [(usize, Rows)],
+}
+
 /// `out = epilogue(x weights^T)`: `[m, inputs]` by one or more `[outputs, inputs]`, whose results stand side by
 /// side: what reads the same activations is one piece of work.
 pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogue) {
@@ -249,8 +264,8 @@ pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogu
     const LEAST: usize = 1 << 14;
     /// Most: what is asked for ahead goes beyond a task's end, and is then often another thread's.
     const MOST: usize = 1 << 17;
-    /// Blocks of rows of a task, where there are many.
-    const ROWS: usize = 8;
+    /// Most rows of a task, where there are many: a stretch of them stays in the second cache.
+    const ROWS: usize = 192;
     let inputs = x.columns;
     assert_eq!(out.rows, x.rows);
     assert!(weights.iter().all(|weight| weight.inputs == inputs));
@@ -260,50 +275,101 @@ pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogu
     if out.rows == 0 || out.columns == 0 {
         return;
     }
-    let sizes: Vec<usize> = first.format.of().kernels.products.iter().map(|&(rows, _)| rows).collect();
-    let blocks = blocks_of(x, &sizes);
-    // Tasks: a weight's panels, by the first column of their outputs, with some of the rows.
+    // What blocks of rows there are loops for does not depend on the format.
+    let Kernels { products, tile, .. } = first.format.of().kernels;
+    let few = products.iter().map(|&(rows, _)| rows).find(|&rows| rows >= out.rows);
+    let blocks = blocks_of(x, few.unwrap_or(tile.rows));
     let mut tasks = Vec::new();
     let mut column = 0;
     for &weight in weights {
-        let kernels = weight.format.of().kernels;
         let panels = weight.outputs.div_ceil(LANES);
         let bytes = (weight.lines.len() / (8 * team::threads())).clamp(LEAST, MOST);
-        let step = (bytes * panels / weight.lines.len().max(1)).max(1);
-        for rows in (0..blocks.len()).step_by(ROWS) {
+        let step = (bytes * panels / weight.lines.len().max(1)).next_multiple_of(tile.side).max(1);
+        for rows in blocks.chunks(ROWS / tile.rows) {
             for first in (0..panels).step_by(step) {
-                let own = first..(first + step).min(panels);
-                tasks.push((weight, kernels, own, column, rows..(rows + ROWS).min(blocks.len())));
+                tasks.push(Task { weight, panels: first..(first + step).min(panels), column, rows });
             }
         }
         column += weight.outputs;
     }
     let shared = Shared(out.data);
     team::run(tasks.len(), |task| {
-        let (weight, kernels, panels, column, rows) = &tasks[task];
-        let bytes = weight.panels(panels.start, panels.len());
-        let width = (panels.len() * LANES).min(weight.outputs - panels.start * LANES);
-        let first = column + panels.start * LANES;
-        let mut values = NUMBERS.take();
-        for (start, block) in &blocks[rows.clone()] {
-            values.resize(panels.len() * block.count * LANES, 0.0);
-            let values = values.as_chunks_mut::<LANES>().0;
-            let run = kernels.products.iter().find(|(rows, _)| *rows == block.count);
-            match run {
-                Some((_, run)) if inputs > 0 => run(bytes, block, values),
-                _ => values.fill([0.0; LANES]),
-            }
-            for row in 0..block.count.min(out.rows - start) {
+        let Task { weight, .. } = tasks[task];
+        let put = |row: usize, panel: usize, values: &[[f32; LANES]]| {
+            let first = panel * LANES;
+            let width = (values.len() * LANES).min(weight.outputs - first);
+            if row < out.rows {
+                let column = tasks[task].column + first;
                 // SAFETY: the columns lie in `out`, which is borrowed mutably, and are this task's own.
-                let part = unsafe { shared.part((start + row) * out.row_stride + first, width) };
-                for (panel, part) in part.chunks_mut(LANES).enumerate() {
-                    part.copy_from_slice(&values[panel * block.count + row][..part.len()]);
+                let part = unsafe { shared.part(row * out.row_stride + column, width) };
+                part.copy_from_slice(&values.as_flattened()[..width]);
+                epilogue.apply(row, column, part);
+            }
+        };
+        match few {
+            Some(_) => tasks[task].few(put),
+            None => tasks[task].many(put),
+        }
+    });
+}
+
+impl Task<'_> {
+    /// Of few rows: panels are read as they lie. What comes out goes to `put`, by row and first panel.
+    fn few(&self, put: impl Fn(usize, usize, &[[f32; LANES]])) {
+        let kernels = self.weight.format.of().kernels;
+        let bytes = self.weight.panels(self.panels.start, self.panels.len());
+        let mut values = NUMBERS.take();
+        for (start, block) in self.rows {
+            values.clear();
+            values.resize(self.panels.len() * block.count * LANES, 0.0);
+            let values = values.as_chunks_mut::<LANES>().0;
+            if let Some((_, run)) = kernels.products.iter().find(|(rows, _)| *rows == block.count)
+                && self.weight.inputs > 0
+            {
+                run(bytes, block, values);
+            }
+            for (panel, values) in self.panels.clone().zip(values.chunks_exact(block.count)) {
+                for row in 0..block.count {
+                    put(start + row, panel, &values[row..=row]);
                 }
-                epilogue.apply(start + row, first, part);
             }
         }
         NUMBERS.set(values);
-    });
+    }
+
+    /// Of many rows: a stretch of a few panels is laid open for all of them.
+    fn many(&self, put: impl Fn(usize, usize, &[[f32; LANES]])) {
+        let Kind { length, kernels: Kernels { tile, .. }, .. } = self.weight.format.of();
+        let (numbers, _) = self.weight.format.block();
+        let inputs = self.weight.inputs;
+        let (mut open, mut values) = (OPEN.take(), NUMBERS.take());
+        for panel in self.panels.clone().step_by(tile.side) {
+            values.clear();
+            values.resize(self.rows.len() * tile.rows * tile.side * LANES, 0.0);
+            let values = values.as_chunks_mut::<LANES>().0;
+            let count = tile.side.min(self.panels.end - panel);
+            for first in (0..inputs).step_by(STRETCH) {
+                let last = inputs.min(first + STRETCH);
+                let own = first / numbers * length..last / numbers * length;
+                let sides: [&[u8]; SIDES] = std::array::from_fn(|side| {
+                    &self.weight.panels(panel + side.min(count - 1), 1)[own.clone()]
+                });
+                (tile.open)(&sides[..tile.side], &mut open);
+                for ((_, block), values) in
+                    self.rows.iter().zip(values.chunks_exact_mut(tile.rows * tile.side))
+                {
+                    (tile.add)(&open, block, first / PART..last / PART, values);
+                }
+            }
+            for ((start, block), values) in self.rows.iter().zip(values.chunks_exact(tile.rows * tile.side)) {
+                for (row, values) in values.chunks_exact(tile.side).enumerate().take(block.count) {
+                    put(start + row, panel, &values[..count]);
+                }
+            }
+        }
+        OPEN.set(open);
+        NUMBERS.set(values);
+    }
 }
 
 /// `out = dy weights`: the gradient of what [`linear`] was given, `[m, outputs]` by `[outputs, inputs]`, the
@@ -354,19 +420,11 @@ pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
     });
 }
 
-/// Rows in blocks of the sizes that there are loops for, each with its first row.
-fn blocks_of(x: Matrix, sizes: &[usize]) -> Vec<(usize, Rows)> {
-    let mut starts = Vec::new();
-    let mut start = 0;
-    while start < x.rows {
-        let left = x.rows - start;
-        let size = sizes.iter().copied().find(|&size| size >= left).or(sizes.last().copied()).unwrap_or(1);
-        starts.push((start, size));
-        start += size;
-    }
-    let mut blocks: Vec<Option<(usize, Rows)>> = starts.iter().map(|_| None).collect();
+/// Rows in blocks of so many, each with its first row.
+fn blocks_of(x: Matrix, size: usize) -> Vec<(usize, Rows)> {
+    let mut blocks: Vec<Option<(usize, Rows)>> = (0..x.rows.div_ceil(size)).map(|_| None).collect();
     team::chunks(&mut blocks, 1, |index, block| {
-        let (start, size) = starts[index];
+        let start = index * size;
         let rows: Vec<&[f32]> = (start..x.rows.min(start + size)).map(|row| x.row(row)).collect();
         block.fill_with(|| Some((start, Rows::new(size, x.columns, &rows))));
     });
@@ -437,6 +495,36 @@ mod tests {
                         let off = (f64::from(found) - exact).abs();
                         assert!(off < 1e-5 * size, "{level:?} {format:?}: off by {off} of {size}");
                     }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_row_gives_the_same_bits_among_any_number_of_rows() {
+        at_every_level(|level| {
+            for format in ALL {
+                // More than a task's rows, a last stretch that is shorter, and panels that are no pairs.
+                let (outputs, inputs) = (73, if format.block().0 == 32 { 288 } else { 512 });
+                let bytes = noise(format, outputs * inputs / format.block().0);
+                let weight =
+                    Panels::pack(BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks"));
+                let x = numbers(200 * inputs, 5);
+                let given = |rows: Range<usize>| {
+                    let mut out = vec![f32::NAN; rows.len() * outputs];
+                    let x = Matrix::new(&x[rows.start * inputs..rows.end * inputs], rows.len(), inputs);
+                    linear(
+                        MatrixMut::new(&mut out, rows.len(), outputs),
+                        x,
+                        &[&weight],
+                        &Epilogue::default(),
+                    );
+                    out
+                };
+                let together = given(0..200);
+                for rows in [0..1, 1..4, 4..15, 15..28, 100..200] {
+                    let own = &together[rows.start * outputs..rows.end * outputs];
+                    assert_eq!(given(rows.clone()), own, "{level:?} {format:?} {rows:?}");
                 }
             }
         });

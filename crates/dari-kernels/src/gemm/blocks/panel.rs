@@ -7,13 +7,14 @@
 
 use super::formats::{Format, PART};
 use super::rows::{Mark, PAIRS, Rows};
-use super::simd::{Portable, Simd};
+use super::simd::Simd;
+use super::tile::{self, Tile};
 use crate::level::Level;
 
 /// Outputs of a panel.
 pub(super) const LANES: usize = 16;
 /// Bytes of a register.
-const WORDS: usize = 64;
+pub(super) const WORDS: usize = 64;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 /// How far ahead of its use memory is asked for.
@@ -46,8 +47,10 @@ impl Layout {
 /// A format's loops.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels {
-    /// Products of panels with as many rows as the first number says: `[panels, rows, LANES]`.
+    /// Products of panels with as few rows as the first number says: `[panels, rows, LANES]`.
     pub products: &'static [(usize, Products)],
+    /// Those with more.
+    pub tile: Tile,
     /// Numbers of so many blocks' lengths of a panel, `[inputs, LANES]`, rows so far apart.
     pub unpack: fn(&[u8], &mut [f32], usize),
 }
@@ -56,42 +59,52 @@ pub(super) type Products = fn(&[u8], &Rows, &mut [[f32; LANES]]);
 
 /// Those of this level.
 pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
-    #[cfg(target_arch = "x86_64")]
+    // A level's loops, for so few rows, and for tiles of so many rows and panels.
     macro_rules! at {
-        ($level:ident: $($rows:literal)*) => {
+        ($level:ident: $($rows:literal)*, $tile:literal by $side:literal) => {
             // SAFETY (of every call): a current level is available on this very machine.
             Kernels {
                 products: &[
                     $(($rows, |bytes, x, out| unsafe { $level::products::<F, BYTES, $rows>(bytes, x, out) })),*
                 ],
+                tile: Tile {
+                    rows: $tile,
+                    side: $side,
+                    open: |panels, to| unsafe { $level::open::<F, BYTES, $side>(panels, to) },
+                    add: match (F::RUNS, F::LEAST) {
+                        (1, false) => |open, x, parts, out| unsafe { $level::add::<1, false, $tile, $side>(open, x, parts, out) },
+                        (1, true) => |open, x, parts, out| unsafe { $level::add::<1, true, $tile, $side>(open, x, parts, out) },
+                        (_, false) => |open, x, parts, out| unsafe { $level::add::<2, false, $tile, $side>(open, x, parts, out) },
+                        (_, true) => |open, x, parts, out| unsafe { $level::add::<2, true, $tile, $side>(open, x, parts, out) },
+                    },
+                },
                 unpack: |bytes, out, row| unsafe { $level::unpack::<F, BYTES>(bytes, out, row) },
             }
         };
     }
     match Level::current() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Avx512Bf16 => at!(vnni: 1 4 12),
+        Level::Avx512Vnni | Level::Avx512Bf16 => at!(vnni: 1 4 12, 12 by 2),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => at!(avx512: 1 4 12),
+        Level::Avx512 => at!(avx512: 1 4 12, 12 by 2),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => at!(avx2: 1 2),
-        _ => Kernels {
-            products: &[(1, products::<Portable, F, BYTES, 1>), (2, products::<Portable, F, BYTES, 2>)],
-            unpack: unpack::<Portable, F, BYTES>,
-        },
+        Level::Avx2 => at!(avx2: 1 2, 3 by 1),
+        _ => at!(portable: 1 2, 2 by 1),
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 macro_rules! level {
-    ($name:ident, $simd:ty, $features:literal) => {
+    ($name:ident, $simd:ty $(, $features:literal)?) => {
         mod $name {
+            use std::ops::Range;
+
+            use super::tile::{self, Open};
             use super::{Format, LANES, Rows};
             #[allow(unused_imports)]
-            use crate::gemm::blocks::simd::{Avx2, Avx512};
+            use crate::gemm::blocks::simd::*;
 
-            #[target_feature(enable = $features)]
-            pub fn products<F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn products<F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
                 bytes: &[u8],
                 x: &Rows,
                 out: &mut [[f32; LANES]],
@@ -99,13 +112,29 @@ macro_rules! level {
                 super::products::<$simd, F, BYTES, ROWS>(bytes, x, out);
             }
 
-            #[target_feature(enable = $features)]
-            pub fn unpack<F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32], row: usize) {
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn open<F: Format<BYTES>, const BYTES: usize, const SIDE: usize>(panels: &[&[u8]], to: &mut Open) {
+                tile::open::<$simd, F, BYTES, SIDE>(panels, to);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn add<const RUNS: usize, const LEAST: bool, const ROWS: usize, const SIDE: usize>(
+                open: &Open,
+                x: &Rows,
+                parts: Range<usize>,
+                out: &mut [[f32; LANES]],
+            ) {
+                tile::add::<$simd, RUNS, LEAST, ROWS, SIDE>(open, x, parts, out);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn unpack<F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32], row: usize) {
                 super::unpack::<$simd, F, BYTES>(bytes, out, row);
             }
         }
     };
 }
+level!(portable, Portable);
 #[cfg(target_arch = "x86_64")]
 level!(vnni, Avx512<true>, "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
@@ -211,7 +240,7 @@ fn fetch(at: *const u8) {
 
 /// A part's lower and higher bits.
 #[inline(always)]
-fn planes<F: Format<BYTES>, const BYTES: usize>(block: &[u8], part: usize) -> [&[u8]; 2] {
+pub(super) fn planes<F: Format<BYTES>, const BYTES: usize>(block: &[u8], part: usize) -> [&[u8]; 2] {
     let layout = const { Layout::of::<F, BYTES>() };
     let (low, high) = block[layout.parts + part * layout.part..][..layout.part].split_at(layout.low);
     [low, high]
@@ -219,7 +248,10 @@ fn planes<F: Format<BYTES>, const BYTES: usize>(block: &[u8], part: usize) -> [&
 
 /// The whole numbers of a pair of inputs.
 #[inline(always)]
-fn words<S: Simd, F: Format<BYTES>, const BYTES: usize>([low, high]: [&[u8]; 2], pair: usize) -> S::Words {
+pub(super) fn words<S: Simd, F: Format<BYTES>, const BYTES: usize>(
+    [low, high]: [&[u8]; 2],
+    pair: usize,
+) -> S::Words {
     let (register, from) = place(F::LOW, pair);
     let low = S::masked(S::right(S::words(some(low, register * WORDS)), from), (1 << F::LOW) - 1);
     if F::HIGH == 0 {
@@ -239,14 +271,14 @@ const fn place(bits: usize, pair: usize) -> (usize, usize) {
 
 /// The scales of whole blocks, and their minima.
 #[inline(always)]
-fn whole_scales<S: Simd, F: Format<BYTES>, const BYTES: usize>(block: &[u8]) -> [S::Numbers; 2] {
+pub(super) fn whole_scales<S: Simd, F: Format<BYTES>, const BYTES: usize>(block: &[u8]) -> [S::Numbers; 2] {
     let least = if F::LEAST { S::halves(some(block, 2 * LANES)) } else { S::same(0.0) };
     [S::halves(some(block, 0)), least]
 }
 
 /// Those of a run.
 #[inline(always)]
-fn run_scales<S: Simd, F: Format<BYTES>, const BYTES: usize>(
+pub(super) fn run_scales<S: Simd, F: Format<BYTES>, const BYTES: usize>(
     block: &[u8],
     [scale, least]: [S::Numbers; 2],
     run: usize,

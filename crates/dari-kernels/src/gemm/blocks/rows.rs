@@ -48,17 +48,17 @@ leveled! {
     fn prepare(x: &[f32], row: usize, count: usize, pairs: &mut [Pair], marks: &mut [Mark]) {
         let parts = x.as_chunks::<PART>().0.iter();
         for ((x, pairs), marks) in parts.zip(pairs.chunks_exact_mut(PAIRS * count)).zip(marks.chunks_exact_mut(count)) {
-            let (mut most, mut sound) = ([0.0f32; 8], [0.0f32; 8]);
-            for eight in x.as_chunks::<8>().0 {
-                for (lane, value) in eight.iter().enumerate() {
-                    let size = value.abs();
-                    most[lane] = if size > most[lane] { size } else { most[lane] };
-                    sound[lane] += value * 0.0;
+            // Of finite numbers without their signs the larger has the larger bits, and of others larger ones still.
+            let sizes = x.map(|value| value.to_bits() & 0x7fff_ffff);
+            let mut lanes = [0u32; PART / 2];
+            for half in sizes.as_chunks::<{ PART / 2 }>().0 {
+                for (lane, &size) in lanes.iter_mut().zip(half) {
+                    *lane = size.max(*lane);
                 }
             }
-            let most = most.iter().fold(0.0f32, |most, &size| if size > most { size } else { most });
-            // What is no number or endless makes the part's scale so, and with it the product.
-            let sound: f32 = sound.iter().sum();
+            let most = f32::from_bits(lanes.into_iter().fold(0, u32::max));
+            // What is no number or endless makes the part's scale none, and with it the product.
+            let scale = if most.is_finite() { most / 32767.0 } else { f32::NAN };
             let factor = if most > 0.0 { 32767.0 / most } else { 0.0 };
             let mut wholes = [0i16; PART];
             for (whole, value) in wholes.iter_mut().zip(x) {
@@ -71,7 +71,7 @@ leveled! {
             let [first, second] = [0, PART / 2].map(|at| {
                 wholes[at..at + PART / 2].iter().map(|&whole| i32::from(whole)).sum::<i32>()
             });
-            let (scale, sums) = (most / 32767.0 + sound, [first, second, first + second]);
+            let sums = [first, second, first + second];
             marks[row] = Mark { scale, sums, totals: sums.map(|sum| sum as f32 * scale) };
         }
     }

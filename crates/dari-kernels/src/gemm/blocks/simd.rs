@@ -12,11 +12,14 @@ pub(super) trait Simd {
     type Numbers: Copy;
 
     fn words(from: &[u8; 64]) -> Self::Words;
+    fn put(a: Self::Words, to: &mut [u8; 64]);
     /// The bits that `mask` has.
     fn masked(a: Self::Words, mask: u16) -> Self::Words;
     fn or(a: Self::Words, b: Self::Words) -> Self::Words;
     fn right(a: Self::Words, by: usize) -> Self::Words;
     fn left(a: Self::Words, by: usize) -> Self::Words;
+    /// Every word less so much.
+    fn less(a: Self::Words, by: i16) -> Self::Words;
     /// The first word of each lane, which has no sign, and the second.
     fn each(a: Self::Words) -> [Self::Wholes; 2];
 
@@ -31,6 +34,7 @@ pub(super) trait Simd {
     fn times(a: Self::Numbers, b: Self::Numbers) -> Self::Numbers;
     /// `a b + c`.
     fn product(a: Self::Numbers, b: Self::Numbers, c: Self::Numbers) -> Self::Numbers;
+    fn load(from: &[f32; 16]) -> Self::Numbers;
     fn store(a: Self::Numbers) -> [f32; 16];
 }
 
@@ -67,6 +71,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn put(a: Self::Words, to: &mut [u8; 64]) {
+        for (to, word) in to.as_chunks_mut().0.iter_mut().zip(a.as_flattened()) {
+            *to = word.to_le_bytes();
+        }
+    }
+
+    #[inline(always)]
     fn masked(a: Self::Words, mask: u16) -> Self::Words {
         a.map(|words| words.map(|word| word & mask))
     }
@@ -84,6 +95,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn left(a: Self::Words, by: usize) -> Self::Words {
         a.map(|words| words.map(|word| word << by))
+    }
+
+    #[inline(always)]
+    fn less(a: Self::Words, by: i16) -> Self::Words {
+        a.map(|words| words.map(|word| word.wrapping_sub(by as u16)))
     }
 
     #[inline(always)]
@@ -144,6 +160,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load(from: &[f32; 16]) -> [f32; 16] {
+        *from
+    }
+
+    #[inline(always)]
     fn store(a: [f32; 16]) -> [f32; 16] {
         a
     }
@@ -173,6 +194,11 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn put(a: __m512i, to: &mut [u8; 64]) {
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), a) }
+        }
+
+        #[inline(always)]
         fn masked(a: __m512i, mask: u16) -> __m512i {
             unsafe { _mm512_and_si512(a, _mm512_set1_epi16(mask as i16)) }
         }
@@ -190,6 +216,11 @@ mod x86 {
         #[inline(always)]
         fn left(a: __m512i, by: usize) -> __m512i {
             unsafe { _mm512_sll_epi16(a, _mm_cvtsi32_si128(by as i32)) }
+        }
+
+        #[inline(always)]
+        fn less(a: __m512i, by: i16) -> __m512i {
+            unsafe { _mm512_sub_epi16(a, _mm512_set1_epi16(by)) }
         }
 
         #[inline(always)]
@@ -244,6 +275,11 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn load(from: &[f32; 16]) -> __m512 {
+            unsafe { _mm512_loadu_ps(from.as_ptr()) }
+        }
+
+        #[inline(always)]
         fn store(a: __m512) -> [f32; 16] {
             let mut out = [0.0; 16];
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), a) };
@@ -285,6 +321,15 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn put(a: [__m256i; 2], to: &mut [u8; 64]) {
+            let to: *mut __m256i = to.as_mut_ptr().cast();
+            unsafe {
+                _mm256_storeu_si256(to, a[0]);
+                _mm256_storeu_si256(to.add(1), a[1]);
+            }
+        }
+
+        #[inline(always)]
         fn masked(a: [__m256i; 2], mask: u16) -> [__m256i; 2] {
             unsafe {
                 let mask = _mm256_set1_epi16(mask as i16);
@@ -310,6 +355,14 @@ mod x86 {
             unsafe {
                 let by = _mm_cvtsi32_si128(by as i32);
                 [_mm256_sll_epi16(a[0], by), _mm256_sll_epi16(a[1], by)]
+            }
+        }
+
+        #[inline(always)]
+        fn less(a: [__m256i; 2], by: i16) -> [__m256i; 2] {
+            unsafe {
+                let by = _mm256_set1_epi16(by);
+                [_mm256_sub_epi16(a[0], by), _mm256_sub_epi16(a[1], by)]
             }
         }
 
@@ -375,6 +428,11 @@ mod x86 {
         #[inline(always)]
         fn product(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
             unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; 16]) -> [__m256; 2] {
+            unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
         }
 
         #[inline(always)]

@@ -1,0 +1,76 @@
+"""Dari's language models beside llama.cpp, `transformers` and PyTorch in one run, which writes a part of
+`benchmarks/RESULTS.md`.
+
+    python bench/peers/speaking.py MODEL.gguf … [--bridge LANGUAGE.gguf] [--pairs 10] [--threads 2] [--work FOLDER]
+
+Each model is read and written with as `language.py` says; then a picture's first word (`asking.py`) and the training of a
+bridge (`bridge.py`). Some six minutes for a model of 135 million weights, half an hour for the rest. The report is
+written after each, so that a run which is broken off leaves what it measured.
+"""
+
+import argparse
+import os
+import platform
+import re
+import tempfile
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import asking
+import bridge
+import language
+from compare import REPOSITORY, commit
+from parts import put
+
+HEADING = "# Dari's language models beside llama.cpp, transformers and PyTorch on a CPU"
+PEERS = ["llama-cpp-python", "torch", "transformers"]
+
+
+def processor() -> str:
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL.gguf")
+    parser.add_argument("--bridge", metavar="LANGUAGE.gguf")
+    parser.add_argument("--precisions", default="int8,f32", help="of the picture's first word; none where empty")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dari", default=str(REPOSITORY / "target/release/dari"))
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/RESULTS.md")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dari-peers")
+    options = parser.parse_args()
+    shown = ["python bench/peers/speaking.py", *(Path(model).name for model in options.models)]
+    shown += [f"--bridge {Path(options.bridge).name}"] if options.bridge else []
+    shown += [f"--precisions {options.precisions}", f"--pairs {options.pairs}", f"--threads {options.threads}"]
+    lines = [
+        HEADING, "",
+        f"`{' '.join(shown)}`, {date.today().isoformat()}. Written by bench/peers/speaking.py; what is run is told at the "
+        "head of language.py, asking.py and bridge.py.", "",
+        f"- CPU: {processor()}, {len(os.sched_getaffinity(0))} processors usable; {options.threads} threads on both sides",
+        f"- dari 0.1.0{commit()}, " + ", ".join(f"{peer} {version(peer)}" for peer in PEERS),
+        f"- {options.pairs} pairs a row, in turns, each figure a process of its own; of each side the median, and of the "
+        "pairs' ratios the median, the least and the most", "",
+    ]
+
+    def add(title: str, found: list[str]) -> None:
+        lines.extend([f"## {title}", "", *found, ""])
+        put(options.out, "\n".join(lines))
+        print("\n".join(found), flush=True)
+
+    for model in options.models:
+        found = language.measure(options.dari, model, options.pairs, options.threads)
+        add(f"{Path(model).stem}: tokens read and written", found)
+    if options.precisions:
+        precisions = options.precisions.split(",")
+        add("A picture's first word", asking.measure(options.dari, options.work, precisions, options.pairs, options.threads))
+    if options.bridge:
+        found = bridge.measure(options.dari, options.bridge, options.pairs, options.threads)
+        add("Training a bridge on a frozen language model", found)
+
+
+if __name__ == "__main__":
+    main()
