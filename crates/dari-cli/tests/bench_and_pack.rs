@@ -66,6 +66,46 @@ fn a_training_step_is_measured_and_leaves_nothing() {
 }
 
 #[test]
+fn a_step_of_a_model_that_speaks_says_how_much_it_reads() {
+    let home = Home::new();
+    let vision = fixture("clip-openai").display().to_string();
+    home.write(
+        "recipe.toml",
+        format!(
+            r#"
+output = "run"
+[model.compose]
+vision = "{vision}"
+bridge = {{ kind = "mlp" }}
+[model.compose.language_config]
+model_type = "llama"
+hidden_size = 16
+intermediate_size = 24
+num_hidden_layers = 1
+num_attention_heads = 2
+max_position_embeddings = 256
+tie_word_embeddings = true
+[model.tokenizer]
+vocabulary = 400
+scene_captions = 100
+[[data]]
+scenes = 1
+kind = "questions"
+[train]
+steps = 4
+batch = 3
+learning_rate = 1e-3
+length = 200
+"#
+        ),
+    );
+    let report = home.dari(["bench", "train", "recipe.toml", "--runs", "2", "--json"]).ok().json();
+    positive(&report, &["tokens", "said_tokens", "median_ms"]);
+    assert_eq!(report["picture_pieces"], 3, "{report}");
+    assert!(report["said_tokens"].as_u64() < report["tokens"].as_u64(), "{report}");
+}
+
+#[test]
 fn packed_weights_give_the_same_vectors() {
     let home = Home::new();
     let model = model(&home);

@@ -5,7 +5,7 @@
 //! One row counts the weight's bytes, which memory has to bring: 64 MB, more than the caches hold. Many rows count
 //! multiply-adds.
 
-use dari_kernels::gemm::blocks::linear;
+use dari_kernels::gemm::blocks::{backward, linear};
 use dari_kernels::gemm::{BlockRows, Blocks, Epilogue, Matrix, MatrixMut, Panels};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -51,5 +51,20 @@ fn many_rows(bencher: Bencher, name: &str) {
     bencher.counter(ItemsCount::new(ROWS * INPUTS * outputs)).bench_local(|| {
         let x = Matrix::new(&x, ROWS, INPUTS);
         linear(MatrixMut::new(&mut out, ROWS, outputs), x, &[&weight], &Epilogue::default());
+    });
+}
+
+/// The gradient of many rows, as when a bridge is trained below a frozen model.
+#[divan::bench(args = FORMATS)]
+fn backward_of_many_rows(bencher: Bencher, name: &str) {
+    const ROWS: usize = 872;
+    let outputs = 3072;
+    let Some((format, bytes)) = weight(name, outputs) else { return };
+    let Some(rows) = BlockRows::new(format, outputs, INPUTS, &bytes) else { return };
+    let weight = Panels::pack(rows);
+    let (dy, mut out) = (vec![0.5; ROWS * outputs], vec![0.0; ROWS * INPUTS]);
+    bencher.counter(ItemsCount::new(ROWS * INPUTS * outputs)).bench_local(|| {
+        let dy = Matrix::new(&dy, ROWS, outputs);
+        backward(MatrixMut::new(&mut out, ROWS, INPUTS), dy, &[&weight]);
     });
 }

@@ -106,18 +106,49 @@ impl Activation {
         team::chunks(room, CHUNK, |index, room| {
             let part = index * CHUNK..index * CHUNK + room.len();
             let (x, dx) = (&x[part.clone()], room.write_copy_of_slice(&dy[part]));
-            match self {
-                Activation::Gelu => gelu_slopes(x, dx),
-                Activation::QuickGelu => quick_gelu_slopes(x, dx),
-                Activation::GeluTanh => gelu_tanh_slopes(x, dx),
-                Activation::Silu => silu_slopes(x, dx),
-                Activation::Relu => relu_slopes(x, dx),
-                Activation::Tanh => tanh_slopes(x, dx),
-            }
+            self.times_slopes(x, dx);
         });
         // SAFETY: the chunks cover the room, and each was written whole.
         unsafe { out.set_len(x.len()) };
         out
+    }
+
+    /// The gradient of [`Activation::gated`] for rows of a gate and, behind it, of what it multiplies,
+    /// `[rows, 2 * inner]`, from `dy`, `[rows, inner]`.
+    pub fn gated_slopes(self, both: &[f32], inner: usize, dy: &[f32]) -> Vec<f32> {
+        assert_eq!(both.len(), 2 * dy.len());
+        let mut out = Vec::with_capacity(both.len());
+        let room = &mut out.spare_capacity_mut()[..both.len()];
+        let rows = (CHUNK / (2 * inner).max(1)).max(1);
+        team::chunks(room, 2 * inner * rows, |index, room| {
+            let first = index * rows;
+            for (row, room) in room.chunks_exact_mut(2 * inner).enumerate() {
+                let dy = &dy[(first + row) * inner..][..inner];
+                let (gate, up) = both[(first + row) * 2 * inner..][..2 * inner].split_at(inner);
+                let (dgate, dup) = room.split_at_mut(inner);
+                let dgate = dgate.write_copy_of_slice(dy);
+                multiply(dgate, up);
+                self.times_slopes(gate, dgate);
+                let dup = dup.write_copy_of_slice(gate);
+                self.in_place(dup);
+                multiply(dup, dy);
+            }
+        });
+        // SAFETY: the rows cover the room, and each was written whole.
+        unsafe { out.set_len(both.len()) };
+        out
+    }
+
+    /// `dx *= f'(x)`, on one thread.
+    fn times_slopes(self, x: &[f32], dx: &mut [f32]) {
+        match self {
+            Activation::Gelu => gelu_slopes(x, dx),
+            Activation::QuickGelu => quick_gelu_slopes(x, dx),
+            Activation::GeluTanh => gelu_tanh_slopes(x, dx),
+            Activation::Silu => silu_slopes(x, dx),
+            Activation::Relu => relu_slopes(x, dx),
+            Activation::Tanh => tanh_slopes(x, dx),
+        }
     }
 }
 
@@ -230,6 +261,25 @@ mod tests {
                 let slope = (reference(kind, at + 1e-5) - reference(kind, at - 1e-5)) / 2e-5;
                 assert!((y[i] as f64 - value).abs() < 2e-6, "{kind:?}({at}) = {} not {value}", y[i]);
                 assert!((dx[i] as f64 - slope).abs() < 5e-5, "{kind:?}'({at}) = {} not {slope}", dx[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_gate_has_the_slopes_of_its_parts() {
+        let (rows, inner) = (5, 37);
+        let wave =
+            |count: usize, by: f32| -> Vec<f32> { (0..count).map(|i| (i as f32 * by).sin() * 3.0).collect() };
+        let (both, dy) = (wave(rows * 2 * inner, 0.37), wave(rows * inner, 0.11));
+        for kind in ALL {
+            let found = kind.gated_slopes(&both, inner, &dy);
+            for row in 0..rows {
+                let (gate, up) = both[row * 2 * inner..][..2 * inner].split_at(inner);
+                let dy = &dy[row * inner..][..inner];
+                let through: Vec<f32> = dy.iter().zip(up).map(|(dy, up)| dy * up).collect();
+                let mixed: Vec<f32> = dy.iter().zip(kind.of(gate)).map(|(dy, gate)| dy * gate).collect();
+                assert_eq!(found[row * 2 * inner..][..inner], kind.slopes(gate, &through), "{kind:?}");
+                assert_eq!(found[row * 2 * inner + inner..][..inner], mixed, "{kind:?}");
             }
         }
     }

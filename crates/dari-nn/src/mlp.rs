@@ -1,7 +1,7 @@
 //! The perceptron of a transformer block, plain or gated.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result as CandleResult, Shape, Tensor};
-use dari_kernels::Activation;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result as CandleResult, Shape, Tensor};
+use dari_kernels::{Activation, Matrix};
 
 use crate::chain::Step;
 use crate::linear::Linear;
@@ -74,6 +74,9 @@ impl Mlp {
             Up::Gated { gate, up } => gated(self.activation, &gate.forward(x)?, &up.forward(x)?),
             Up::Joined(joined, inner) => {
                 let both = joined.forward(x)?;
+                if ops::by_kernel(&both) {
+                    return Ok(both.contiguous()?.apply_op1(GatedJoined(self.activation))?);
+                }
                 let half = |which: usize| both.narrow(D::Minus1, which * inner, *inner);
                 gated(self.activation, &half(0)?, &half(1)?)
             }
@@ -104,6 +107,35 @@ fn gated(by: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         return Ok(apart(gate)?.apply_op2(&apart(up)?, Gated(by))?);
     }
     Ok((activation::apply(by, gate)? * up)?)
+}
+
+/// A gate and what it multiplies side by side, `[.., 2 * inner]` to `[.., inner]`.
+struct GatedJoined(Activation);
+
+impl CustomOp1 for GatedJoined {
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn cpu_fwd(&self, both: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let (shape, both) = (layout.shape(), ops::view::<f32>(both, layout)?);
+        let mut dims = shape.dims().to_vec();
+        let width = dims.last().copied().unwrap_or_default();
+        let all = Matrix::new(both, both.len() / width.max(1), width);
+        let inner = width / 2;
+        if let Some(last) = dims.last_mut() {
+            *last = inner;
+        }
+        let out = self.0.gated(all.columns(0, inner), all.columns(inner, inner));
+        Ok((CpuStorage::F32(out), Shape::from(dims)))
+    }
+
+    fn bwd(&self, both: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let dy = dy.contiguous()?;
+        let inner = dy.dim(D::Minus1)?;
+        let slopes = self.0.gated_slopes(&ops::hold::<f32>(both)?, inner, &ops::hold::<f32>(&dy)?);
+        Ok(Some(ops::tensor(slopes, both)?))
+    }
 }
 
 struct Gated(Activation);
@@ -140,5 +172,28 @@ impl CustomOp2 for Gated {
         let mut dup = self.0.of(&held_gate);
         dari_kernels::multiply(&mut dup, &dy);
         Ok((Some(ops::tensor(dgate, &gate)?), Some(ops::tensor(dup, &up)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn a_gate_side_by_side_is_the_gate_of_its_parts() -> Result<()> {
+        let both = Var::from_tensor(&Tensor::randn(0f32, 1., (2, 3, 10), &Device::Cpu)?)?;
+        let weights = Tensor::randn(0f32, 1., (2, 3, 5), &Device::Cpu)?;
+        let ours = both.apply_op1(GatedJoined(Activation::Silu))?;
+        let theirs = gated(Activation::Silu, &both.narrow(2, 0, 5)?, &both.narrow(2, 5, 5)?)?;
+        let slopes = |y: &Tensor| -> Result<Vec<f32>> {
+            let gradients = (y * &weights)?.sum_all()?.backward()?;
+            Ok(gradients.get(&both).expect("a gradient").flatten_all()?.to_vec1()?)
+        };
+        assert_eq!(ours.flatten_all()?.to_vec1::<f32>()?, theirs.flatten_all()?.to_vec1::<f32>()?);
+        assert_eq!(slopes(&ours)?, slopes(&theirs)?);
+        assert!(slopes(&ours)?.iter().all(|slope| *slope != 0.0));
+        Ok(())
     }
 }

@@ -47,8 +47,8 @@ pub fn backward(
     unsafe { slopes(sizes, mask, scale, q, k, v, out, statistics, dout, gradients, strides) }
 }
 
-/// [`backward`] of self-attention into one buffer, `[batch * tokens, 3 * heads * width]`: a row's
-/// queries, keys and values side by side.
+/// [`backward`] of self-attention into one buffer, `[batch * tokens, (heads + 2 * kv_heads) * width]`: a
+/// row's queries, keys and values side by side.
 #[allow(clippy::too_many_arguments)]
 pub fn backward_joined(
     sizes: Sizes,
@@ -62,16 +62,17 @@ pub fn backward_joined(
     dout: &[f32],
     gradient: &mut [f32],
 ) {
-    let width = sizes.heads * sizes.width;
-    assert!(sizes.heads == sizes.kv_heads && sizes.queries == sizes.keys);
-    assert_eq!(gradient.len(), 3 * out.len());
+    let Sizes { batch, queries, heads, kv_heads, width, .. } = sizes;
+    let row = (heads + 2 * kv_heads) * width;
+    assert_eq!(sizes.queries, sizes.keys);
+    assert_eq!(gradient.len(), batch * queries * row);
     if out.is_empty() {
         return;
     }
     let all = Shared(gradient.as_mut_ptr());
-    let gradients = [0, 1, 2].map(|part| Shared(all.at(part * width)));
+    let gradients = [0, heads, heads + kv_heads].map(|head| Shared(all.at(head * width)));
     // SAFETY: the three lie in one buffer's rows, side by side.
-    unsafe { slopes(sizes, mask, scale, q, k, v, out, statistics, dout, gradients, [3 * width; 2]) }
+    unsafe { slopes(sizes, mask, scale, q, k, v, out, statistics, dout, gradients, [row; 2]) }
 }
 
 /// # Safety

@@ -229,7 +229,9 @@ impl Attention {
         let (Some(input), Some(output)) = (all.trained(None), self.output.trained(None)) else {
             return Ok(None);
         };
-        let attention = Joined::new(size, self.heads, self.scale(), mask, true)?;
+        let [batch, tokens, _] = size;
+        let size = [batch, tokens, 3 * self.width];
+        let attention = Joined::new(size, [self.heads; 2], self.scale(), mask, None, true)?;
         Ok(Some([Step::Linear(input), Step::Attention(attention), Step::Linear(output)]))
     }
 
@@ -307,10 +309,10 @@ impl Attention {
     fn mix(&self, x: &Tensor, context: &Tensor, mask: &Mask) -> Result<Tensor> {
         if let Inputs::Joined(all) = &self.inputs
             && x.id() == context.id()
-            && self.is_plain(mask)
             && ops::by_kernel(x)
         {
-            return attend_joined(all.forward(context)?, self.heads, self.scale(), mask);
+            let heads = [self.heads, self.kv_heads];
+            return attend_joined(all.forward(context)?, heads, self.scale(), mask, self.window);
         }
         let (mut q, mut k, v) = self.project(x, context)?;
         if let Some(turns) = &mask.turns {
@@ -455,6 +457,52 @@ mod tests {
             }
         }
         assert!(attend(&q, &k, &v, [4, 2], 0.4, &Mask::packed(&[5, 6]), None).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn what_stands_side_by_side_is_attended_to_as_its_parts_are() -> Result<()> {
+        use crate::rotary::{Pairs, Rotary, Scaling};
+        let [heads, kv_heads, width] = [4, 2, 6];
+        let (row, kv_row) = (heads * width, kv_heads * width);
+        let rotary = Rotary::new(100.0, 4, Pairs::Halves, Scaling::None, 1.1);
+        let (causal, packed) = (Mask::causal(), Mask::packed(&[5, 1, 6]));
+        for (batch, tokens, mask, window) in [
+            (2, 6, causal.clone(), None),
+            (2, 6, causal, Some(3)),
+            (1, 12, packed.clone(), None),
+            (1, 12, packed, Some(2)),
+        ] {
+            let places: Vec<usize> = (0..batch * tokens).map(|token| token % 5).collect();
+            for turns in [None, Some(Arc::new(rotary.turns(&places, 12)))] {
+                let mask = Mask { turns: turns.clone(), ..mask.clone() };
+                let joined = Tensor::randn(0f32, 1., (batch, tokens, row + 2 * kv_row), &Device::Cpu)?;
+                let joined = candle_core::Var::from_tensor(&joined)?;
+                let weights = Tensor::randn(0f32, 1., (batch, tokens, row), &Device::Cpu)?;
+                let ours = attend_joined(joined.as_tensor().clone(), [heads, kv_heads], 0.4, &mask, window)?;
+                let part = |first, count, of: usize| -> Result<Tensor> {
+                    let x = joined.narrow(2, first, count)?;
+                    Ok(match &turns {
+                        Some(turns) if of > 0 => turns.apply(&x, of)?,
+                        _ => x,
+                    })
+                };
+                let (q, k) = (part(0, row, heads)?, part(row, kv_row, kv_heads)?);
+                let v = part(row + kv_row, kv_row, 0)?;
+                let theirs = attend(&q, &k, &v, [heads, kv_heads], 0.4, &mask, window)?;
+                let far = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>();
+                assert!(far(&ours, &theirs)? < 1e-5);
+                let slopes = |y: &Tensor| -> Result<Tensor> {
+                    let gradients = (y * &weights)?.sum_all()?.backward()?;
+                    Ok(gradients.get(&joined).expect("a gradient").clone())
+                };
+                let (ours, theirs) = (slopes(&ours)?, slopes(&theirs)?);
+                assert!(theirs.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()? > 0.1);
+                assert!(far(&ours, &theirs)? < 1e-5, "{window:?}");
+            }
+        }
+        let few = Tensor::zeros((1, 12, row + 2 * kv_row), candle_core::DType::F32, &Device::Cpu)?;
+        assert!(attend_joined(few, [heads, kv_heads], 0.4, &Mask::packed(&[5, 6]), None).is_err());
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The attention itself, as operations with their backward passes, and composed of candle's own.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{
@@ -10,6 +11,7 @@ use dari_kernels::attention::{self as kernel, Sizes};
 
 use super::Mask;
 use crate::ops::{self, rows};
+use crate::rotary::Turns;
 use crate::{Error, Result};
 
 /// `softmax(scale q k^T, masked) v` over interleaved heads: `q` `[batch, queries, heads * width]`,
@@ -34,15 +36,7 @@ pub fn attend(
             v.dims()
         )));
     }
-    if let Some(spans) = &mask.spans
-        && (batch != 1 || queries != keys || mask.keys.is_some() || spans.iter().sum::<usize>() != keys)
-    {
-        return Err(Error::Config(format!(
-            "sequences of {spans:?} tokens do not lie in {:?} queries and {:?} keys",
-            q.dims(),
-            k.dims()
-        )));
-    }
+    check_spans(mask, batch, [queries, keys])?;
     if !ops::by_kernel(q) {
         return match &mask.spans {
             Some(spans) => composed_apart(q, k, v, [heads, kv_heads], scale, (mask.causal, spans), window),
@@ -54,6 +48,18 @@ pub fn attend(
     let op = Op { window, ..Op::new(sizes, scale, mask, keep)? };
     let rows = |x: &Tensor| if ops::in_rows(x) { Ok(x.clone()) } else { x.contiguous() };
     Ok(rows(q)?.apply_op3(&rows(k)?, &rows(v)?, op)?)
+}
+
+/// Whether sequences that lie one after the other are as many tokens as there are.
+fn check_spans(mask: &Mask, batch: usize, [queries, keys]: [usize; 2]) -> Result<()> {
+    if let Some(spans) = &mask.spans
+        && (batch != 1 || queries != keys || mask.keys.is_some() || spans.iter().sum::<usize>() != keys)
+    {
+        return Err(Error::Config(format!(
+            "sequences of {spans:?} tokens do not lie in {batch} by {queries} queries and {batch} by {keys} keys"
+        )));
+    }
+    Ok(())
 }
 
 /// The same of candle's own operations: other devices, and what the kernel is checked against.
@@ -286,36 +292,56 @@ fn rows_of<'a>(sizes: &Sizes, first: usize, [q, k, v]: [Matrix<'a>; 3]) -> [Matr
     [q.rows(first, sizes.batch * sizes.queries), k.rows(first, keys), v.rows(first, keys)]
 }
 
-/// Self-attention over queries, keys and values that stand side by side, `[batch, tokens, 3 * heads *
-/// width]`, as one joined projection leaves them.
-pub(super) fn attend_joined(joined: Tensor, heads: usize, scale: f64, mask: &Mask) -> Result<Tensor> {
+/// Self-attention over queries, keys and values that stand side by side, `[batch, tokens, (heads + 2 *
+/// kv_heads) * width]`, as one joined projection leaves them.
+pub(super) fn attend_joined(
+    joined: Tensor,
+    heads: [usize; 2],
+    scale: f64,
+    mask: &Mask,
+    window: Option<usize>,
+) -> Result<Tensor> {
     let (batch, tokens, total) = joined.dims3()?;
-    let op = Joined::new([batch, tokens, total / 3], heads, scale, mask, joined.track_op())?;
-    Ok(joined.apply_op1(op)?)
+    let op = Joined::new([batch, tokens, total], heads, scale, mask, window, joined.track_op())?;
+    Ok(joined.contiguous()?.apply_op1(op)?)
 }
 
-pub(crate) struct Joined(Op);
+/// Attention of what stands side by side, and its rotary embedding where there is one.
+pub(crate) struct Joined {
+    attention: Op,
+    turns: Option<Arc<Turns>>,
+}
 
 impl Joined {
+    /// Rows of `total` numbers.
     pub(super) fn new(
-        [batch, tokens, width]: [usize; 3],
-        heads: usize,
+        [batch, tokens, total]: [usize; 3],
+        [heads, kv_heads]: [usize; 2],
         scale: f64,
         mask: &Mask,
+        window: Option<usize>,
         keep: bool,
     ) -> Result<Joined> {
-        let sizes =
-            Sizes { batch, queries: tokens, keys: tokens, heads, kv_heads: heads, width: width / heads };
-        Ok(Joined(Op::new(sizes, scale, mask, keep)?))
+        check_spans(mask, batch, [tokens, tokens])?;
+        let width = total / (heads + 2 * kv_heads);
+        let sizes = Sizes { batch, queries: tokens, keys: tokens, heads, kv_heads, width };
+        let attention = Op { window, ..Op::new(sizes, scale, mask, keep)? };
+        Ok(Joined { attention, turns: mask.turns.clone() })
     }
 
     /// The attention of joined rows, sequence after sequence.
     pub(crate) fn run(&self, joined: &[f32]) -> CandleResult<Vec<f32>> {
-        let Op { sizes, scale, keep, logs: kept, .. } = &self.0;
-        let [q, k, v] = self.parts(joined);
-        let mut out = vec![0.0; joined.len() / 3];
-        let mut logs = keep.then(|| vec![0.0; sizes.statistics()]);
-        kernel::forward(*sizes, self.0.mask(), *scale, q, k, v, &mut out, logs.as_deref_mut());
+        let Op { scale, keep, logs: kept, sizes: all, .. } = &self.attention;
+        let turned = self.turned(joined);
+        let mut out = vec![0.0; all.batch * all.queries * all.heads * all.width];
+        let mut logs = keep.then(|| vec![0.0; all.statistics()]);
+        let (mut rest, mut logs_left) = (&mut out[..], logs.as_deref_mut());
+        for (sizes, first) in self.attention.parts() {
+            let [q, k, v] = rows_of(&sizes, first, self.parts(&turned));
+            let own = rest.split_off_mut(..sizes.batch * sizes.queries * q.size()[1]).unwrap_or_default();
+            let own_logs = logs_left.as_mut().and_then(|logs| logs.split_off_mut(..sizes.statistics()));
+            kernel::forward(sizes, self.attention.mask(), *scale, q, k, v, own, own_logs);
+        }
         if let Some(logs) = logs {
             kept.get_or_init(|| logs);
         }
@@ -324,21 +350,42 @@ impl Joined {
 
     /// The gradient of the joined rows, from their attention `y` and its gradient.
     pub(crate) fn slopes(&self, joined: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
-        let Op { sizes, scale, logs, .. } = &self.0;
-        let Some(logs) = logs.get() else {
+        let Op { sizes: all, scale, logs, .. } = &self.attention;
+        let Some(mut logs) = logs.get().map(Vec::as_slice) else {
             candle_core::bail!("an attention's backward pass ran before its forward pass");
         };
+        let turned = self.turned(joined);
         let mut slopes = vec![0.0; joined.len()];
-        let [q, k, v] = self.parts(joined);
-        kernel::backward_joined(*sizes, self.0.mask(), *scale, q, k, v, y, logs, dy, &mut slopes);
+        let (row, joined_row) = (all.heads * all.width, (all.heads + 2 * all.kv_heads) * all.width);
+        for (sizes, first) in self.attention.parts() {
+            let [q, k, v] = rows_of(&sizes, first, self.parts(&turned));
+            let rows = first..first + sizes.batch * sizes.queries;
+            let own = rows.start * row..rows.end * row;
+            let own_logs = logs.split_off(..sizes.statistics()).unwrap_or_default();
+            let slopes = &mut slopes[rows.start * joined_row..rows.end * joined_row];
+            let (y, dy) = (&y[own.clone()], &dy[own]);
+            kernel::backward_joined(sizes, self.attention.mask(), *scale, q, k, v, y, own_logs, dy, slopes);
+        }
+        if let Some(turns) = &self.turns {
+            turns.turn(&mut slopes, all.heads + all.kv_heads, all.width, true);
+        }
         Ok(slopes)
     }
 
+    /// The rows, their queries and keys turned.
+    fn turned<'a>(&self, joined: &'a [f32]) -> Cow<'a, [f32]> {
+        let Some(turns) = &self.turns else { return joined.into() };
+        let Sizes { heads, kv_heads, width, .. } = self.attention.sizes;
+        let mut turned = joined.to_vec();
+        turns.turn(&mut turned, heads + kv_heads, width, false);
+        turned.into()
+    }
+
     fn parts<'a>(&self, all: &'a [f32]) -> [Matrix<'a>; 3] {
-        let Sizes { batch, queries, heads, width, .. } = self.0.sizes;
-        let width = heads * width;
-        let all = Matrix::new(all, batch * queries, 3 * width);
-        [0, 1, 2].map(|part| all.columns(part * width, width))
+        let Sizes { batch, queries, heads, kv_heads, width, .. } = self.attention.sizes;
+        let all = Matrix::new(all, batch * queries, (heads + 2 * kv_heads) * width);
+        [(0, heads), (heads, kv_heads), (heads + kv_heads, kv_heads)]
+            .map(|(first, count)| all.columns(first * width, count * width))
     }
 }
 
@@ -348,7 +395,7 @@ impl CustomOp1 for Joined {
     }
 
     fn cpu_fwd(&self, joined: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let Sizes { batch, queries, heads, width, .. } = self.0.sizes;
+        let Sizes { batch, queries, heads, width, .. } = self.attention.sizes;
         let out = self.run(ops::view(joined, layout)?)?;
         Ok((CpuStorage::F32(out), Shape::from((batch, queries, heads * width))))
     }
