@@ -11,13 +11,11 @@ tried alone in f32 and bf16, with sdpa and eager attention; the fastest runs the
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from turns import pairs, peak_memory_mb
+from turns import apart, itself, pairs, peak_memory_mb
 
 SEED = 20261126
 TILES, TOKENS, WORDS = 17, 64, 24
@@ -99,14 +97,13 @@ def torch_way(folder: Path, kind: str, attention: str, threads: int) -> dict:
 
 
 def other(folder: Path, way: tuple[str, str], threads: int) -> dict:
-    command = [sys.executable, __file__, "--one", ",".join(way), "--work", str(folder.parent), "--threads", str(threads)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+    return itself(__file__, "--one", ",".join(way), "--work", str(folder.parent), "--threads", str(threads))
 
 
 def dari(binary: str, folder: Path, precision: str, threads: int) -> dict:
     command = [binary, "bench", "ask", "--model", str(folder), "--tokens", "1", "--runs", "1", "--precision", precision,
                "--threads", str(threads), "--json"]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found = apart(*command)
     assert found["prompt_tokens"] == TILES * TOKENS + WORDS, found
     return {"seconds": found["time_to_first_token_ms"] / 1e3, "memory": found["peak_memory_mb"]}
 

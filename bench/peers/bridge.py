@@ -11,12 +11,10 @@ to say alone; the fastest runs the pairs. The tower runs without gradients, and 
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from turns import pairs, peak_memory_mb
+from turns import apart, itself, pairs, peak_memory_mb
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED, SCALE, WARM, STEPS = 20261126, 2, 1, 3
@@ -85,15 +83,13 @@ def dari(binary: str, model: str, threads: int) -> tuple[dict, dict]:
     """One run, and what its batches held."""
     command = [binary, "bench", "train", str(ROOT / "recipes/smollm2.toml"), "--set",
                f"model.compose.language={Path(model).resolve()}", "--runs", str(STEPS), "--threads", str(threads), "--json"]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found = apart(*command)
     rate = found["batch"] / found["median_ms"] * 1e3
     return {"rate": rate, "memory": found["peak_memory_mb"]}, found
 
 
 def other(model: str, way: tuple[str, str], shape: dict, threads: int) -> dict:
-    command = [sys.executable, __file__, model, "--one", ",".join(way), "--shape", json.dumps(shape), "--threads",
-               str(threads)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+    return itself(__file__, model, "--one", ",".join(way), "--shape", json.dumps(shape), "--threads", str(threads))
 
 
 def measure(binary: str, model: str, count: int, threads: int) -> list[str]:

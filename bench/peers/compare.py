@@ -1577,7 +1577,8 @@ def commit() -> str:
         return ""
 
 
-def machine_lines(dari: Dari | None, options: Options) -> list[str]:
+def processor_line() -> str:
+    """What a report says of the processor."""
     text = ""
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
@@ -1593,10 +1594,16 @@ def machine_lines(dari: Dari | None, options: Options) -> list[str]:
     family = f" (family {value('cpu family')}, model {value('model')})" if value("cpu family") else ""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return [
+    return (
         f"- CPU: {model}{family}, {processors} processors usable, {memory_gb:.0f} GB; "
         + (", ".join(has) or "flags unknown")
-        + (f"; not {', '.join(lacks)}" if text and lacks else ""),
+        + (f"; not {', '.join(lacks)}" if text and lacks else "")
+    )
+
+
+def machine_lines(dari: Dari | None, options: Options) -> list[str]:
+    return [
+        processor_line(),
         f"- {platform.system()} {platform.release()}, {platform.machine()}",
         f"- {versions_line(dari)}",
         f"- {options.threads} threads on both sides; {options.pairs} pairs a row, each side's value the median of "

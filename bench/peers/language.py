@@ -9,12 +9,10 @@ is one run of either, in turns, so that what else the machine does meets both. N
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from turns import pairs, peak_memory_mb
+from turns import apart, itself, pairs, peak_memory_mb
 
 PROMPT, READ, WRITTEN = 16, 512, 128
 
@@ -52,7 +50,7 @@ def dari(binary: str, model: str, what: str, threads: int) -> dict:
     tokens = {"prefill": READ, "decode": WRITTEN}[what]
     command = [binary, "bench", what, "--model", model, "--tokens", str(tokens), "--threads", str(threads),
                "--runs", "1", "--json"]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found = apart(*command)
     return {"rate": found["tokens_per_second"], "memory": found["peak_memory_mb"]}
 
 
@@ -66,8 +64,7 @@ def write_q8(model: str, out: str) -> None:
 
 
 def other(model: str, what: str, threads: int) -> dict:
-    command = [sys.executable, __file__, model, "--one", what, "--threads", str(threads)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+    return itself(__file__, model, "--one", what, "--threads", str(threads))
 
 
 def measure(binary: str, model: str, count: int, threads: int) -> list[str]:

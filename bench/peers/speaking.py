@@ -4,14 +4,11 @@
     python bench/peers/speaking.py MODEL.gguf … [--bridge LANGUAGE.gguf] [--pairs 10] [--threads 2] [--work FOLDER]
 
 Each model is read and written with as `language.py` says; then a picture's first word (`asking.py`) and the training of a
-bridge (`bridge.py`). Some six minutes for a model of 135 million weights, half an hour for the rest. The report is
-written after each, so that a run which is broken off leaves what it measured.
+bridge (`bridge.py`). The report is written after each, so that a run which is broken off leaves what it measured.
 """
 
 import argparse
-import os
-import platform
-import re
+import subprocess
 import tempfile
 from datetime import date
 from importlib.metadata import version
@@ -20,16 +17,11 @@ from pathlib import Path
 import asking
 import bridge
 import language
-from compare import REPOSITORY, commit
+from compare import REPOSITORY, commit, processor_line
 from parts import put
 
 HEADING = "# Dari's language models beside llama.cpp, transformers and PyTorch on a CPU"
 PEERS = ["llama-cpp-python", "torch", "transformers"]
-
-
-def processor() -> str:
-    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1] if found else platform.processor()
 
 
 def main() -> None:
@@ -43,6 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/RESULTS.md")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dari-peers")
     options = parser.parse_args()
+    dari = subprocess.run([options.dari, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     shown = ["python bench/peers/speaking.py", *(Path(model).name for model in options.models)]
     shown += [f"--bridge {Path(options.bridge).name}"] if options.bridge else []
     shown += [f"--precisions {options.precisions}", f"--pairs {options.pairs}", f"--threads {options.threads}"]
@@ -50,9 +43,9 @@ def main() -> None:
         HEADING, "",
         f"`{' '.join(shown)}`, {date.today().isoformat()}. Written by bench/peers/speaking.py; what is run is told at the "
         "head of language.py, asking.py and bridge.py.", "",
-        f"- CPU: {processor()}, {len(os.sched_getaffinity(0))} processors usable; {options.threads} threads on both sides",
-        f"- dari 0.1.0{commit()}, " + ", ".join(f"{peer} {version(peer)}" for peer in PEERS),
-        f"- {options.pairs} pairs a row, in turns, each figure a process of its own; of each side the median, and of the "
+        processor_line(),
+        f"- {dari}{commit()}, " + ", ".join(f"{peer} {version(peer)}" for peer in PEERS),
+        f"- {options.threads} threads on both sides; {options.pairs} pairs a row, in turns, each figure a process of its own; of each side the median, and of the "
         "pairs' ratios the median, the least and the most", "",
     ]
 

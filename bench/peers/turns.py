@@ -1,7 +1,10 @@
-"""Ours and a peer's measurements in turns, for `language.py`, `asking.py` and `bridge.py`."""
+"""Ours and a peer's measurements in turns, each in a process of its own, for `language.py`, `asking.py` and `bridge.py`."""
 
-import resource
+import contextlib
+import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +12,27 @@ Found = dict[str, float]
 
 
 def peak_memory_mb() -> float:
-    """The most this process has held, in MB of a million bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    """The largest resident size this process has had, in MB of a million bytes."""
+    # ru_maxrss would count what the parent held when it forked; VmHWM is this program's own.
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def apart(*command: str) -> dict:
+    """What a process of its own prints on its last line: one JSON object."""
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    return json.loads(printed.splitlines()[-1])
+
+
+def itself(script: str, *arguments: str) -> dict:
+    """The same of a script of Python."""
+    return apart(sys.executable, script, *arguments)
 
 
 def pairs(ours: Callable[[], Found], theirs: Callable[[], Found], count: int, what: str) -> tuple:

@@ -17,25 +17,21 @@ fn main() {
 const FORMATS: [&str; 10] = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"];
 const INPUTS: usize = 1536;
 
-/// Blocks whose bytes are all alike: scales are ordinary numbers.
-fn weight(name: &str, outputs: usize) -> Option<(Blocks, Vec<u8>)> {
+/// A weight, and its bytes, which are all alike: scales are ordinary numbers. `outputs` says how many there are, from a row's bytes.
+fn weight(name: &str, outputs: impl Fn(usize) -> usize) -> Option<(Panels, usize)> {
     let format = Blocks::from_name(name)?;
-    Some((format, vec![0x2a; format.row_bytes(INPUTS)? * outputs]))
+    let row = format.row_bytes(INPUTS)?;
+    let outputs = outputs(row);
+    let bytes = vec![0x2a; row * outputs];
+    Some((Panels::pack(BlockRows::new(format, outputs, INPUTS, &bytes)?), bytes.len()))
 }
 
 #[divan::bench(args = FORMATS)]
 fn one_row(bencher: Bencher, name: &str) {
-    let Some((format, bytes)) =
-        Blocks::from_name(name).and_then(|format| weight(name, (64 << 20) / format.row_bytes(INPUTS)?))
-    else {
-        return;
-    };
-    let outputs = bytes.len() / format.row_bytes(INPUTS).unwrap_or(1);
-    let Some(rows) = BlockRows::new(format, outputs, INPUTS, &bytes) else { return };
-    let weight = Panels::pack(rows);
-    let (x, mut out) = (vec![0.5; INPUTS], vec![0.0; outputs]);
-    bencher.counter(BytesCount::new(bytes.len())).bench_local(|| {
-        let (to, x) = (MatrixMut::new(&mut out, 1, outputs), Matrix::new(&x, 1, INPUTS));
+    let Some((weight, bytes)) = weight(name, |row| (64 << 20) / row) else { return };
+    let (x, mut out) = (vec![0.5; INPUTS], vec![0.0; weight.outputs()]);
+    bencher.counter(BytesCount::new(bytes)).bench_local(|| {
+        let (to, x) = (MatrixMut::new(&mut out, 1, weight.outputs()), Matrix::new(&x, 1, INPUTS));
         linear(to, x, &[&weight], &Epilogue::default());
     });
 }
@@ -43,14 +39,12 @@ fn one_row(bencher: Bencher, name: &str) {
 #[divan::bench(args = FORMATS)]
 fn many_rows(bencher: Bencher, name: &str) {
     const ROWS: usize = 512;
-    let outputs = 1536;
-    let Some((format, bytes)) = weight(name, outputs) else { return };
-    let Some(rows) = BlockRows::new(format, outputs, INPUTS, &bytes) else { return };
-    let weight = Panels::pack(rows);
-    let (x, mut out) = (vec![0.5; ROWS * INPUTS], vec![0.0; ROWS * outputs]);
-    bencher.counter(ItemsCount::new(ROWS * INPUTS * outputs)).bench_local(|| {
+    const OUTPUTS: usize = 1536;
+    let Some((weight, _)) = weight(name, |_| OUTPUTS) else { return };
+    let (x, mut out) = (vec![0.5; ROWS * INPUTS], vec![0.0; ROWS * OUTPUTS]);
+    bencher.counter(ItemsCount::new(ROWS * INPUTS * OUTPUTS)).bench_local(|| {
         let x = Matrix::new(&x, ROWS, INPUTS);
-        linear(MatrixMut::new(&mut out, ROWS, outputs), x, &[&weight], &Epilogue::default());
+        linear(MatrixMut::new(&mut out, ROWS, OUTPUTS), x, &[&weight], &Epilogue::default());
     });
 }
 
@@ -58,13 +52,11 @@ fn many_rows(bencher: Bencher, name: &str) {
 #[divan::bench(args = FORMATS)]
 fn backward_of_many_rows(bencher: Bencher, name: &str) {
     const ROWS: usize = 872;
-    let outputs = 3072;
-    let Some((format, bytes)) = weight(name, outputs) else { return };
-    let Some(rows) = BlockRows::new(format, outputs, INPUTS, &bytes) else { return };
-    let weight = Panels::pack(rows);
-    let (dy, mut out) = (vec![0.5; ROWS * outputs], vec![0.0; ROWS * INPUTS]);
-    bencher.counter(ItemsCount::new(ROWS * INPUTS * outputs)).bench_local(|| {
-        let dy = Matrix::new(&dy, ROWS, outputs);
+    const OUTPUTS: usize = 3072;
+    let Some((weight, _)) = weight(name, |_| OUTPUTS) else { return };
+    let (dy, mut out) = (vec![0.5; ROWS * OUTPUTS], vec![0.0; ROWS * INPUTS]);
+    bencher.counter(ItemsCount::new(ROWS * INPUTS * OUTPUTS)).bench_local(|| {
+        let dy = Matrix::new(&dy, ROWS, OUTPUTS);
         backward(MatrixMut::new(&mut out, ROWS, INPUTS), dy, &[&weight]);
     });
 }

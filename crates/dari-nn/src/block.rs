@@ -232,8 +232,8 @@ impl Block {
         if !is_chained(x) {
             return Ok(None);
         }
-        let (batch, tokens, width) = x.dims3()?;
-        let steps = self.attention.steps([batch, tokens, width], mask)?;
+        let (batch, tokens, _) = x.dims3()?;
+        let steps = self.attention.steps([batch, tokens], mask)?;
         let norm = Step::Norm(self.norm1.rows());
         Ok(steps.map(|steps| std::iter::once(norm).chain(steps).collect()))
     }

@@ -25,7 +25,7 @@ impl Step {
             (Step::Linear(linear), _) => linear.run(x, residual),
             (_, Some(_)) => bail!("a chain that does not end with a linear layer has no residual"),
             (Step::Norm(norm), _) => norm.run(x),
-            (Step::Attention(attention), _) => attention.run(x),
+            (Step::Attention(attention), _) => Ok(attention.run(x)),
         }
     }
 

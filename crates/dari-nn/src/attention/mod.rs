@@ -217,21 +217,18 @@ impl Attention {
         self.output.added(&self.mix(x, x, mask)?, residual)
     }
 
-    /// The steps from `[batch, tokens, width]` to the same for one forward and one backward pass; `None`
+    /// The steps from `[batch, tokens, width]`, of which `size` has the first two, to the same for one forward and one backward pass; `None`
     /// where they are not trained with their inputs joined.
-    pub(crate) fn steps(&self, size: [usize; 3], mask: &Mask) -> Result<Option<[Step; 3]>> {
+    pub(crate) fn steps(&self, size: [usize; 2], mask: &Mask) -> Result<Option<[Step; 3]>> {
         let Inputs::Joined(all) = &self.inputs else {
             return Ok(None);
         };
-        if !self.is_plain(mask) {
-            return Ok(None);
-        }
         let (Some(input), Some(output)) = (all.trained(None), self.output.trained(None)) else {
             return Ok(None);
         };
-        let [batch, tokens, _] = size;
-        let size = [batch, tokens, 3 * self.width];
-        let attention = Joined::new(size, [self.heads; 2], self.scale(), mask, None, true)?;
+        let heads = [self.heads, self.kv_heads];
+        let size = [size[0], size[1], self.width / self.heads];
+        let attention = Joined::new(size, heads, self.scale(), mask, self.window, true)?;
         Ok(Some([Step::Linear(input), Step::Attention(attention), Step::Linear(output)]))
     }
 
@@ -319,12 +316,6 @@ impl Attention {
             (q, k) = (turns.apply(&q, self.heads)?, turns.apply(&k, self.kv_heads)?);
         }
         attend(&q, &k, &v, [self.heads, self.kv_heads], self.scale(), mask, self.window)
-    }
-
-    /// Whether queries, keys and values may stay side by side.
-    fn is_plain(&self, mask: &Mask) -> bool {
-        let grouped = self.kv_heads != self.heads;
-        mask.turns.is_none() && mask.spans.is_none() && self.window.is_none() && !grouped
     }
 
     fn scale(&self) -> f64 {

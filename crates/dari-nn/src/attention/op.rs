@@ -1,6 +1,7 @@
 //! The attention itself, as operations with their backward passes, and composed of candle's own.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{
@@ -183,15 +184,42 @@ impl Op {
         Ok(Op { sizes, spans, scale: scale as f32, causal: mask.causal, window: None, visible, keep, logs })
     }
 
-    /// What is seen by itself: its sizes, and the number of its first token.
-    fn parts(&self) -> Vec<(Sizes, usize)> {
-        let Some(spans) = &self.spans else { return vec![(self.sizes, 0)] };
-        let mut first = 0;
+    /// What is seen by itself: its sizes, the number of its first token, and its logarithms among all.
+    fn parts(&self) -> Vec<(Sizes, usize, Range<usize>)> {
+        let Some(spans) = &self.spans else { return vec![(self.sizes, 0, 0..self.sizes.statistics())] };
+        let (mut token, mut log) = (0, 0);
         let part = |&length: &usize| {
-            first += length;
-            (Sizes { queries: length, keys: length, ..self.sizes }, first - length)
+            let sizes = Sizes { queries: length, keys: length, ..self.sizes };
+            let own = (sizes, token, log..log + sizes.statistics());
+            (token, log) = (token + length, own.2.end);
+            own
         };
         spans.iter().map(part).collect()
+    }
+
+    /// The attention of all parts, `[batch * queries, heads * width]`.
+    fn forward(&self, all: [Matrix; 3]) -> Vec<f32> {
+        let row = self.sizes.heads * self.sizes.width;
+        let mut out = vec![0.0; self.sizes.batch * self.sizes.queries * row];
+        let mut logs = self.keep.then(|| vec![0.0; self.sizes.statistics()]);
+        for (sizes, first, own_logs) in self.parts() {
+            let [q, k, v] = rows_of(&sizes, first, all);
+            let own = &mut out[first * row..(first + sizes.batch * sizes.queries) * row];
+            let own_logs = logs.as_mut().map(|logs| &mut logs[own_logs]);
+            kernel::forward(sizes, self.mask(), self.scale, q, k, v, own, own_logs);
+        }
+        if let Some(logs) = logs {
+            self.logs.get_or_init(|| logs);
+        }
+        out
+    }
+
+    /// What the forward pass saved.
+    fn kept(&self) -> CandleResult<&[f32]> {
+        match self.logs.get() {
+            Some(logs) => Ok(logs),
+            None => candle_core::bail!("an attention's backward pass ran before its forward pass"),
+        }
     }
 
     fn mask(&self) -> kernel::Mask<'_> {
@@ -213,24 +241,7 @@ impl CustomOp3 for Op {
         v: &CpuStorage,
         vl: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        let (q, k, v) = (rows(q, ql)?, rows(k, kl)?, rows(v, vl)?);
-        let mut out = vec![0.0; ql.shape().elem_count()];
-        let mut logs = self.keep.then(|| vec![0.0; self.sizes.statistics()]);
-        let (row, mut rest, mut logs_left) = (q.size()[1], &mut out[..], logs.as_deref_mut());
-        for (sizes, first) in self.parts() {
-            let [q, k, v] = rows_of(&sizes, first, [q, k, v]);
-            let (own, behind) = rest.split_at_mut(sizes.batch * sizes.queries * row);
-            rest = behind;
-            let own_logs = logs_left.take().map(|logs| {
-                let (own, behind) = logs.split_at_mut(sizes.statistics());
-                logs_left = Some(behind);
-                own
-            });
-            kernel::forward(sizes, self.mask(), self.scale, q, k, v, own, own_logs);
-        }
-        if let Some(logs) = logs {
-            self.logs.get_or_init(|| logs);
-        }
+        let out = self.forward([rows(q, ql)?, rows(k, kl)?, rows(v, vl)?]);
         Ok((CpuStorage::F32(out), ql.shape().clone()))
     }
 
@@ -242,9 +253,7 @@ impl CustomOp3 for Op {
         y: &Tensor,
         dy: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some(logs) = self.logs.get() else {
-            candle_core::bail!("an attention's backward pass ran before its forward pass");
-        };
+        let logs = self.kept()?;
         let dy = dy.contiguous()?;
         let (mut dq, mut dk, mut dv) =
             (vec![0.0; q.elem_count()], vec![0.0; k.elem_count()], vec![0.0; v.elem_count()]);
@@ -253,12 +262,9 @@ impl CustomOp3 for Op {
             let (y, dy) = (ops::hold::<f32>(y)?, ops::hold::<f32>(&dy)?);
             let (q, k, v) = (q.matrix()?, k.matrix()?, v.matrix()?);
             let (row, kv_row) = (q.size()[1], k.size()[1]);
-            let mut logs_before = 0;
-            for (sizes, first) in self.parts() {
+            for (sizes, first, own_logs) in self.parts() {
                 let own = first * row..(first + sizes.batch * sizes.queries) * row;
                 let keys = first * kv_row..(first + sizes.batch * sizes.keys) * kv_row;
-                let own_logs = &logs[logs_before..logs_before + sizes.statistics()];
-                logs_before += sizes.statistics();
                 let [q, k, v] = rows_of(&sizes, first, [q, k, v]);
                 kernel::backward(
                     sizes,
@@ -268,7 +274,7 @@ impl CustomOp3 for Op {
                     k,
                     v,
                     &y[own.clone()],
-                    own_logs,
+                    &logs[own_logs],
                     &dy[own.clone()],
                     &mut dq[own],
                     &mut dk[keys.clone()],
@@ -302,7 +308,8 @@ pub(super) fn attend_joined(
     window: Option<usize>,
 ) -> Result<Tensor> {
     let (batch, tokens, total) = joined.dims3()?;
-    let op = Joined::new([batch, tokens, total], heads, scale, mask, window, joined.track_op())?;
+    let size = [batch, tokens, total / (heads[0] + 2 * heads[1])];
+    let op = Joined::new(size, heads, scale, mask, window, joined.track_op())?;
     Ok(joined.contiguous()?.apply_op1(op)?)
 }
 
@@ -313,9 +320,9 @@ pub(crate) struct Joined {
 }
 
 impl Joined {
-    /// Rows of `total` numbers.
+    /// Heads of `width` numbers.
     pub(super) fn new(
-        [batch, tokens, total]: [usize; 3],
+        [batch, tokens, width]: [usize; 3],
         [heads, kv_heads]: [usize; 2],
         scale: f64,
         mask: &Mask,
@@ -323,48 +330,30 @@ impl Joined {
         keep: bool,
     ) -> Result<Joined> {
         check_spans(mask, batch, [tokens, tokens])?;
-        let width = total / (heads + 2 * kv_heads);
         let sizes = Sizes { batch, queries: tokens, keys: tokens, heads, kv_heads, width };
         let attention = Op { window, ..Op::new(sizes, scale, mask, keep)? };
         Ok(Joined { attention, turns: mask.turns.clone() })
     }
 
     /// The attention of joined rows, sequence after sequence.
-    pub(crate) fn run(&self, joined: &[f32]) -> CandleResult<Vec<f32>> {
-        let Op { scale, keep, logs: kept, sizes: all, .. } = &self.attention;
-        let turned = self.turned(joined);
-        let mut out = vec![0.0; all.batch * all.queries * all.heads * all.width];
-        let mut logs = keep.then(|| vec![0.0; all.statistics()]);
-        let (mut rest, mut logs_left) = (&mut out[..], logs.as_deref_mut());
-        for (sizes, first) in self.attention.parts() {
-            let [q, k, v] = rows_of(&sizes, first, self.parts(&turned));
-            let own = rest.split_off_mut(..sizes.batch * sizes.queries * q.size()[1]).unwrap_or_default();
-            let own_logs = logs_left.as_mut().and_then(|logs| logs.split_off_mut(..sizes.statistics()));
-            kernel::forward(sizes, self.attention.mask(), *scale, q, k, v, own, own_logs);
-        }
-        if let Some(logs) = logs {
-            kept.get_or_init(|| logs);
-        }
-        Ok(out)
+    pub(crate) fn run(&self, joined: &[f32]) -> Vec<f32> {
+        self.attention.forward(self.parts(&self.turned(joined)))
     }
 
     /// The gradient of the joined rows, from their attention `y` and its gradient.
     pub(crate) fn slopes(&self, joined: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
-        let Op { sizes: all, scale, logs, .. } = &self.attention;
-        let Some(mut logs) = logs.get().map(Vec::as_slice) else {
-            candle_core::bail!("an attention's backward pass ran before its forward pass");
-        };
+        let Op { sizes: all, scale, .. } = &self.attention;
+        let logs = self.attention.kept()?;
         let turned = self.turned(joined);
         let mut slopes = vec![0.0; joined.len()];
         let (row, joined_row) = (all.heads * all.width, (all.heads + 2 * all.kv_heads) * all.width);
-        for (sizes, first) in self.attention.parts() {
+        for (sizes, first, own_logs) in self.attention.parts() {
             let [q, k, v] = rows_of(&sizes, first, self.parts(&turned));
             let rows = first..first + sizes.batch * sizes.queries;
             let own = rows.start * row..rows.end * row;
-            let own_logs = logs.split_off(..sizes.statistics()).unwrap_or_default();
             let slopes = &mut slopes[rows.start * joined_row..rows.end * joined_row];
-            let (y, dy) = (&y[own.clone()], &dy[own]);
-            kernel::backward_joined(sizes, self.attention.mask(), *scale, q, k, v, y, own_logs, dy, slopes);
+            let (y, dy, logs) = (&y[own.clone()], &dy[own], &logs[own_logs]);
+            kernel::backward_joined(sizes, self.attention.mask(), *scale, q, k, v, y, logs, dy, slopes);
         }
         if let Some(turns) = &self.turns {
             turns.turn(&mut slopes, all.heads + all.kv_heads, all.width, true);
@@ -396,7 +385,7 @@ impl CustomOp1 for Joined {
 
     fn cpu_fwd(&self, joined: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let Sizes { batch, queries, heads, width, .. } = self.attention.sizes;
-        let out = self.run(ops::view(joined, layout)?)?;
+        let out = self.run(ops::view(joined, layout)?);
         Ok((CpuStorage::F32(out), Shape::from((batch, queries, heads * width))))
     }
 

@@ -284,7 +284,7 @@ pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogu
     for &weight in weights {
         let panels = weight.outputs.div_ceil(LANES);
         let bytes = (weight.lines.len() / (8 * team::threads())).clamp(LEAST, MOST);
-        let step = (bytes * panels / weight.lines.len().max(1)).next_multiple_of(tile.side).max(1);
+        let step = (bytes * panels / weight.lines.len().max(1)).max(1).next_multiple_of(tile.side);
         for rows in blocks.chunks(ROWS / tile.rows) {
             for first in (0..panels).step_by(step) {
                 tasks.push(Task { weight, panels: first..(first + step).min(panels), column, rows });
@@ -373,41 +373,28 @@ impl Task<'_> {
 }
 
 /// `out = dy weights`: the gradient of what [`linear`] was given, `[m, outputs]` by `[outputs, inputs]`, the
-/// weights one below the other. Never more than a small part of a weight is unpacked.
+/// weights one below the other. Each block is unpacked once, and never more than a small part of a weight is.
 pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
     /// Outputs that are added at a time.
     const OUTPUTS: usize = 256;
-    /// From row to row of a task's part of `dy`: not a multiple of the cache's own lengths.
-    const APART: usize = OUTPUTS + 16;
-    /// Fewest rows of a task, where there are more: as many as make the unpacking small.
-    const ROWS: usize = 192;
-    /// Most columns: their part of a weight stays in the second cache.
-    const COLUMNS: usize = 512;
-    let (rows, inputs) = (out.rows, out.columns);
+    let inputs = out.columns;
     assert!(weights.iter().all(|weight| weight.inputs == inputs));
-    assert_eq!(dy.size(), [rows, weights.iter().map(|weight| weight.outputs).sum()]);
-    if rows == 0 || inputs == 0 {
+    assert_eq!(dy.size(), [out.rows, weights.iter().map(|weight| weight.outputs).sum()]);
+    if out.rows == 0 || inputs == 0 {
         return;
     }
-    // Two tasks a thread, of rows before columns; columns in whole blocks of every format.
-    let wanted = 2 * team::threads();
-    let down = wanted.min(rows.div_ceil(ROWS));
+    // Whole blocks of every format, and two tasks a thread.
     let numbers = weights.iter().map(|weight| weight.format.block().0).max().unwrap_or(1);
-    let columns = inputs.div_ceil(wanted.div_ceil(down)).min(COLUMNS).next_multiple_of(numbers);
-    let across = inputs.div_ceil(columns);
+    let columns = inputs.div_ceil(2 * team::threads()).next_multiple_of(numbers);
     let shared = Shared(out.data);
-    team::run(down * across, |task| {
-        let (own_rows, first) = (task % down, task / down * columns);
-        let own_rows = rows * own_rows / down..rows * (own_rows + 1) / down;
+    team::run(inputs.div_ceil(columns), |task| {
+        let first = task * columns;
         let count = columns.min(inputs - first);
-        let at = own_rows.start * out.row_stride + first;
-        // SAFETY: rows and columns lie in `out`, which is borrowed mutably, and are this task's own.
-        let part = || unsafe { MatrixMut::raw(shared.at(at), own_rows.len(), count, out.row_stride) };
-        let dy = dy.rows(own_rows.start, own_rows.len());
-        // `[inputs, outputs]`, as a panel's numbers come, and behind them the part of `dy`.
-        let mut scratch = NUMBERS.take();
-        scratch.resize(OUTPUTS * count + APART * own_rows.len(), 0.0);
-        let (turned, copied) = scratch.split_at_mut(OUTPUTS * count);
+        // SAFETY: the columns lie in `out`, which is borrowed mutably, and are this task's own.
+        let part = || unsafe { MatrixMut::raw(shared.at(first), out.rows, count, out.row_stride) };
+        // `[inputs, outputs]`: a panel's numbers come turned.
+        let mut turned = NUMBERS.take();
+        turned.resize(OUTPUTS * count, 0.0);
         let plain = Epilogue::default();
         let (mut column, mut keep) = (0, false);
         for weight in weights {
@@ -419,13 +406,8 @@ pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
                     let bytes = &weight.panels(start / LANES + panel, 1)[own.clone()];
                     (kind.kernels.unpack)(bytes, &mut turned[panel * LANES..], OUTPUTS);
                 }
-                let dy = dy.columns(column + start, length);
-                for (row, to) in copied.chunks_exact_mut(APART).enumerate() {
-                    to[..length].copy_from_slice(dy.row(row));
-                }
-                let dy = Matrix::strided(copied, own_rows.len(), length, APART);
-                let weight = Matrix::strided(turned, count, length, OUTPUTS).transposed();
-                product(part(), dy, weight, &plain, keep, Threads::One);
+                let weight = Matrix::strided(&turned, count, length, OUTPUTS).transposed();
+                product(part(), dy.columns(column + start, length), weight, &plain, keep, Threads::One);
                 keep = true;
             }
             column += weight.outputs;
@@ -434,7 +416,7 @@ pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
             // Without outputs there is still a result: zeros.
             product(part(), dy.columns(0, 0), Matrix::new(&[], 0, count), &plain, false, Threads::One);
         }
-        NUMBERS.set(scratch);
+        NUMBERS.set(turned);
     });
 }
 

@@ -1,4 +1,4 @@
-//! The loops over panels: products with rows, and their numbers written out.
+//! The loops over panels as they lie: products with few rows, and their numbers written out.
 //!
 //! A panel is sixteen outputs' blocks, turned so that a register holds the same numbers of each: for one
 //! block's length of inputs first the sixteen scales (and minima) in f16, then each run's factors for them,
@@ -61,6 +61,9 @@ pub(super) type Products = fn(&[u8], &Rows, &mut [[f32; LANES]]);
 pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
     // A level's loops, for so few rows, and for tiles of so many rows and panels.
     macro_rules! at {
+        ($level:ident: add $runs:literal $least:literal $tile:literal $side:literal) => {
+            |open, x, parts, out| unsafe { $level::add::<$runs, $least, $tile, $side>(open, x, parts, out) }
+        };
         ($level:ident: $($rows:literal)*, $tile:literal by $side:literal) => {
             // SAFETY (of every call): a current level is available on this very machine.
             Kernels {
@@ -72,10 +75,10 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
                     side: $side,
                     open: |panels, to| unsafe { $level::open::<F, BYTES, $side>(panels, to) },
                     add: match (F::RUNS, F::LEAST) {
-                        (1, false) => |open, x, parts, out| unsafe { $level::add::<1, false, $tile, $side>(open, x, parts, out) },
-                        (1, true) => |open, x, parts, out| unsafe { $level::add::<1, true, $tile, $side>(open, x, parts, out) },
-                        (_, false) => |open, x, parts, out| unsafe { $level::add::<2, false, $tile, $side>(open, x, parts, out) },
-                        (_, true) => |open, x, parts, out| unsafe { $level::add::<2, true, $tile, $side>(open, x, parts, out) },
+                        (1, false) => at!($level: add 1 false $tile $side),
+                        (1, true) => at!($level: add 1 true $tile $side),
+                        (_, false) => at!($level: add 2 false $tile $side),
+                        (_, true) => at!($level: add 2 true $tile $side),
                     },
                 },
                 unpack: |bytes, out, row| unsafe { $level::unpack::<F, BYTES>(bytes, out, row) },
@@ -113,7 +116,10 @@ macro_rules! level {
             }
 
             $(#[target_feature(enable = $features)])?
-            pub unsafe fn open<F: Format<BYTES>, const BYTES: usize, const SIDE: usize>(panels: &[&[u8]], to: &mut Open) {
+            pub unsafe fn open<F: Format<BYTES>, const BYTES: usize, const SIDE: usize>(
+                panels: &[&[u8]],
+                to: &mut Open,
+            ) {
                 tile::open::<$simd, F, BYTES, SIDE>(panels, to);
             }
 
