@@ -8,6 +8,7 @@ bridge (`bridge.py`). The report is written after each, so that a run which is b
 """
 
 import argparse
+import shlex
 import subprocess
 import tempfile
 from datetime import date
@@ -36,12 +37,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dari-peers")
     options = parser.parse_args()
     dari = subprocess.run([options.dari, "--version"], check=True, capture_output=True, text=True).stdout.strip()
-    shown = ["python bench/peers/speaking.py", *(Path(model).name for model in options.models)]
-    shown += [f"--bridge {Path(options.bridge).name}"] if options.bridge else []
-    shown += [f"--precisions {options.precisions}", f"--pairs {options.pairs}", f"--threads {options.threads}"]
+    shown = ["python", "bench/peers/speaking.py", *(Path(model).name for model in options.models)]
+    shown += ["--bridge", Path(options.bridge).name] if options.bridge else []
+    shown += ["--precisions", options.precisions, "--pairs", str(options.pairs), "--threads", str(options.threads)]
     lines = [
         HEADING, "",
-        f"`{' '.join(shown)}`, {date.today().isoformat()}. Written by bench/peers/speaking.py; what is run is told at the "
+        f"`{shlex.join(shown)}`, {date.today().isoformat()}. Written by bench/peers/speaking.py; what is run is told at the "
         "head of language.py, asking.py and bridge.py.", "",
         processor_line(),
         f"- {dari}{commit()}, " + ", ".join(f"{peer} {version(peer)}" for peer in PEERS),
