@@ -258,7 +258,7 @@ impl Scratch for u32 {
 thread_local! {
     static LEFT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static LEFT_PAIRS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
-    static RIGHT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static RIGHT: Cell<Lines> = const { Cell::new(Lines::empty()) };
 }
 
 /// The f32 tile of a level: its shape, its loop over rows, and its loop over packed values.
@@ -316,10 +316,11 @@ pub fn product_of(
     if out.rows == 0 || out.columns == 0 {
         return;
     }
-    let by_rows = a.column_stride == 1;
+    #[cfg(target_arch = "x86_64")]
     let level = Level::current();
     #[cfg(target_arch = "x86_64")]
     if products == Products::Bf16 && level.has_bf16_products() {
+        let by_rows = a.column_stride == 1;
         let panels = bf16::panels(b, threads);
         let (values, left, run): (_, _, Run<u32, u32>) = if by_rows {
             let values = bf16::rows(a, threads);
@@ -352,11 +353,8 @@ pub fn product_of(
     }
     let _ = products;
     let (depth, columns) = (b.rows, b.columns);
-    let mut panels = RIGHT.take();
-    let size = columns.div_ceil(PANEL) * PANEL * depth;
-    if panels.len() < size {
-        panels.resize(size, 0.0);
-    }
+    let mut right = RIGHT.replace(Lines::empty());
+    let panels = right.room(columns.div_ceil(PANEL) * PANEL * depth);
     let fill = |first: usize, panels: &mut [f32]| {
         if b.column_stride == 1 {
             pack::panels_of_rows(b.data, depth, columns, b.row_stride, first, panels);
@@ -367,22 +365,30 @@ pub fn product_of(
     if depth > 0 {
         const CHUNK: usize = 4;
         match threads {
-            Threads::Pool if size > 1 << 15 => {
-                team::chunks(&mut panels[..size], CHUNK * PANEL * depth, |index, panels| {
-                    fill(index * CHUNK, panels);
-                });
+            Threads::Pool if panels.len() > 1 << 15 => {
+                team::chunks(panels, CHUNK * PANEL * depth, |index, panels| fill(index * CHUNK, panels));
             }
-            _ => fill(0, &mut panels[..size]),
+            _ => fill(0, panels),
         }
     }
+    with_panels(out, a, panels, epilogue, keep, threads);
+    RIGHT.set(right);
+}
+
+/// `out = epilogue(a b + keep * out)`, where `b` lies in panels of f32 already.
+fn with_panels(out: MatrixMut, a: Matrix, panels: &[f32], epilogue: &Epilogue, keep: bool, threads: Threads) {
+    assert!(a.rows == out.rows && panels.len() == out.columns.div_ceil(PANEL) * PANEL * a.columns);
+    epilogue.check(out.rows, out.columns);
+    let level = Level::current();
     let (shape, rows, packed) = f32_run(level);
+    let by_rows = a.column_stride == 1;
     let left = if by_rows {
         Left::Rows { first: a.data.as_ptr(), row: a.row_stride }
     } else {
         Left::Strided { first: a.data.as_ptr(), row: a.row_stride, column: a.column_stride }
     };
     let product = Product {
-        size: [out.rows, out.columns, depth],
+        size: [out.rows, out.columns, a.columns],
         block: block(level),
         left,
         a_step: 1,
@@ -395,10 +401,8 @@ pub fn product_of(
         run: if by_rows { rows } else { packed },
     };
     // SAFETY: the views checked at construction that every row and column lies in its slice, the
-    // shapes agree, the panels were filled above, `out` is borrowed mutably, and the level is one
-    // that this machine has.
+    // shapes agree, `out` is borrowed mutably, and the level is one that this machine has.
     unsafe { product.finished(epilogue, threads) };
-    RIGHT.set(panels);
 }
 
 /// `out = epilogue(x weight^T)`: `[m, inputs]` by `[outputs, inputs]`. What `products` says is for weights in bf16:

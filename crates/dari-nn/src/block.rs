@@ -196,19 +196,11 @@ impl Block {
 
     /// `[batch, tokens, width]` to the same.
     pub fn forward(&self, x: &Tensor, mask: &Mask) -> Result<Tensor> {
-        match self.order {
-            Order::Pre => {
-                let x = match self.attention_chain(x, mask)? {
-                    Some(steps) => chain::added(x, steps)?,
-                    None => self.attention.added(&self.norm1.forward(x)?, mask, x)?,
-                };
-                self.perceptron(&x)
-            }
-            Order::Post => {
-                let x = self.norm1.forward(&self.attention.added(x, mask, x)?)?;
-                self.norm2.forward(&self.mlp.added(&x, &x)?)
-            }
-        }
+        let steps = match is_chained(x) {
+            true => self.attention.steps([x.dim(0)?, x.dim(1)?], mask)?,
+            false => None,
+        };
+        self.perceptron(&self.part(&self.norm1, x, steps, |y| self.attention.added(y, mask, x))?)
     }
 
     /// [`Block::forward`] of tokens behind those that the caches hold; for [`Order::Pre`].
@@ -217,39 +209,35 @@ impl Block {
         self.mlp.added(&self.norm2.forward(&x)?, &x)
     }
 
-    /// `x + mlp(norm(x))`.
+    /// Everything behind the attention.
     fn perceptron(&self, x: &Tensor) -> Result<Tensor> {
-        match self.mlp.steps().filter(|_| is_chained(x)) {
-            Some(steps) => {
-                let norm = Step::Norm(self.norm2.rows());
-                Ok(chain::added(x, std::iter::once(norm).chain(steps).collect())?)
-            }
-            None => self.mlp.added(&self.norm2.forward(x)?, x),
-        }
+        let steps = if is_chained(x) { self.mlp.steps() } else { None };
+        self.part(&self.norm2, x, steps, |y| self.mlp.added(y, x))
     }
 
-    fn attention_chain(&self, x: &Tensor, mask: &Mask) -> Result<Option<Vec<Step>>> {
-        if !is_chained(x) {
-            return Ok(None);
+    /// A part of the block with its norm and its residual: as one operation, where it has steps, or as `added` gives it.
+    fn part(
+        &self,
+        norm: &Norm,
+        x: &Tensor,
+        steps: Option<Vec<Step>>,
+        added: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        match (self.order, steps) {
+            (Order::Pre, Some(steps)) => {
+                let norm = Step::Norm(norm.rows());
+                Ok(chain::added(x, std::iter::once(norm).chain(steps).collect())?)
+            }
+            (Order::Pre, None) => added(&norm.forward(x)?),
+            (Order::Post, Some(steps)) => norm.forward(&chain::added(x, steps)?),
+            (Order::Post, None) => norm.forward(&added(x)?),
         }
-        let (batch, tokens, _) = x.dims3()?;
-        let steps = self.attention.steps([batch, tokens], mask)?;
-        let norm = Step::Norm(self.norm1.rows());
-        Ok(steps.map(|steps| std::iter::once(norm).chain(steps).collect()))
     }
 
     /// [`Block::forward`] at each sequence's one place, `[batch, 1, width]`; of the other tokens only
     /// what the places look at is computed.
     pub fn forward_at(&self, x: &Tensor, mask: &Mask, places: &Places) -> Result<Tensor> {
-        match self.order {
-            Order::Pre => {
-                self.perceptron(&self.attention.added_at(&self.norm1.forward(x)?, mask, x, places)?)
-            }
-            Order::Post => {
-                let x = self.norm1.forward(&self.attention.added_at(x, mask, x, places)?)?;
-                self.norm2.forward(&self.mlp.added(&x, &x)?)
-            }
-        }
+        self.perceptron(&self.part(&self.norm1, x, None, |y| self.attention.added_at(y, mask, x, places))?)
     }
 }
 

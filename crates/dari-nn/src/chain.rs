@@ -6,16 +6,21 @@
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
+use dari_kernels::Activation;
 
 use crate::attention::Joined;
-use crate::linear::Trained;
+use crate::linear::Operation;
+use crate::mlp::GatedJoined;
 use crate::norm::Rows;
 use crate::ops;
 
-/// One step, on rows of values. It keeps what its own backward pass needs.
+/// One step, on rows of values. It keeps what its own backward pass needs beside what it was given.
 pub(crate) enum Step {
     Norm(Rows),
-    Linear(Trained),
+    Linear(Box<dyn Operation>),
+    Activation(Activation),
+    Gate(GatedJoined),
+    /// Turns what it is given where that lies.
     Attention(Joined),
 }
 
@@ -25,7 +30,9 @@ impl Step {
             (Step::Linear(linear), _) => linear.run(x, residual),
             (_, Some(_)) => bail!("a chain that does not end with a linear layer has no residual"),
             (Step::Norm(norm), _) => norm.run(x),
-            (Step::Attention(attention), _) => Ok(attention.run(x)),
+            (Step::Activation(activation), _) => Ok(activation.of(x)),
+            (Step::Gate(gate), _) => Ok(gate.run(x)),
+            (Step::Attention(_), _) => bail!("a chain that starts with attention"),
         }
     }
 
@@ -33,7 +40,9 @@ impl Step {
     fn backward(&self, x: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
         match self {
             Step::Norm(norm) => norm.slopes(x, dy),
-            Step::Linear(linear) => linear.slopes(x, dy),
+            Step::Linear(linear) => Ok(linear.slopes(x, dy, true)?.unwrap_or_default()),
+            Step::Activation(activation) => Ok(activation.slopes(x, dy)),
+            Step::Gate(gate) => Ok(gate.slopes(x, dy)),
             Step::Attention(attention) => attention.slopes(x, y, dy),
         }
     }
@@ -60,7 +69,13 @@ impl CustomOp1 for Chain {
         let mut between: Vec<Vec<f32>> = Vec::with_capacity(self.steps.len());
         for (index, step) in self.steps.iter().enumerate() {
             let residual = (index + 1 == self.steps.len()).then_some(first);
-            let next = step.forward(between.last().map_or(first, Vec::as_slice), residual)?;
+            let next = match (step, between.last_mut()) {
+                (Step::Attention(attention), Some(joined)) if residual.is_none() => {
+                    attention.turn(joined);
+                    attention.run(joined)
+                }
+                (step, given) => step.forward(given.map_or(first, |given| given), residual)?,
+            };
             between.push(next);
         }
         let Some(last) = between.pop() else {

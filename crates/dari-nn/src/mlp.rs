@@ -75,7 +75,8 @@ impl Mlp {
             Up::Joined(joined, inner) => {
                 let both = joined.forward(x)?;
                 if ops::by_kernel(&both) {
-                    return Ok(both.contiguous()?.apply_op1(GatedJoined(self.activation))?);
+                    let gate = GatedJoined { activation: self.activation, inner: *inner };
+                    return Ok(both.contiguous()?.apply_op1(gate)?);
                 }
                 let half = |which: usize| both.narrow(D::Minus1, which * inner, *inner);
                 gated(self.activation, &half(0)?, &half(1)?)
@@ -88,10 +89,17 @@ impl Mlp {
         self.down.forward(&self.inner(x)?)
     }
 
-    /// The steps for one forward and one backward pass; `None` for packed weights and with a gate.
-    pub(crate) fn steps(&self) -> Option<[Step; 2]> {
-        let Up::Plain(up) = &self.up else { return None };
-        Some([Step::Linear(up.trained(Some(self.activation))?), Step::Linear(self.down.trained(None)?)])
+    /// The steps for one forward and one backward pass; `None` where a layer is none, and with a gate in a product of
+    /// its own.
+    pub(crate) fn steps(&self) -> Option<Vec<Step>> {
+        let (up, between) = match &self.up {
+            Up::Plain(up) => (up, Step::Activation(self.activation)),
+            Up::Joined(joined, inner) => {
+                (joined, Step::Gate(GatedJoined { activation: self.activation, inner: *inner }))
+            }
+            Up::Gated { .. } => return None,
+        };
+        Some(vec![up.step()?, between, self.down.step()?])
     }
 
     /// `residual + forward(x)`.
@@ -110,7 +118,24 @@ fn gated(by: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 }
 
 /// A gate and what it multiplies side by side, `[.., 2 * inner]` to `[.., inner]`.
-struct GatedJoined(Activation);
+pub(crate) struct GatedJoined {
+    activation: Activation,
+    inner: usize,
+}
+
+impl GatedJoined {
+    /// Of rows that lie one after the other.
+    pub(crate) fn run(&self, both: &[f32]) -> Vec<f32> {
+        let width = 2 * self.inner;
+        let all = Matrix::new(both, both.len() / width.max(1), width);
+        self.activation.gated(all.columns(0, self.inner), all.columns(self.inner, self.inner))
+    }
+
+    /// The gradient of the rows, from that of what was made of them.
+    pub(crate) fn slopes(&self, both: &[f32], dy: &[f32]) -> Vec<f32> {
+        self.activation.gated_slopes(both, self.inner, dy)
+    }
+}
 
 impl CustomOp1 for GatedJoined {
     fn name(&self) -> &'static str {
@@ -118,22 +143,16 @@ impl CustomOp1 for GatedJoined {
     }
 
     fn cpu_fwd(&self, both: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let (shape, both) = (layout.shape(), ops::view::<f32>(both, layout)?);
-        let mut dims = shape.dims().to_vec();
-        let width = dims.last().copied().unwrap_or_default();
-        let all = Matrix::new(both, both.len() / width.max(1), width);
-        let inner = width / 2;
+        let mut dims = layout.dims().to_vec();
         if let Some(last) = dims.last_mut() {
-            *last = inner;
+            *last = self.inner;
         }
-        let out = self.0.gated(all.columns(0, inner), all.columns(inner, inner));
-        Ok((CpuStorage::F32(out), Shape::from(dims)))
+        Ok((CpuStorage::F32(self.run(ops::view(both, layout)?)), Shape::from(dims)))
     }
 
     fn bwd(&self, both: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
         let dy = dy.contiguous()?;
-        let inner = dy.dim(D::Minus1)?;
-        let slopes = self.0.gated_slopes(&ops::hold::<f32>(both)?, inner, &ops::hold::<f32>(&dy)?);
+        let slopes = self.slopes(&ops::hold::<f32>(both)?, &ops::hold::<f32>(&dy)?);
         Ok(Some(ops::tensor(slopes, both)?))
     }
 }
@@ -185,7 +204,7 @@ mod tests {
     fn a_gate_side_by_side_is_the_gate_of_its_parts() -> Result<()> {
         let both = Var::from_tensor(&Tensor::randn(0f32, 1., (2, 3, 10), &Device::Cpu)?)?;
         let weights = Tensor::randn(0f32, 1., (2, 3, 5), &Device::Cpu)?;
-        let ours = both.apply_op1(GatedJoined(Activation::Silu))?;
+        let ours = both.apply_op1(GatedJoined { activation: Activation::Silu, inner: 5 })?;
         let theirs = gated(Activation::Silu, &both.narrow(2, 0, 5)?, &both.narrow(2, 5, 5)?)?;
         let slopes = |y: &Tensor| -> Result<Vec<f32>> {
             let gradients = (y * &weights)?.sum_all()?.backward()?;

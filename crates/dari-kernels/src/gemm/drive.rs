@@ -9,6 +9,11 @@ const ROWS: usize = 96;
 /// Most panels of a task: its part of the result stays there too.
 const PANELS: usize = 16;
 
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+/// Rows a multiple of so many bytes apart share a few places of the first cache: they are copied.
+const CLASH: usize = 2048;
+
 /// The left side of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Left<A> {
@@ -130,30 +135,47 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
         for block in 0..steps.div_ceil(self.block).max(1) {
             let start = block * self.block;
             let length = self.block.min(steps - start);
-            if let Left::Strided { first, row, column } = self.left {
-                // Only as many rows of a group are read as it has.
-                if packed.len() < groups * length * tallest {
-                    packed.resize(groups * length * tallest, A::default());
+            // Where the rows' part starts, and from row to row and step to step.
+            let (left, a_row, a_step) = match self.left {
+                Left::Rows { first, row } => {
+                    // SAFETY: rows and steps of the left side.
+                    let left = unsafe { first.add(rows[0] * row + start * self.a_step) };
+                    if count > self.shape.rows && (row * size_of::<A>()).is_multiple_of(CLASH) {
+                        let values = length * self.a_step;
+                        let apart = values + LINE / size_of::<A>();
+                        // SAFETY: as many rows with as many values.
+                        unsafe { gather(left, row, values, &mut packed, count, apart) };
+                        (packed.as_ptr(), apart, self.a_step)
+                    } else {
+                        (left, row, self.a_step)
+                    }
                 }
-                for k in 0..length {
-                    for index in 0..groups {
-                        let [from, to] = group(index);
-                        let tile = &mut packed[(index * length + k) * tallest..][..tallest];
-                        // SAFETY: rows and steps of the left side; where a whole tile is copied, as
-                        // many rows follow.
-                        unsafe {
-                            let at = first.add((rows[0] + from) * row + (start + k) * column);
-                            if row == 1 && rows[0] + from + tallest <= self.size[0] {
-                                copy(at, tile);
-                            } else {
-                                for (i, value) in tile.iter_mut().enumerate().take(to - from) {
-                                    *value = *at.add(i * row);
+                Left::Strided { first, row, column } => {
+                    // Only as many rows of a group are read as it has.
+                    if packed.len() < groups * length * tallest {
+                        packed.resize(groups * length * tallest, A::default());
+                    }
+                    for k in 0..length {
+                        for index in 0..groups {
+                            let [from, to] = group(index);
+                            let tile = &mut packed[(index * length + k) * tallest..][..tallest];
+                            // SAFETY: rows and steps of the left side; where a whole tile is copied, as
+                            // many rows follow.
+                            unsafe {
+                                let at = first.add((rows[0] + from) * row + (start + k) * column);
+                                if row == 1 && rows[0] + from + tallest <= self.size[0] {
+                                    copy(at, tile);
+                                } else {
+                                    for (i, value) in tile.iter_mut().enumerate().take(to - from) {
+                                        *value = *at.add(i * row);
+                                    }
                                 }
                             }
                         }
                     }
+                    (packed.as_ptr(), 1, tallest)
                 }
-            }
+            };
             let mut panel = panels[0];
             while panel < panels[1] {
                 let width = if panel + side_by_side <= panels[1] { side_by_side } else { 1 };
@@ -161,14 +183,10 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
                     let [from, to] = group(index);
                     // SAFETY: offsets inside the operands, as the caller promises.
                     unsafe {
-                        let (a, a_row, a_step) = match self.left {
-                            Left::Rows { first, row } => {
-                                (first.add((rows[0] + from) * row + start * self.a_step), row, self.a_step)
-                            }
-                            Left::Strided { .. } => {
-                                (packed.as_ptr().add(index * length * tallest), 1, tallest)
-                            }
-                        };
+                        let a = left.add(match self.left {
+                            Left::Rows { .. } => from * a_row,
+                            Left::Strided { .. } => index * length * tallest,
+                        });
                         let tile = Tile {
                             steps: length,
                             a,
@@ -196,6 +214,27 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
                 unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.out_row + first), width) };
             finish(row, first, part);
         }
+    }
+}
+
+/// Rows nearer to each other.
+///
+/// # Safety
+/// `from` is followed by so many rows of so many values, `row` apart.
+unsafe fn gather<A: Copy + Default>(
+    from: *const A,
+    row: usize,
+    values: usize,
+    to: &mut Vec<A>,
+    count: usize,
+    apart: usize,
+) {
+    if to.len() < count * apart {
+        to.resize(count * apart, A::default());
+    }
+    for (index, to) in to.chunks_exact_mut(apart).enumerate().take(count) {
+        // SAFETY: as the caller promises, and as the vector is long.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(index * row), to.as_mut_ptr(), values) };
     }
 }
 

@@ -71,6 +71,19 @@ impl Lines {
         Lines { lines, len }
     }
 
+    /// None yet.
+    pub(super) const fn empty() -> Lines {
+        Lines { lines: Vec::new(), len: 0 }
+    }
+
+    /// Room for so many numbers, whatever they are; what a thread asks for again is there already.
+    pub(super) fn room(&mut self, numbers: usize) -> &mut [f32] {
+        if self.len < numbers * size_of::<f32>() {
+            *self = Lines::new(numbers * size_of::<f32>());
+        }
+        &mut self.words()[..numbers]
+    }
+
     /// The same bytes as whole words.
     fn words<T: Word>(&mut self) -> &mut [T] {
         // SAFETY: the lines are plain bytes, aligned for every word, there are at least `len` of
@@ -297,7 +310,7 @@ leveled! {
 /// Rows and columns exchanged, in three rounds of exchanges between pairs of rows: what compilers make
 /// shuffles of, where they take two nested loops apart number by number.
 #[inline(always)]
-fn turned(mut square: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+pub(super) fn turned(mut square: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
     // After a round of distance d, blocks of d by d have changed places.
     macro_rules! round {
         ($d:literal, $low:expr, $high:expr) => {

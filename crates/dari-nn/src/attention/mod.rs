@@ -217,19 +217,19 @@ impl Attention {
         self.output.added(&self.mix(x, x, mask)?, residual)
     }
 
-    /// The steps from `[batch, tokens, width]`, of which `size` has the first two, to the same for one forward and one backward pass; `None`
-    /// where they are not trained with their inputs joined.
-    pub(crate) fn steps(&self, size: [usize; 2], mask: &Mask) -> Result<Option<[Step; 3]>> {
+    /// The steps from `[batch, tokens, width]`, of which `size` has the first two, to the same for one forward and
+    /// one backward pass; `None` where the inputs are not joined or a projection is no step.
+    pub(crate) fn steps(&self, size: [usize; 2], mask: &Mask) -> Result<Option<Vec<Step>>> {
         let Inputs::Joined(all) = &self.inputs else {
             return Ok(None);
         };
-        let (Some(input), Some(output)) = (all.trained(None), self.output.trained(None)) else {
+        let (Some(input), Some(output)) = (all.step(), self.output.step()) else {
             return Ok(None);
         };
         let heads = [self.heads, self.kv_heads];
         let size = [size[0], size[1], self.width / self.heads];
         let attention = Joined::new(size, heads, self.scale(), mask, self.window, true)?;
-        Ok(Some([Step::Linear(input), Step::Attention(attention), Step::Linear(output)]))
+        Ok(Some(vec![input, Step::Attention(attention), output]))
     }
 
     /// `residual + forward(x)` at each sequence's one place: `[batch, 1, width]`. Only the keys and

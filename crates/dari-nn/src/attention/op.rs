@@ -335,39 +335,49 @@ impl Joined {
         Ok(Joined { attention, turns: mask.turns.clone() })
     }
 
-    /// The attention of joined rows, sequence after sequence.
-    pub(crate) fn run(&self, joined: &[f32]) -> Vec<f32> {
-        self.attention.forward(self.parts(&self.turned(joined)))
+    /// Turns the queries and keys of joined rows.
+    pub(crate) fn turn(&self, joined: &mut [f32]) {
+        self.turn_by(joined, false);
     }
 
-    /// The gradient of the joined rows, from their attention `y` and its gradient.
-    pub(crate) fn slopes(&self, joined: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
+    fn turn_by(&self, joined: &mut [f32], back: bool) {
+        let Sizes { heads, kv_heads, width, .. } = self.attention.sizes;
+        if let Some(turns) = &self.turns {
+            turns.turn(joined, heads + kv_heads, width, back);
+        }
+    }
+
+    /// The attention of joined rows, turned, sequence after sequence.
+    pub(crate) fn run(&self, turned: &[f32]) -> Vec<f32> {
+        self.attention.forward(self.parts(turned))
+    }
+
+    /// The gradient of the joined rows as they were before they were turned, from their attention `y` and its
+    /// gradient.
+    pub(crate) fn slopes(&self, turned: &[f32], y: &[f32], dy: &[f32]) -> CandleResult<Vec<f32>> {
         let Op { sizes: all, scale, .. } = &self.attention;
         let logs = self.attention.kept()?;
-        let turned = self.turned(joined);
-        let mut slopes = vec![0.0; joined.len()];
+        let mut slopes = vec![0.0; turned.len()];
         let (row, joined_row) = (all.heads * all.width, (all.heads + 2 * all.kv_heads) * all.width);
         for (sizes, first, own_logs) in self.attention.parts() {
-            let [q, k, v] = rows_of(&sizes, first, self.parts(&turned));
+            let [q, k, v] = rows_of(&sizes, first, self.parts(turned));
             let rows = first..first + sizes.batch * sizes.queries;
             let own = rows.start * row..rows.end * row;
             let slopes = &mut slopes[rows.start * joined_row..rows.end * joined_row];
             let (y, dy, logs) = (&y[own.clone()], &dy[own], &logs[own_logs]);
             kernel::backward_joined(sizes, self.attention.mask(), *scale, q, k, v, y, logs, dy, slopes);
         }
-        if let Some(turns) = &self.turns {
-            turns.turn(&mut slopes, all.heads + all.kv_heads, all.width, true);
-        }
+        self.turn_by(&mut slopes, true);
         Ok(slopes)
     }
 
-    /// The rows, their queries and keys turned.
+    /// Rows that are not to be written, turned.
     fn turned<'a>(&self, joined: &'a [f32]) -> Cow<'a, [f32]> {
-        let Some(turns) = &self.turns else { return joined.into() };
-        let Sizes { heads, kv_heads, width, .. } = self.attention.sizes;
-        let mut turned = joined.to_vec();
-        turns.turn(&mut turned, heads + kv_heads, width, false);
-        turned.into()
+        let mut turned = Cow::from(joined);
+        if self.turns.is_some() {
+            self.turn(turned.to_mut());
+        }
+        turned
     }
 
     fn parts<'a>(&self, all: &'a [f32]) -> [Matrix<'a>; 3] {
@@ -385,13 +395,13 @@ impl CustomOp1 for Joined {
 
     fn cpu_fwd(&self, joined: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let Sizes { batch, queries, heads, width, .. } = self.attention.sizes;
-        let out = self.run(ops::view(joined, layout)?);
+        let out = self.run(&self.turned(ops::view(joined, layout)?));
         Ok((CpuStorage::F32(out), Shape::from((batch, queries, heads * width))))
     }
 
     fn bwd(&self, joined: &Tensor, y: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
         let dy = dy.contiguous()?;
         let (held, y, dy) = (ops::hold::<f32>(joined)?, ops::hold::<f32>(y)?, ops::hold::<f32>(&dy)?);
-        Ok(Some(ops::tensor(self.slopes(&held, &y, &dy)?, joined)?))
+        Ok(Some(ops::tensor(self.slopes(&self.turned(&held), &y, &dy)?, joined)?))
     }
 }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, Layout, Result as CandleResult, Shape, Tensor, bail};
+use candle_core::{Result as CandleResult, Tensor};
 use dari_kernels::Activation;
 use dari_kernels::gemm::{Epilogue, Fresh, Matrix};
 
-use super::{Operation, outcome};
-use crate::ops::{self, view};
+use super::{Operation, residual_of};
+use crate::ops;
 use crate::weight::PackedWeight;
 
-/// A product with a packed weight and what follows it.
+/// A product with a packed weight and what follows it. Where a gradient is wanted no activation does, since its slope asks
+/// for what it was given.
 #[derive(Clone)]
 pub(super) struct Frozen {
     pub weight: Arc<PackedWeight>,
@@ -19,43 +20,37 @@ pub(super) struct Frozen {
 }
 
 impl Operation for Frozen {
-    const NAME: &str = "product with a packed weight";
+    fn name(&self) -> &'static str {
+        "product with a packed weight"
+    }
 
-    fn forward(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        residual: Option<&[f32]>,
-    ) -> CandleResult<(CpuStorage, Shape)> {
+    fn outputs(&self) -> usize {
+        self.weight.size()[0]
+    }
+
+    fn run(&self, x: &[f32], residual: Option<&[f32]>) -> CandleResult<Vec<f32>> {
         let [outputs, inputs] = self.weight.size();
-        let (shape, rows) = outcome(layout, outputs);
-        let x = view::<f32>(x, layout)?;
-        if residual.is_some_and(|residual| residual.len() != rows * outputs) {
-            bail!("a residual of another shape than {shape:?}");
-        }
-        let mut out = Fresh::new(rows, outputs);
+        let rows = x.len() / inputs.max(1);
         let bias = self.bias.as_ref().map(ops::hold::<f32>).transpose()?;
         let epilogue = Epilogue {
             bias: bias.as_deref().unwrap_or_default(),
             activation: self.activation,
-            residual: residual.map(|residual| Matrix::new(residual, rows, outputs)),
+            residual: residual_of(residual, rows, outputs)?,
             ..Epilogue::default()
         };
-        let x = Matrix::new(x, rows, inputs);
-        self.weight.product(&mut out, x, &epilogue).map_err(crate::error::candle)?;
-        Ok((CpuStorage::F32(out.finish()), Shape::from(shape)))
+        let mut out = Fresh::new(rows, outputs);
+        self.weight.product(&mut out, Matrix::new(x, rows, inputs), &epilogue).map_err(crate::error::candle)?;
+        Ok(out.finish())
     }
 
-    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
-        if !x.track_op() {
+    fn slopes(&self, _: &[f32], dy: &[f32], wanted: bool) -> CandleResult<Option<Vec<f32>>> {
+        if !wanted {
             return Ok(None);
         }
         let [outputs, inputs] = self.weight.size();
-        let dy = dy.contiguous()?;
-        let dy = ops::hold::<f32>(&dy)?;
         let rows = dy.len() / outputs.max(1);
         let mut dx = Fresh::new(rows, inputs);
-        self.weight.backward(&mut dx, Matrix::new(&dy, rows, outputs)).map_err(crate::error::candle)?;
-        Ok(Some(ops::tensor(dx.finish(), x)?))
+        self.weight.backward(&mut dx, Matrix::new(dy, rows, outputs)).map_err(crate::error::candle)?;
+        Ok(Some(dx.finish()))
     }
 }

@@ -6,14 +6,15 @@ mod trained;
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result as CandleResult, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result as CandleResult, Shape, Tensor, bail};
 use dari_kernels::Activation;
-use dari_kernels::gemm::Products;
+use dari_kernels::gemm::{Matrix, Products};
 
 use self::frozen::Frozen;
 pub use self::product::product;
 pub(crate) use self::product::product_of;
-pub(crate) use self::trained::Trained;
+use self::trained::Trained;
+use crate::chain::Step;
 use crate::ops;
 use crate::weight::{PackedWeight, Part, Weight};
 use crate::weights::{Init, Weights};
@@ -156,25 +157,30 @@ impl Linear {
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.apply(x, None, None)
+        self.apply(x, Then::Nothing)
     }
 
     /// `activation(forward(x))`.
     pub fn activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        self.apply(x, Some(activation), None)
+        self.apply(x, Then::Activation(activation))
     }
 
     /// `residual + forward(x)`.
     pub fn added(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.apply(x, None, Some(residual))
+        self.apply(x, Then::Residual(residual))
     }
 
-    /// The layer as an operation with its activation, for one forward and one backward pass; `None` for
-    /// packed weights and with adapters.
-    pub(crate) fn trained(&self, activation: Option<Activation>) -> Option<Trained> {
+    /// The layer as a step for one forward and one backward pass; `None` with adapters, and where a bias is trained
+    /// beside a weight that is not.
+    pub(crate) fn step(&self) -> Option<Step> {
         match &self.form {
-            Form::Trained(layers) if self.adapters.is_empty() => Some(Trained::new(layers, activation)),
-            Form::Trained(_) | Form::Frozen { .. } => None,
+            _ if !self.adapters.is_empty() => None,
+            Form::Trained(layers) => Some(Step::Linear(Box::new(Trained(layers.clone())))),
+            Form::Frozen { bias: Some(bias), .. } if bias.track_op() => None,
+            Form::Frozen { weight, bias } => {
+                let op = Frozen { weight: weight.clone(), bias: bias.clone(), activation: None };
+                Some(Step::Linear(Box::new(op)))
+            }
         }
     }
 
@@ -185,52 +191,46 @@ impl Linear {
         }
     }
 
-    fn apply(&self, x: &Tensor, then: Option<Activation>, residual: Option<&Tensor>) -> Result<Tensor> {
+    fn apply(&self, x: &Tensor, then: Then) -> Result<Tensor> {
         let inputs = self.inputs();
         if x.dims().last() != Some(&inputs) {
             return Err(Error::Config(format!("a linear layer of {inputs} inputs got {:?}", x.dims())));
         }
-        if !self.adapters.is_empty() {
-            let plain = self.plain(x, None, None)?;
-            let y = self
-                .adapters
-                .iter()
-                .try_fold(plain, |y, adapter| Ok::<_, Error>((y + adapter.forward(x)?)?))?;
-            let y = then.map_or(Ok(y.clone()), |then| activation::apply(then, &y))?;
-            return Ok(match residual {
-                Some(residual) => (residual + y)?,
-                None => y,
-            });
+        if self.adapters.is_empty() {
+            return self.plain(x, then);
         }
-        self.plain(x, then, residual)
+        let mut y = self.plain(x, Then::Nothing)?;
+        for adapter in &self.adapters {
+            y = (y + adapter.forward(x)?)?;
+        }
+        then.of(y)
     }
 
     /// The layer without its adapters.
-    fn plain(&self, x: &Tensor, then: Option<Activation>, residual: Option<&Tensor>) -> Result<Tensor> {
+    fn plain(&self, x: &Tensor, then: Then) -> Result<Tensor> {
         match &self.form {
             // A bias that is trained beside a weight that is not.
             Form::Frozen { weight, bias: Some(bias) } if bias.track_op() => {
                 let op = Frozen { weight: weight.clone(), bias: None, activation: None };
-                let y = run(op, x, residual.filter(|_| then.is_none()))?.broadcast_add(bias)?;
-                Ok(match (then, residual) {
-                    (Some(then), None) => activation::apply(then, &y)?,
-                    (Some(then), Some(residual)) => (residual + activation::apply(then, &y)?)?,
-                    (None, _) => y,
-                })
+                then.of(run(op, x, None)?.broadcast_add(bias)?)
             }
             Form::Frozen { weight, bias } => {
-                // The slope of an activation asks for what it was given.
-                let fused = then.filter(|_| !x.track_op());
-                let op = Frozen { weight: weight.clone(), bias: bias.clone(), activation: fused };
-                let y = run(op, x, residual)?;
-                Ok(match then {
-                    Some(then) if fused.is_none() => activation::apply(then, &y)?,
-                    _ => y,
-                })
+                let op = Frozen { weight: weight.clone(), bias: bias.clone(), activation: None };
+                match then {
+                    Then::Activation(then) if !x.track_op() => {
+                        Ok(run(Frozen { activation: Some(then), ..op }, x, None)?)
+                    }
+                    Then::Residual(residual) => Ok(run(op, x, Some(residual))?),
+                    then => then.of(run(op, x, None)?),
+                }
             }
             // An operation without a tracked argument is no part of the graph.
             Form::Trained(layers) if ops::by_kernel(x) && (x.track_op() || !gradients::is_recording()) => {
-                Ok(run(Trained::new(layers, then), x, residual)?)
+                let op = Trained(layers.clone());
+                match then {
+                    Then::Residual(residual) => Ok(run(op, x, Some(residual))?),
+                    then => then.of(run(op, x, None)?),
+                }
             }
             Form::Trained(layers) => {
                 let each = layers.iter().map(|layer| {
@@ -239,16 +239,29 @@ impl Linear {
                     product_of(layer.products, x, &weight, bias.as_ref())
                 });
                 let each = each.collect::<CandleResult<Vec<Tensor>>>()?;
-                let y = match &each[..] {
+                then.of(match &each[..] {
                     [only] => only.clone(),
                     several => Tensor::cat(several, D::Minus1)?,
-                };
-                let y = then.map_or(Ok(y.clone()), |then| activation::apply(then, &y))?;
-                Ok(match residual {
-                    Some(residual) => (residual + y)?,
-                    None => y,
                 })
             }
+        }
+    }
+}
+
+/// What follows a product.
+enum Then<'a> {
+    Nothing,
+    Activation(Activation),
+    Residual(&'a Tensor),
+}
+
+impl Then<'_> {
+    /// By operations of its own.
+    fn of(self, y: Tensor) -> Result<Tensor> {
+        match self {
+            Then::Nothing => Ok(y),
+            Then::Activation(activation) => activation::apply(activation, &y),
+            Then::Residual(residual) => Ok((residual + y)?),
         }
     }
 }
@@ -260,41 +273,67 @@ fn bias_of(weights: &Weights, outputs: usize, wanted: bool) -> Result<Option<Par
     })
 }
 
-/// A layer's product with what follows it, of which [`Op`] makes an operation of candle's graph.
-trait Operation: Send + Sync + 'static {
-    const NAME: &str;
+/// A layer's product with rows of values that lie one after the other, and what follows it. By itself, or with a
+/// residual that is added, it is an operation of candle's graph; or a step of a [`crate::chain`].
+pub(crate) trait Operation: Send + Sync {
+    fn name(&self) -> &'static str;
 
+    /// Values of a row of the result.
+    fn outputs(&self) -> usize;
+
+    fn run(&self, x: &[f32], residual: Option<&[f32]>) -> CandleResult<Vec<f32>>;
+
+    /// The gradient of `x`, where it is wanted; those of the weights are added up in [`crate::Gradients`].
+    fn slopes(&self, x: &[f32], dy: &[f32], wanted: bool) -> CandleResult<Option<Vec<f32>>>;
+}
+
+/// What is added to so many rows of results.
+fn residual_of(residual: Option<&[f32]>, rows: usize, outputs: usize) -> CandleResult<Option<Matrix<'_>>> {
+    match residual {
+        Some(values) if values.len() != rows * outputs => {
+            bail!("a residual of {} values for {rows} rows of {outputs}", values.len())
+        }
+        residual => Ok(residual.map(|values| Matrix::new(values, rows, outputs))),
+    }
+}
+
+struct Op<T>(T);
+
+impl<T: Operation> Op<T> {
     fn forward(
         &self,
         x: &CpuStorage,
         layout: &Layout,
         residual: Option<&[f32]>,
-    ) -> CandleResult<(CpuStorage, Shape)>;
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (shape, _) = outcome(layout, self.0.outputs());
+        Ok((CpuStorage::F32(self.0.run(ops::view(x, layout)?, residual)?), Shape::from(shape)))
+    }
 
-    /// The gradient of `x`, where it wants one.
-    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>>;
+    fn backward(&self, x: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
+        let dy = dy.contiguous()?;
+        let dx = self.0.slopes(&ops::hold::<f32>(x)?, &ops::hold::<f32>(&dy)?, x.track_op())?;
+        dx.map(|dx| ops::tensor(dx, x)).transpose()
+    }
 }
-
-/// By itself, or with a residual that is added.
-struct Op<T>(T);
 
 impl<T: Operation> CustomOp1 for Op<T> {
     fn name(&self) -> &'static str {
-        T::NAME
+        self.0.name()
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.0.forward(x, layout, None)
+        self.forward(x, layout, None)
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
-        self.0.backward(x, dy)
+        self.backward(x, dy)
     }
 }
 
 impl<T: Operation> CustomOp2 for Op<T> {
     fn name(&self) -> &'static str {
-        T::NAME
+        self.0.name()
     }
 
     fn cpu_fwd(
@@ -304,7 +343,7 @@ impl<T: Operation> CustomOp2 for Op<T> {
         residual: &CpuStorage,
         rl: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        self.0.forward(x, xl, Some(ops::view(residual, rl)?))
+        self.forward(x, xl, Some(ops::view(residual, rl)?))
     }
 
     fn bwd(
@@ -314,11 +353,11 @@ impl<T: Operation> CustomOp2 for Op<T> {
         _: &Tensor,
         dy: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.0.backward(x, dy)?, residual.track_op().then(|| dy.clone())))
+        Ok((self.backward(x, dy)?, residual.track_op().then(|| dy.clone())))
     }
 }
 
-fn run<T: Operation>(op: T, x: &Tensor, residual: Option<&Tensor>) -> CandleResult<Tensor> {
+fn run<T: Operation + 'static>(op: T, x: &Tensor, residual: Option<&Tensor>) -> CandleResult<Tensor> {
     match residual {
         Some(residual) => x.contiguous()?.apply_op2(&residual.contiguous()?, Op(op)),
         None => x.contiguous()?.apply_op1(Op(op)),

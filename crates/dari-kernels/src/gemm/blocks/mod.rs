@@ -8,12 +8,12 @@
 //! little more is lost. A product's sums depend neither on the other rows nor on the threads.
 
 use std::cell::Cell;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use half::f16;
 
 use super::pack::Lines;
-use super::{Epilogue, Matrix, MatrixMut, Threads, product};
+use super::{Epilogue, Matrix, MatrixMut, RIGHT, Threads, with_panels};
 use crate::team::{self, Shared};
 
 mod formats;
@@ -23,7 +23,7 @@ mod simd;
 mod tile;
 
 use formats::{Format, PART};
-use panel::{Kernels, LANES, Layout};
+use panel::{Kernels, LANES, Layout, Steps};
 use rows::Rows;
 use tile::{Open, SIDES, STRETCH};
 
@@ -373,51 +373,52 @@ impl Task<'_> {
 }
 
 /// `out = dy weights`: the gradient of what [`linear`] was given, `[m, outputs]` by `[outputs, inputs]`, the
-/// weights one below the other. Each block is unpacked once, and never more than a small part of a weight is.
+/// weights one below the other. Each block is unpacked once, and never more than a small part of the weights is.
 pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
-    /// Outputs that are added at a time.
-    const OUTPUTS: usize = 256;
-    let inputs = out.columns;
+    /// Numbers that are unpacked at a time, and the outputs that these are: many, since the gradient is
+    /// read and written for each such part.
+    const NUMBERS: usize = 1 << 21;
+    const OUTPUTS: RangeInclusive<usize> = 256..=768;
+    let MatrixMut { rows, columns: inputs, row_stride, .. } = out;
     assert!(weights.iter().all(|weight| weight.inputs == inputs));
-    assert_eq!(dy.size(), [out.rows, weights.iter().map(|weight| weight.outputs).sum()]);
-    if out.rows == 0 || inputs == 0 {
+    assert_eq!(dy.size(), [rows, weights.iter().map(|weight| weight.outputs).sum()]);
+    if rows == 0 || inputs == 0 {
         return;
     }
+    let mut panels = Vec::new();
+    for &weight in weights {
+        panels.extend((0..weight.outputs.div_ceil(LANES)).map(|panel| (weight, panel)));
+    }
+    let outputs = (NUMBERS / inputs).clamp(*OUTPUTS.start(), *OUTPUTS.end());
     // Whole blocks of every format, and two tasks a thread.
     let numbers = weights.iter().map(|weight| weight.format.block().0).max().unwrap_or(1);
     let columns = inputs.div_ceil(2 * team::threads()).next_multiple_of(numbers);
-    let shared = Shared(out.data);
-    team::run(inputs.div_ceil(columns), |task| {
-        let first = task * columns;
-        let count = columns.min(inputs - first);
-        // SAFETY: the columns lie in `out`, which is borrowed mutably, and are this task's own.
-        let part = || unsafe { MatrixMut::raw(shared.at(first), out.rows, count, out.row_stride) };
-        // `[inputs, outputs]`: a panel's numbers come turned.
-        let mut turned = NUMBERS.take();
-        turned.resize(OUTPUTS * count, 0.0);
-        let plain = Epilogue::default();
-        let (mut column, mut keep) = (0, false);
-        for weight in weights {
-            let (kind, (numbers, _)) = (weight.format.of(), weight.format.block());
-            let own = first / numbers * kind.length..(first + count) / numbers * kind.length;
-            for start in (0..weight.outputs).step_by(OUTPUTS) {
-                let length = OUTPUTS.min(weight.outputs - start);
-                for panel in 0..length.div_ceil(LANES) {
-                    let bytes = &weight.panels(start / LANES + panel, 1)[own.clone()];
-                    (kind.kernels.unpack)(bytes, &mut turned[panel * LANES..], OUTPUTS);
-                }
-                let weight = Matrix::strided(&turned, count, length, OUTPUTS).transposed();
-                product(part(), dy.columns(column + start, length), weight, &plain, keep, Threads::One);
-                keep = true;
+    let mut right = RIGHT.replace(Lines::empty());
+    let mut start = 0;
+    // Without outputs there is still a result: zeros.
+    let parts = panels.chunks(outputs / LANES).chain(panels.is_empty().then_some(&[][..]));
+    for part in parts {
+        let counts = part.iter().map(|&(weight, panel)| LANES.min(weight.outputs - panel * LANES));
+        let depth = counts.clone().sum();
+        let steps = right.room(inputs.div_ceil(LANES) * LANES * depth);
+        team::chunks(steps, columns * depth, |task, steps| {
+            let first = task * columns;
+            let last = inputs.min(first + columns);
+            let mut at = 0;
+            for (&(weight, panel), count) in part.iter().zip(counts.clone()) {
+                let (kind, (numbers, _)) = (weight.format.of(), weight.format.block());
+                let own = first / numbers * kind.length..last / numbers * kind.length;
+                let bytes = &weight.panels(panel, 1)[own];
+                (kind.kernels.unpack)(bytes, &mut Steps { numbers: steps, depth, own: at..at + count });
+                at += count;
             }
-            column += weight.outputs;
-        }
-        if !keep {
-            // Without outputs there is still a result: zeros.
-            product(part(), dy.columns(0, 0), Matrix::new(&[], 0, count), &plain, false, Threads::One);
-        }
-        NUMBERS.set(turned);
-    });
+        });
+        // SAFETY: all of `out`, which is borrowed mutably, for as long as this product takes.
+        let to = unsafe { MatrixMut::raw(out.data, rows, inputs, row_stride) };
+        with_panels(to, dy.columns(start, depth), steps, &Epilogue::default(), start > 0, Threads::Pool);
+        start += depth;
+    }
+    RIGHT.set(right);
 }
 
 /// Rows in blocks of so many, each with its first row.

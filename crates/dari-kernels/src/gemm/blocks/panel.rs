@@ -5,10 +5,13 @@
 //! a byte an output, then part after part the whole numbers, the lower bits and the higher ones. A register of
 //! those has two words of 16 bits an output; from the lowest bits on they hold pair after pair of inputs.
 
+use std::ops::Range;
+
 use super::formats::{Format, PART};
 use super::rows::{Mark, PAIRS, Rows};
 use super::simd::Simd;
 use super::tile::{self, Tile};
+use crate::gemm::pack::turned;
 use crate::level::Level;
 
 /// Outputs of a panel.
@@ -51,8 +54,8 @@ pub(super) struct Kernels {
     pub products: &'static [(usize, Products)],
     /// Those with more.
     pub tile: Tile,
-    /// Numbers of so many blocks' lengths of a panel, `[inputs, LANES]`, rows so far apart.
-    pub unpack: fn(&[u8], &mut [f32], usize),
+    /// Numbers of so many blocks' lengths of a panel, for products that add over the outputs.
+    pub unpack: fn(&[u8], &mut Steps),
 }
 
 pub(super) type Products = fn(&[u8], &Rows, &mut [[f32; LANES]]);
@@ -81,7 +84,7 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
                         (_, true) => at!($level: add 2 true $tile $side),
                     },
                 },
-                unpack: |bytes, out, row| unsafe { $level::unpack::<F, BYTES>(bytes, out, row) },
+                unpack: |bytes, to| unsafe { $level::unpack::<F, BYTES>(bytes, to) },
             }
         };
     }
@@ -102,7 +105,7 @@ macro_rules! level {
             use std::ops::Range;
 
             use super::tile::{self, Open};
-            use super::{Format, LANES, Rows};
+            use super::{Format, LANES, Rows, Steps};
             #[allow(unused_imports)]
             use crate::gemm::blocks::simd::*;
 
@@ -134,8 +137,8 @@ macro_rules! level {
             }
 
             $(#[target_feature(enable = $features)])?
-            pub unsafe fn unpack<F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32], row: usize) {
-                super::unpack::<$simd, F, BYTES>(bytes, out, row);
+            pub unsafe fn unpack<F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], to: &mut Steps) {
+                super::unpack::<$simd, F, BYTES>(bytes, to);
             }
         }
     };
@@ -209,23 +212,58 @@ fn products<S: Simd, F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
     }
 }
 
+/// Where a panel's numbers go, turned: the right side of a product whose steps are outputs, in panels of
+/// [`LANES`] inputs.
+pub(super) struct Steps<'a> {
+    /// `[panels, depth, LANES]`.
+    pub numbers: &'a mut [f32],
+    /// Steps of them.
+    pub depth: usize,
+    /// The panel's own.
+    pub own: Range<usize>,
+}
+
 #[inline(always)]
-fn unpack<S: Simd, F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f32], row: usize) {
+fn unpack<S: Simd, F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], to: &mut Steps) {
     let layout = const { Layout::of::<F, BYTES>() };
-    for (index, block) in bytes.chunks_exact(layout.all).enumerate() {
+    let mut panels = to.numbers.chunks_exact_mut(to.depth * LANES);
+    for block in bytes.chunks_exact(layout.all) {
         let whole = whole_scales::<S, F, BYTES>(block);
         for part in 0..F::PARTS {
             let planes = planes::<F, BYTES>(block, part);
-            for pair in 0..PAIRS {
-                let run = part * F::RUNS + pair * F::RUNS / PAIRS;
-                let [scale, least] = run_scales::<S, F, BYTES>(block, whole, run);
-                let [first, second] = S::each(words::<S, F, BYTES>(planes, pair));
-                let centre = S::same(-F::CENTRE as f32);
-                let at = ((index * F::PARTS + part) * PART + 2 * pair) * row;
-                for (at, wholes) in [(at, first), (at + row, second)] {
-                    let number = S::product(S::numbers(wholes), S::same(1.0), centre);
-                    out[at..at + LANES].copy_from_slice(&S::store(S::product(number, scale, least)));
+            for half in 0..PART / LANES {
+                let Some(panel) = panels.next() else { return };
+                let mut square = [[0.0; LANES]; LANES];
+                for (pair, two) in square.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    let pair = half * (LANES / 2) + pair;
+                    let run = part * F::RUNS + pair * F::RUNS / PAIRS;
+                    let [scale, least] = run_scales::<S, F, BYTES>(block, whole, run);
+                    let centre = S::same(-F::CENTRE as f32);
+                    for (to, wholes) in two.iter_mut().zip(S::each(words::<S, F, BYTES>(planes, pair))) {
+                        let number = S::product(S::numbers(wholes), S::same(1.0), centre);
+                        *to = S::store(S::product(number, scale, least));
+                    }
                 }
+                let steps = &mut panel.as_chunks_mut::<LANES>().0[to.own.start..to.own.end];
+                turn(&square, steps);
+            }
+        }
+    }
+}
+
+/// Rows and columns exchanged; as many rows as there are to be.
+#[inline(always)]
+fn turn(square: &[[f32; LANES]; LANES], to: &mut [[f32; LANES]]) {
+    const SIDE: usize = LANES / 2;
+    for down in 0..2 {
+        for right in 0..2 {
+            let corner = std::array::from_fn(|row| {
+                let numbers: &[f32; SIDE] =
+                    square[SIDE * down + row][SIDE * right..].first_chunk().expect("half a row");
+                *numbers
+            });
+            for (to, row) in to.iter_mut().skip(SIDE * right).zip(turned(corner)) {
+                to[SIDE * down..][..SIDE].copy_from_slice(&row);
             }
         }
     }
