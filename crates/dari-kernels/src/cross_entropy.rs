@@ -1,12 +1,11 @@
 //! Cross entropy of the softmax of logits, row by row, with its backward pass.
 
-use rayon::prelude::*;
-
 use crate::level::leveled;
 use crate::math;
+use crate::team;
 
 /// Rows of a task.
-const ROWS: usize = 16;
+const ROWS: usize = 4;
 
 /// A row's target that counts for nothing.
 pub const IGNORED: u32 = u32::MAX;
@@ -21,8 +20,9 @@ pub fn forward(logits: &[f32], targets: &[u32], losses: &mut [f32], logs: &mut [
     if rows == 0 || classes == 0 {
         return;
     }
-    logs.par_chunks_mut(ROWS).zip(logits.par_chunks(ROWS * classes)).for_each(|(logs, logits)| {
-        for (log, row) in logs.iter_mut().zip(logits.chunks_exact(classes)) {
+    team::chunks(logs, ROWS, |index, logs| {
+        let rows = logits.chunks_exact(classes).skip(index * ROWS);
+        for (log, row) in logs.iter_mut().zip(rows) {
             *log = log_sum(row);
         }
     });
@@ -40,21 +40,18 @@ pub fn backward(logits: &[f32], targets: &[u32], logs: &[f32], scale: f32, dlogi
     if rows == 0 || classes == 0 {
         return;
     }
-    dlogits
-        .par_chunks_mut(ROWS * classes)
-        .zip(logits.par_chunks(ROWS * classes))
-        .zip(targets.par_chunks(ROWS).zip(logs.par_chunks(ROWS)))
-        .for_each(|((dlogits, logits), (targets, logs))| {
-            let rows = dlogits.chunks_exact_mut(classes).zip(logits.chunks_exact(classes));
-            for ((slopes, logits), (&target, &log)) in rows.zip(targets.iter().zip(logs)) {
-                if target == IGNORED {
-                    slopes.fill(0.0);
-                    continue;
-                }
-                probabilities(logits, log, scale, slopes);
-                slopes[target as usize] -= scale;
+    team::chunks(dlogits, ROWS * classes, |index, dlogits| {
+        for (row, slopes) in dlogits.chunks_exact_mut(classes).enumerate() {
+            let row = index * ROWS + row;
+            let target = targets[row];
+            if target == IGNORED {
+                slopes.fill(0.0);
+                continue;
             }
-        });
+            probabilities(&logits[row * classes..][..classes], logs[row], scale, slopes);
+            slopes[target as usize] -= scale;
+        }
+    });
 }
 
 fn classes(logits: &[f32], rows: usize) -> usize {

@@ -42,11 +42,11 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32], smoothing: f32) -> Result
 }
 
 /// Logits that are in memory at once, at most.
-const LOGITS: usize = 1 << 22;
+const LOGITS: usize = 1 << 23;
 
 /// Mean cross entropy of tokens `[rows, width]` behind a language model's last norm, and the token that
-/// follows each. `head` gives the logits of some rows, `[some, vocabulary]`; on a CPU those of all rows are
-/// never there together: a part's are made again for its gradient.
+/// follows each. `head` gives the logits of some rows, `[some, vocabulary]`; on a CPU no more than 32 MB of them are
+/// there together: where there are more, a part's are made again for its gradient.
 pub fn next_tokens(rows: &Tensor, targets: &[u32], vocabulary: usize, head: &Body) -> Result<Tensor> {
     let count = rows.dim(0)?;
     if count == 0 || targets.len() != count {
@@ -56,10 +56,10 @@ pub fn next_tokens(rows: &Tensor, targets: &[u32], vocabulary: usize, head: &Bod
         );
         return Err(Error::Config(problem));
     }
-    if !rows.device().is_cpu() {
+    let part = (LOGITS / vocabulary.max(1)).clamp(1, count);
+    if part == count || !rows.device().is_cpu() {
         return cross_entropy(&head(rows)?, targets, 0.0);
     }
-    let part = (LOGITS / vocabulary.max(1)).clamp(1, count);
     let mut total: Option<Tensor> = None;
     for first in (0..count).step_by(part) {
         let own = targets[first..count.min(first + part)].to_vec();

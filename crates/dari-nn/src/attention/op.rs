@@ -9,6 +9,7 @@ use candle_core::{
 };
 use dari_kernels::Matrix;
 use dari_kernels::attention::{self as kernel, Sizes};
+use dari_kernels::team;
 
 use super::Mask;
 use crate::ops::{self, rows};
@@ -202,12 +203,19 @@ impl Op {
         let row = self.sizes.heads * self.sizes.width;
         let mut out = vec![0.0; self.sizes.batch * self.sizes.queries * row];
         let mut logs = self.keep.then(|| vec![0.0; self.sizes.statistics()]);
+        let (mut rest, mut logs_rest) = (&mut out[..], logs.as_deref_mut());
+        let mut parts = Vec::new();
         for (sizes, first, own_logs) in self.parts() {
-            let [q, k, v] = rows_of(&sizes, first, all);
-            let own = &mut out[first * row..(first + sizes.batch * sizes.queries) * row];
-            let own_logs = logs.as_mut().map(|logs| &mut logs[own_logs]);
-            kernel::forward(sizes, self.mask(), self.scale, q, k, v, own, own_logs);
+            let own = rest.split_off_mut(..sizes.batch * sizes.queries * row);
+            let own_logs = logs_rest.as_mut().map(|logs| logs.split_off_mut(..own_logs.len()));
+            parts.push((sizes, first, own.unwrap_or_default(), own_logs.flatten()));
         }
+        team::chunks(&mut parts, 1, |_, part| {
+            for (sizes, first, out, logs) in part {
+                let [q, k, v] = rows_of(sizes, *first, all);
+                kernel::forward(*sizes, self.mask(), self.scale, q, k, v, out, logs.as_deref_mut());
+            }
+        });
         if let Some(logs) = logs {
             self.logs.get_or_init(|| logs);
         }
@@ -359,14 +367,20 @@ impl Joined {
         let logs = self.attention.kept()?;
         let mut slopes = vec![0.0; turned.len()];
         let (row, joined_row) = (all.heads * all.width, (all.heads + 2 * all.kv_heads) * all.width);
+        let mut rest = &mut slopes[..];
+        let mut parts = Vec::new();
         for (sizes, first, own_logs) in self.attention.parts() {
-            let [q, k, v] = rows_of(&sizes, first, self.parts(turned));
-            let rows = first..first + sizes.batch * sizes.queries;
-            let own = rows.start * row..rows.end * row;
-            let slopes = &mut slopes[rows.start * joined_row..rows.end * joined_row];
-            let (y, dy, logs) = (&y[own.clone()], &dy[own], &logs[own_logs]);
-            kernel::backward_joined(sizes, self.attention.mask(), *scale, q, k, v, y, logs, dy, slopes);
+            let own = rest.split_off_mut(..sizes.batch * sizes.queries * joined_row);
+            parts.push((sizes, first, own_logs, own.unwrap_or_default()));
         }
+        team::chunks(&mut parts, 1, |_, part| {
+            for (sizes, first, own_logs, slopes) in part {
+                let [q, k, v] = rows_of(sizes, *first, self.parts(turned));
+                let own = *first * row..*first * row + sizes.batch * sizes.queries * row;
+                let (y, dy, logs) = (&y[own.clone()], &dy[own], &logs[own_logs.clone()]);
+                kernel::backward_joined(*sizes, self.attention.mask(), *scale, q, k, v, y, logs, dy, slopes);
+            }
+        });
         self.turn_by(&mut slopes, true);
         Ok(slopes)
     }

@@ -39,7 +39,9 @@ impl Operation for Frozen {
             ..Epilogue::default()
         };
         let mut out = Fresh::new(rows, outputs);
-        self.weight.product(&mut out, Matrix::new(x, rows, inputs), &epilogue).map_err(crate::error::candle)?;
+        self.weight
+            .product(&mut out, Matrix::new(x, rows, inputs), &epilogue)
+            .map_err(crate::error::candle)?;
         Ok(out.finish())
     }
 

@@ -302,7 +302,12 @@ pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogu
                 let column = tasks[task].column + first;
                 // SAFETY: the columns lie in `out`, which is borrowed mutably, and are this task's own.
                 let part = unsafe { shared.part(row * out.row_stride + column, width) };
-                part.copy_from_slice(&values.as_flattened()[..width]);
+                // Whole panels by registers.
+                let (whole, rest) = part.as_chunks_mut::<LANES>();
+                for (to, values) in whole.iter_mut().zip(values) {
+                    *to = *values;
+                }
+                rest.copy_from_slice(&values.as_flattened()[width - rest.len()..width]);
                 epilogue.apply(row, column, part);
             }
         };
