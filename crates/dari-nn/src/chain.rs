@@ -3,7 +3,7 @@
 //! For every result that candle tracks it clears a gradient of the same size, adds to it, and keeps
 //! both. In a chain what lies between the first and the last step is handed on as it is.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
 use dari_kernels::Activation;
@@ -55,8 +55,32 @@ pub(crate) fn added(x: &Tensor, steps: Vec<Step>) -> CandleResult<Tensor> {
 
 struct Chain {
     steps: Vec<Step>,
-    /// What lies between the steps, saved by the forward pass and freed by the backward pass.
+    /// What lies between the steps, saved by the forward pass and freed by the backward pass; one that runs again
+    /// makes it again.
     between: Mutex<Vec<Vec<f32>>>,
+}
+
+impl Chain {
+    /// What each step makes, the last with `first` added.
+    fn made(&self, first: &[f32]) -> CandleResult<Vec<Vec<f32>>> {
+        let mut made: Vec<Vec<f32>> = Vec::with_capacity(self.steps.len());
+        for (index, step) in self.steps.iter().enumerate() {
+            let residual = (index + 1 == self.steps.len()).then_some(first);
+            let next = match (step, made.last_mut()) {
+                (Step::Attention(attention), Some(joined)) if residual.is_none() => {
+                    attention.turn(joined);
+                    attention.run(joined)
+                }
+                (step, given) => step.forward(given.map_or(first, |given| given), residual)?,
+            };
+            made.push(next);
+        }
+        Ok(made)
+    }
+
+    fn between(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
+        self.between.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl CustomOp1 for Chain {
@@ -65,33 +89,22 @@ impl CustomOp1 for Chain {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let first = ops::view::<f32>(x, layout)?;
-        let mut between: Vec<Vec<f32>> = Vec::with_capacity(self.steps.len());
-        for (index, step) in self.steps.iter().enumerate() {
-            let residual = (index + 1 == self.steps.len()).then_some(first);
-            let next = match (step, between.last_mut()) {
-                (Step::Attention(attention), Some(joined)) if residual.is_none() => {
-                    attention.turn(joined);
-                    attention.run(joined)
-                }
-                (step, given) => step.forward(given.map_or(first, |given| given), residual)?,
-            };
-            between.push(next);
-        }
-        let Some(last) = between.pop() else {
+        let mut made = self.made(ops::view::<f32>(x, layout)?)?;
+        let Some(last) = made.pop() else {
             bail!("a chain without steps");
         };
-        *self.between.lock().unwrap_or_else(PoisonError::into_inner) = between;
+        *self.between() = made;
         Ok((CpuStorage::F32(last), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> CandleResult<Option<Tensor>> {
-        let mut between = std::mem::take(&mut *self.between.lock().unwrap_or_else(PoisonError::into_inner));
-        if between.len() + 1 != self.steps.len() {
-            bail!("a chain's backward pass ran twice, or before its forward pass");
-        }
         let dy = dy.contiguous()?;
         let (first, dy) = (ops::hold::<f32>(x)?, ops::hold::<f32>(&dy)?);
+        let mut between = std::mem::take(&mut *self.between());
+        if between.len() + 1 != self.steps.len() {
+            between = self.made(&first)?;
+            between.pop();
+        }
         let mut slopes: Option<Vec<f32>> = None;
         // The last step's result is no step's input, and only attention asks for its own.
         let mut made: Vec<f32> = Vec::new();

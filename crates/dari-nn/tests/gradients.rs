@@ -314,3 +314,51 @@ fn a_language_models_block() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn frozen_blocks_give_their_input_its_gradient_as_often_as_asked() -> Result<()> {
+    let frozen = || {
+        let training = Training { frozen: Box::new(|_| true), ..Training::all(7) };
+        Weights::train(None, &Device::Cpu, training)
+    };
+    let heads = Heads {
+        width: 8,
+        heads: 4,
+        kv_heads: 2,
+        head_width: 4,
+        qkv_bias: false,
+        output_bias: false,
+        window: None,
+    };
+    let rms = RmsConfig { heads, inner: 12, activation: Activation::Silu, mlp_bias: false, epsilon: 1e-5 };
+    let config = |order| block::Config {
+        width: 8,
+        inner: 12,
+        heads: 2,
+        activation: Activation::Gelu,
+        epsilon: 1e-5,
+        order,
+        qkv_bias: true,
+    };
+    let blocks = [
+        Block::load_rms(&frozen(), &block::LLAMA, &rms)?,
+        Block::load(&frozen(), &block::CLIP, &config(Order::Pre))?,
+        Block::load(&frozen(), &block::BERT, &config(Order::Post))?,
+    ];
+    let places: Vec<usize> = (0..3).chain(0..4).collect();
+    let turns = Rotary::new(100.0, 4, Pairs::Halves, Scaling::None, 1.0).turns(&places, 4);
+    let x = input(&[1, 7, 8], "x");
+    for (block, turns) in blocks.iter().zip([Some(Arc::new(turns)), None, None]) {
+        let mask = Mask { turns, ..Mask::packed(&[3, 4]) };
+        check("frozen block", vec![("x".into(), x.clone())], &frozen(), || {
+            block.forward(x.as_tensor(), &mask)
+        })?;
+        let y = scalar(&block.forward(x.as_tensor(), &mask)?)?;
+        let slopes = || -> Result<Vec<f32>> {
+            let gradient = Gradients::of(&y)?.get(x.as_tensor())?.expect("a gradient");
+            Ok(gradient.flatten_all()?.to_vec1()?)
+        };
+        assert_eq!(slopes()?, slopes()?);
+    }
+    Ok(())
+}
