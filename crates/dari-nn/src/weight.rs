@@ -230,9 +230,7 @@ impl PackedWeight {
                         // As above, outside the lock.
                         let pack = |tensor: &BlockTensor| {
                             let rows = tensor.rows(source.as_ref(), inputs).ok_or_else(wrong)?;
-                            let packed = Panels::pack(rows);
-                            source.release(&tensor.name);
-                            Ok(packed)
+                            Ok(Panels::pack_by_stretches(rows, || source.release(&tensor.name)))
                         };
                         let packed = tensors.iter().map(pack).collect::<Result<Vec<Panels>>>()?;
                         panels.get_or_init(|| packed)

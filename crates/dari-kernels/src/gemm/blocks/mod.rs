@@ -213,20 +213,31 @@ pub struct Panels {
 impl Panels {
     /// Turns a file's blocks.
     pub fn pack(rows: BlockRows) -> Panels {
+        Panels::pack_by_stretches(rows, || ())
+    }
+
+    /// Turns a file's blocks, and calls `read` after each stretch of them: what was read till then is not
+    /// needed again, so that a large weight need not lie in memory twice.
+    pub fn pack_by_stretches(rows: BlockRows, mut read: impl FnMut()) -> Panels {
+        const STRETCH: usize = 8 << 20;
         let BlockRows { format, outputs, inputs, .. } = rows;
         let kind = format.of();
         let (numbers, bytes) = format.block();
         let panel = inputs / numbers * kind.length;
         let mut lines = Lines::new(outputs.div_ceil(LANES) * panel);
-        team::chunks(&mut lines, panel, |index, panel| {
-            for (block, out) in panel.chunks_exact_mut(kind.length).enumerate() {
-                let blocks = std::array::from_fn(|lane| {
-                    let output = index * LANES + lane;
-                    (output < outputs).then(|| &rows.row(output)[block * bytes..][..bytes])
-                });
-                (kind.pack)(&blocks, out);
-            }
-        });
+        let panels = (STRETCH / panel.max(1)).max(1);
+        for (stretch, lines) in lines.chunks_mut((panels * panel).max(1)).enumerate() {
+            team::chunks(lines, panel, |index, panel| {
+                for (block, out) in panel.chunks_exact_mut(kind.length).enumerate() {
+                    let blocks = std::array::from_fn(|lane| {
+                        let output = (stretch * panels + index) * LANES + lane;
+                        (output < outputs).then(|| &rows.row(output)[block * bytes..][..bytes])
+                    });
+                    (kind.pack)(&blocks, out);
+                }
+            });
+            read();
+        }
         Panels { format, outputs, inputs, lines }
     }
 
@@ -607,6 +618,21 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn a_weight_packed_by_stretches_has_the_panels_of_its_rows() {
+        let (format, outputs, inputs) = (Blocks::Q4_1, 1_205, 16_384);
+        let bytes = noise(format, outputs * inputs / format.block().0);
+        let mut stretches = 0;
+        let rows = BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks");
+        let whole = Panels::pack_by_stretches(rows, || stretches += 1);
+        assert!(stretches > 1);
+        let row = bytes.len() / outputs;
+        for (panel, bytes) in bytes.chunks(LANES * row).enumerate() {
+            let own = BlockRows::new(format, bytes.len() / row, inputs, bytes).expect("whole blocks");
+            assert!(whole.panels(panel, 1) == Panels::pack(own).panels(0, 1), "panel {panel}");
+        }
     }
 
     #[test]
