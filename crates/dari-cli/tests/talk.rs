@@ -221,6 +221,39 @@ fn many_pictures_have_a_line_each_and_what_fails_is_named() {
 }
 
 #[test]
+fn pictures_that_are_answered_together_get_what_each_gets_alone() {
+    let home = Home::new();
+    let files = ["square.png", "sliver.png", "landscape.png", "square.png"].map(picture);
+    for (case, how) in [
+        ("smolvlm", &["--max-tokens", "12"][..]),
+        ("llava-siglip", &["--max-tokens", "12", "--cache", "int8"]),
+        ("llava-siglip", &["--max-tokens", "12", "--temperature", "2", "--seed", "5"]),
+        ("llava-siglip", &["--max-tokens", "6", "--beams", "2"]),
+        ("llava-siglip", &["--max-tokens", "12", "--draft", "lookup"]),
+    ] {
+        let model = model(case);
+        let caption = |files: &[String], more: &[&str]| {
+            let mut arguments = vec!["caption", "--model", &model, "--json"];
+            arguments.extend(how.iter().chain(more));
+            arguments.extend(files.iter().map(String::as_str));
+            lines(&home.dari(arguments).exits(0).out)
+        };
+        let together = caption(&files, &[]);
+        assert_eq!(together.len(), files.len());
+        assert_eq!(together, caption(&files, &["--threads", "1"]), "{case} {how:?}");
+        for (file, found) in files.iter().zip(&together) {
+            let alone = caption(std::slice::from_ref(file), &[]).remove(0);
+            for field in ["picture", "text", "tokens", "confidence", "ended"] {
+                assert_eq!(found[field], alone[field], "{field} of {file}, {case} {how:?}");
+            }
+        }
+        let by_two = caption(&files, &["--batch", "2"]);
+        let texts = |all: &[Value]| all.iter().map(|one| one["text"].clone()).collect::<Vec<_>>();
+        assert_eq!(texts(&by_two), texts(&together), "{case} {how:?}");
+    }
+}
+
+#[test]
 fn questions_without_pictures_and_pictures_without_sight_are_told() {
     let home = Home::new();
     let seeing = model("smolvlm");

@@ -338,6 +338,7 @@ pub fn product_of(
             a_step: 1,
             panels: panels.as_ptr(),
             b_step: PANEL,
+            b_panel: b.rows.div_ceil(2) * PANEL,
             out: out.data,
             out_row: out.row_stride,
             keep,
@@ -352,32 +353,74 @@ pub fn product_of(
         return;
     }
     let _ = products;
-    let (depth, columns) = (b.rows, b.columns);
-    let mut right = RIGHT.replace(Lines::empty());
-    let panels = right.room(columns.div_ceil(PANEL) * PANEL * depth);
-    let fill = |first: usize, panels: &mut [f32]| {
-        if b.column_stride == 1 {
-            pack::panels_of_rows(b.data, depth, columns, b.row_stride, first, panels);
-        } else {
-            pack::panels_of_columns(b.data, depth, columns, b.column_stride, first, panels);
-        }
-    };
-    if depth > 0 {
-        const CHUNK: usize = 4;
-        match threads {
-            Threads::Pool if panels.len() > 1 << 15 => {
-                team::chunks(panels, CHUNK * PANEL * depth, |index, panels| fill(index * CHUNK, panels));
-            }
-            _ => fill(0, panels),
-        }
-    }
-    with_panels(out, a, panels, epilogue, keep, threads);
-    RIGHT.set(right);
+    let mut lines = RIGHT.replace(Lines::empty());
+    product_with(out, a, Right::pack(b, &mut lines, threads), epilogue, keep, threads);
+    RIGHT.set(lines);
 }
 
-/// `out = epilogue(a b + keep * out)`, where `b` lies in panels of f32 already.
-fn with_panels(out: MatrixMut, a: Matrix, panels: &[f32], epilogue: &Epilogue, keep: bool, threads: Threads) {
-    assert!(a.rows == out.rows && panels.len() == out.columns.div_ceil(PANEL) * PANEL * a.columns);
+/// The right side of products in f32, packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    panels: &'a [f32],
+    /// Steps of a panel.
+    depth: usize,
+    /// Rows and columns of what is multiplied: the first of what the panels hold.
+    size: [usize; 2],
+}
+
+impl<'a> Right<'a> {
+    /// Packs `b` into memory that is there for it.
+    pub(crate) fn pack(b: Matrix, lines: &'a mut Lines, threads: Threads) -> Right<'a> {
+        let [depth, columns] = b.size();
+        let panels = lines.room(columns.div_ceil(PANEL) * PANEL * depth);
+        let fill = |first: usize, panels: &mut [f32]| {
+            if b.column_stride == 1 {
+                pack::panels_of_rows(b.data, depth, columns, b.row_stride, first, panels);
+            } else {
+                pack::panels_of_columns(b.data, depth, columns, b.column_stride, first, panels);
+            }
+        };
+        if depth > 0 {
+            const CHUNK: usize = 4;
+            match threads {
+                Threads::Pool if panels.len() > 1 << 15 => {
+                    team::chunks(panels, CHUNK * PANEL * depth, |index, panels| fill(index * CHUNK, panels));
+                }
+                _ => fill(0, panels),
+            }
+        }
+        Right::new(panels, b.size())
+    }
+
+    /// Panels of a matrix of so many rows and columns.
+    fn new(panels: &'a [f32], size: [usize; 2]) -> Right<'a> {
+        assert_eq!(panels.len(), size[1].div_ceil(PANEL) * PANEL * size[0]);
+        Right { panels, depth: size[0], size }
+    }
+
+    /// The first rows alone.
+    pub(crate) fn rows(self, count: usize) -> Right<'a> {
+        assert!(count <= self.size[0]);
+        Right { size: [count, self.size[1]], ..self }
+    }
+
+    /// The first columns alone.
+    pub(crate) fn columns(self, count: usize) -> Right<'a> {
+        assert!(count <= self.size[1]);
+        Right { size: [self.size[0], count], ..self }
+    }
+}
+
+/// `out = epilogue(a b + keep * out)`, with a right side that is packed already.
+pub(crate) fn product_with(
+    out: MatrixMut,
+    a: Matrix,
+    b: Right,
+    epilogue: &Epilogue,
+    keep: bool,
+    threads: Threads,
+) {
+    assert!(a.rows == out.rows && b.size == [a.columns, out.columns]);
     epilogue.check(out.rows, out.columns);
     let level = Level::current();
     let (shape, rows, packed) = f32_run(level);
@@ -392,8 +435,9 @@ fn with_panels(out: MatrixMut, a: Matrix, panels: &[f32], epilogue: &Epilogue, k
         block: block(level),
         left,
         a_step: 1,
-        panels: panels.as_ptr(),
+        panels: b.panels.as_ptr(),
         b_step: PANEL,
+        b_panel: b.depth * PANEL,
         out: out.data,
         out_row: out.row_stride,
         keep,
@@ -458,13 +502,15 @@ impl Call<'_> {
         shape: Shape,
         run: Run<A, B>,
     ) -> Product<A, B> {
+        let b_step = PANEL * self.weight.format.step() * self.weight.format.bytes() / size_of::<B>();
         Product {
             size: [self.x.rows, self.weight.outputs, self.weight.steps()],
             block: block(Level::current()),
             left: Left::Rows { first, row },
             a_step,
             panels: self.weight.panels(),
-            b_step: PANEL * self.weight.format.step() * self.weight.format.bytes() / size_of::<B>(),
+            b_step,
+            b_panel: self.weight.steps() * b_step,
             out: self.out,
             out_row: self.out_row,
             keep: false,

@@ -6,14 +6,18 @@ use std::f32::consts::LOG2_E;
 /// `e^x` to about 1 unit in the last place; 0 below -87, saturating at about 2e38.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    // Comparisons instead of min and max, which would drop a NaN.
-    let clamped = if x > 88.0 { 88.0 } else { x };
-    let clamped = if clamped < -87.0 { -87.0 } else { clamped };
+    // A comparison instead of min, which would drop a NaN.
+    exp_of_at_most_88(if x > 88.0 { 88.0 } else { x })
+}
+
+/// [`exp`] of what is known not to be larger: a step less where a softmax has taken its largest away.
+#[inline(always)]
+pub fn exp_of_at_most_88(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the mantissa.
     const SHIFT: f32 = 12_582_912.0;
-    let shifted = clamped * LOG2_E + SHIFT;
+    let shifted = x * LOG2_E + SHIFT;
     let n = shifted - SHIFT;
-    let r = clamped - n * 0.693_359_4;
+    let r = x - n * 0.693_359_4;
     let r = r - n * -2.121_944_4e-4;
     let mut p = 1.987_569_2e-4;
     p = p * r + 1.398_199_9e-3;
@@ -24,6 +28,7 @@ pub fn exp(x: f32) -> f32 {
     let mantissa = p * r * r + r + 1.0;
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     let value = mantissa * scale;
+    // Below, the steps above mean nothing.
     if x < -87.0 { 0.0 } else { value }
 }
 

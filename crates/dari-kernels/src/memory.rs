@@ -1,6 +1,10 @@
 //! The allocator, told to keep what it has: buffers of the same sizes come and go at every step,
 //! and giving them back to the system costs a page fault for every 4 KB when they come again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::team;
+
 /// Makes glibc's allocator keep freed memory. Elsewhere it does nothing. Call it once, at start.
 pub fn keep() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -68,8 +72,38 @@ pub fn peak() -> Option<u64> {
     }
 }
 
+/// Bytes a second that all threads together read in a plain loop over 256 MB, more than caches hold: the best of
+/// eight passes. What products with one row are measured against.
+pub fn reading_speed() -> f64 {
+    const WORDS: usize = 32 << 20;
+    const PASSES: usize = 8;
+    let mut words: Vec<u64> = Vec::with_capacity(WORDS);
+    huge_pages(words.spare_capacity_mut());
+    words.resize(WORDS, 1);
+    let mut best = f64::INFINITY;
+    for _ in 0..PASSES {
+        let began = std::time::Instant::now();
+        let part = WORDS.div_ceil(8 * team::threads());
+        let sum = AtomicU64::new(0);
+        team::run(WORDS.div_ceil(part), |index| {
+            let own = &words[index * part..WORDS.min((index + 1) * part)];
+            sum.fetch_add(own.iter().fold(0, |sum, &word| sum.wrapping_add(word)), Ordering::Relaxed);
+        });
+        // So that nothing of it is left out.
+        std::hint::black_box(sum.into_inner());
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    size_of_val(words.as_slice()) as f64 / best
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn memory_is_read_at_some_speed() {
+        let speed = super::reading_speed();
+        assert!(speed.is_finite() && speed > 1e6, "{speed} bytes a second");
+    }
+
     #[cfg(unix)]
     #[test]
     fn the_peak_holds_what_was_held() {

@@ -173,6 +173,17 @@ impl PackedWeight {
         [self.outputs, self.inputs]
     }
 
+    /// Bytes that a product with it reads; none where it has not been used.
+    pub fn bytes_in_use(&self) -> usize {
+        match &self.bytes {
+            Bytes::Later { lines, .. } => lines.get().map_or(0, |lines| lines.len()),
+            Bytes::Mapped { file, name, .. } => file.tensor(name).map_or(0, |tensor| tensor.data.len()),
+            Bytes::Blocks { panels, .. } => {
+                panels.get().map_or(0, |panels| panels.iter().map(Panels::bytes).sum())
+            }
+        }
+    }
+
     /// Its packed bytes, given to `run`; `None` for a weight in blocks, which nothing need pack.
     pub fn with_bytes<T>(&self, run: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         match &self.bytes {

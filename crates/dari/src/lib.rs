@@ -17,6 +17,7 @@ pub mod conversation;
 mod devices;
 mod engine;
 mod error;
+mod hearing;
 mod look;
 mod measure;
 mod names;

@@ -110,6 +110,14 @@ impl Engine {
         (0..runs).map(|_| one().map_err(failed)).collect()
     }
 
+    /// Bytes of the weights that a token of a language model goes through, once one has been written; `None` of
+    /// a model that sees as well.
+    pub fn bytes_a_token(&self) -> Option<usize> {
+        let loaded = self.loaded();
+        let alone = loaded.model.causal().is_some() && loaded.model.sees().is_none();
+        alone.then(|| loaded.weights.packed().iter().map(|(_, weight)| weight.bytes_in_use()).sum())
+    }
+
     /// Seconds of each of `runs` batches of pictures drawn at random, after `warm` others.
     pub fn time_pictures(&self, batch: usize, warm: usize, runs: usize) -> Result<Vec<f64>> {
         let model = &self.loaded().model;

@@ -16,8 +16,16 @@ use dari_nn::cache::CacheFormat;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::hearing::{Hearing, Writer};
 use crate::look::Sources;
 use crate::{Engine, Result};
+
+/// Tokens that chats which are answered together may hold: what is kept of them takes memory.
+const TOGETHER: usize = 4096;
+/// Of them, what an answer is expected to take at most.
+const ROOM: usize = 256;
+/// Pixels from which on pictures go through the model without waiting for more.
+const PIXELS: usize = 1 << 20;
 
 /// How a model is to answer.
 #[derive(Clone, Debug)]
@@ -157,7 +165,7 @@ impl<'a> Talk<'a> {
     ) -> Result<Answer> {
         let words = self.engine.loaded().processor.words()?;
         let ids = words.encode(text, true).map_err(dari_models::Error::from)?;
-        self.say(Prompt::words(ids), Vec::new(), asking, heard)
+        self.say_one(Prompt::words(ids), Vec::new(), asking, heard)
     }
 
     /// Answers the last of `messages`, a list as [`Engine::message`] makes them, with the pictures of all of
@@ -169,8 +177,46 @@ impl<'a> Talk<'a> {
         asking: &Asking,
         heard: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Answer> {
-        let (prompt, shown) = self.prompt(messages, pictures)?;
-        self.say(prompt, shown, asking, heard)
+        let ids = self.tokens(messages, pictures)?;
+        let (prompt, shown) = self.prompt(ids, pictures)?;
+        self.seen.retain(|key, _| shown.contains(key));
+        self.say_one(prompt, shown, asking, heard)
+    }
+
+    /// Answers the first of some chats that have nothing to do with each other, each as [`Talk::answer`] would: as
+    /// many at once as fit, at least one. Their pictures go through the model together, and a step reads the
+    /// weights once for all of them. `heard` gets each answer by its number.
+    ///
+    /// # Errors
+    /// What goes wrong with the first; the next call tells it of another.
+    pub fn answer_together(
+        &mut self,
+        chats: &[(Value, Vec<&Picture>)],
+        asking: &Asking,
+        heard: &mut dyn FnMut(usize, &str) -> bool,
+    ) -> Result<Vec<Answer>> {
+        // What is drawn follows from the seed and the prompt alone, and guesses are made for one.
+        let alone = asking.sampling.temperature > 0.0 || asking.beams > 1 || self.guess.is_some();
+        let mut group: Vec<(Vec<u32>, &[&Picture])> = Vec::new();
+        let mut tokens = 0;
+        for (messages, pictures) in chats.iter().take(if alone { 1 } else { chats.len() }) {
+            let ids = match self.tokens(messages, pictures) {
+                Err(error) if group.is_empty() => return Err(error),
+                Err(_) => break,
+                Ok(ids) => ids,
+            };
+            tokens += ids.len() + asking.most.min(ROOM);
+            if !group.is_empty() && tokens > TOGETHER {
+                break;
+            }
+            group.push((ids, pictures));
+        }
+        let pictures: Vec<&Picture> = group.iter().flat_map(|(_, pictures)| *pictures).copied().collect();
+        self.see(&pictures)?;
+        let prompts = group.into_iter().map(|(ids, pictures)| self.prompt(ids, pictures));
+        let prompts = prompts.collect::<Result<Vec<_>>>()?;
+        self.seen.clear();
+        self.say(prompts, asking, heard)
     }
 
     /// Answers a question about one picture, and tells what of the picture the answer comes from.
@@ -185,9 +231,11 @@ impl<'a> Talk<'a> {
             return Err(unable());
         };
         let messages = Value::from(vec![engine.message("user", question, 1)]);
-        let (prompt, shown) = self.prompt(&messages, &[picture])?;
+        let ids = self.tokens(&messages, &[picture])?;
+        let (prompt, shown) = self.prompt(ids, &[picture])?;
+        self.seen.retain(|key, _| shown.contains(key));
         let asking = Asking { beams: 1, ..asking.clone() };
-        let answer = self.say(prompt.clone(), shown, &asking, &mut |_| true)?;
+        let answer = self.say_one(prompt.clone(), shown, &asking, &mut |_| true)?;
         let ids = &prompt.ids;
         let begun = ids.len();
         let watched = || -> dari_models::Result<Vec<f32>> {
@@ -210,8 +258,8 @@ impl<'a> Talk<'a> {
         Ok((answer, Sources::of(&places, sees.queries(), grid)))
     }
 
-    /// What a chat becomes for the model: its tokens with its pictures among them, and what tells those apart.
-    fn prompt(&mut self, messages: &Value, pictures: &[&Picture]) -> Result<(Prompt, Vec<u64>)> {
+    /// What a chat becomes for the model: its tokens, with room for its pictures'.
+    fn tokens(&self, messages: &Value, pictures: &[&Picture]) -> Result<Vec<u32>> {
         let loaded = self.engine.loaded();
         let text = loaded.processor.chat()?.render(messages, true).map_err(dari_models::Error::from)?;
         let sizes: Vec<(u32, u32)> =
@@ -219,23 +267,50 @@ impl<'a> Talk<'a> {
         let ids = loaded.processor.illustrated(&text, &sizes)?;
         // Before pictures are looked at in vain.
         self.room(ids.len())?;
+        Ok(ids)
+    }
+
+    /// Tokens with the pictures among them, and what tells those apart.
+    fn prompt(&mut self, ids: Vec<u32>, pictures: &[&Picture]) -> Result<(Prompt, Vec<u64>)> {
+        let loaded = self.engine.loaded();
         let (Some(model), Some(placeholder), false) =
             (loaded.model.sees(), loaded.placeholder, pictures.is_empty())
         else {
             return Ok((Prompt::words(ids), Vec::new()));
         };
+        self.see(pictures)?;
         let shown: Vec<u64> = pictures.iter().map(|picture| fingerprint(picture)).collect();
-        let mut features = Vec::with_capacity(pictures.len());
-        for (&key, picture) in shown.iter().zip(pictures) {
-            if !self.seen.contains_key(&key) {
-                let pixels = loaded.processor.pieces(picture, self.engine.device())?;
-                self.seen.insert(key, model.see_in_parts(&pixels)?);
-            }
-            features.push(self.seen[&key].clone());
-        }
-        self.seen.retain(|key, _| shown.contains(key));
+        let features: Vec<Tensor> = shown.iter().filter_map(|key| self.seen.get(key)).cloned().collect();
         let prompt = illustrate(model, ids, placeholder, &Tensor::cat(&features, 0)?)?;
         Ok((prompt, shown))
+    }
+
+    /// Looks at the pictures that it has not seen yet; small ones go through the model together.
+    fn see(&mut self, pictures: &[&Picture]) -> Result<()> {
+        let Some(model) = self.engine.loaded().model.sees() else { return Ok(()) };
+        let side = model.side();
+        let mut waiting: Vec<(u64, Tensor)> = Vec::new();
+        let mut pieces = 0;
+        for (at, picture) in pictures.iter().enumerate() {
+            let key = fingerprint(picture);
+            if !self.seen.contains_key(&key) && waiting.iter().all(|(other, _)| *other != key) {
+                let pixels = self.engine.loaded().processor.pieces(picture, self.engine.device())?;
+                pieces += pixels.dim(0)?;
+                waiting.push((key, pixels));
+            }
+            if !waiting.is_empty() && (pieces * side * side >= PIXELS || at + 1 == pictures.len()) {
+                let all: Vec<&Tensor> = waiting.iter().map(|(_, pixels)| pixels).collect();
+                let features = model.see_in_parts(&Tensor::cat(&all, 0)?)?;
+                let mut first = 0;
+                for (key, pixels) in waiting.drain(..) {
+                    let count = pixels.dim(0)?;
+                    self.seen.insert(key, features.narrow(0, first, count)?);
+                    first += count;
+                }
+                pieces = 0;
+            }
+        }
+        Ok(())
     }
 
     /// The room that a prompt leaves.
@@ -243,85 +318,90 @@ impl<'a> Talk<'a> {
         room(tokens, self.model.context()).map_err(|error| self.engine.failed(&error))
     }
 
-    fn say(
+    fn say_one(
         &mut self,
         prompt: Prompt,
         shown: Vec<u64>,
         asking: &Asking,
         heard: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Answer> {
-        if prompt.ids.is_empty() {
+        let answers = self.say(vec![(prompt, shown)], asking, &mut |_, text| heard(text))?;
+        answers.into_iter().next().ok_or_else(|| self.engine.failed(&"no answer"))
+    }
+
+    /// Answers prompts, with the pictures among their tokens; the cache goes on from the last.
+    fn say(
+        &mut self,
+        prompts: Vec<(Prompt, Vec<u64>)>,
+        asking: &Asking,
+        heard: &mut dyn FnMut(usize, &str) -> bool,
+    ) -> Result<Vec<Answer>> {
+        if prompts.iter().any(|(prompt, _)| prompt.ids.is_empty()) {
             return Err(self.engine.unable("go on from nothing", "give it at least a word"));
         }
         if asking.beams > 1 {
-            return self.search(&prompt, asking, heard);
+            let searched = prompts.iter().enumerate();
+            return searched
+                .map(|(number, (prompt, _))| self.search(prompt, asking, &mut |text| heard(number, text)))
+                .collect();
         }
         let words = self.engine.loaded().processor.words()?;
         let ends = &self.engine.loaded().ends;
-        let prompt_tokens = prompt.ids.len();
         // The last token is read again: its logits are wanted.
-        let reused_tokens = self.common(&prompt.ids, &shown).min(prompt_tokens - 1);
-        self.cache.truncate(reused_tokens);
-        self.held.truncate(reused_tokens);
-        let (mut text, mut problem) = (String::new(), None);
-        let mut stream = words.stream();
-        let mut writer = Writer::new(&asking.stops);
-        let mut is_stopped = false;
-        let mut states = [std::mem::replace(&mut self.cache, self.model.begin())];
-        let mut told = |token: u32| {
-            let piece = match stream.push(token) {
-                Ok(piece) => piece,
-                Err(error) => {
-                    problem = Some(error);
-                    return false;
-                }
-            };
-            let (told, found) = writer.push(&piece);
-            text.push_str(&told);
-            is_stopped = found;
-            heard(&told) && !found
+        let common = |(prompt, shown): &(Prompt, Vec<u64>)| {
+            self.common(&prompt.ids, shown).min(prompt.ids.len().saturating_sub(1))
         };
+        let reused: Vec<usize> = prompts.iter().map(common).collect();
+        // Copies share their pages; the last takes the cache itself.
+        let mut states = vec![self.cache.clone(); prompts.len().saturating_sub(1)];
+        let begun = self.model.begin().kept_in(self.cache.format());
+        states.push(std::mem::replace(&mut self.cache, begun));
+        states.iter_mut().zip(&reused).for_each(|(state, &tokens)| state.truncate(tokens));
+        self.held.clear();
+        self.shown.clear();
+        let mut hearing: Vec<Hearing> = prompts.iter().map(|_| Hearing::new(words, &asking.stops)).collect();
+        let (prompts, mut shown): (Vec<Prompt>, Vec<Vec<u64>>) = prompts.into_iter().unzip();
         let &Asking { sampling, most, .. } = asking;
+        let mut told =
+            |number: usize, token: u32| hearing[number].hear(token, &mut |text| heard(number, text));
         let said = match &mut self.guess {
-            None => {
-                let prompts = std::slice::from_ref(&prompt);
-                generate(self.model, &mut states, prompts, sampling, ends, most, &mut |_, token| told(token))
-                    .map(|said| said.into_iter().next().map(|said| (said, None)))
-            }
+            None => generate(self.model, &mut states, &prompts, sampling, ends, most, &mut told)
+                .map(|said| said.into_iter().map(|said| (said, None)).collect::<Vec<_>>()),
             Some(guess) => {
-                let [state] = &mut states;
-                generate_ahead(self.model, state, &prompt, sampling, ends, most, guess.as_mut(), &mut told)
-                    .map(|(said, guesses)| Some((said, Some(guesses))))
+                let ahead = prompts.iter().zip(&mut states).enumerate().map(|(number, (prompt, state))| {
+                    let told = &mut |token| told(number, token);
+                    generate_ahead(self.model, state, prompt, sampling, ends, most, guess.as_mut(), told)
+                        .map(|(said, guesses)| (said, Some(guesses)))
+                });
+                ahead.collect()
             }
         };
-        [self.cache] = states;
         let said = said.map_err(|error| self.engine.failed(&error))?;
-        if let Some(error) = problem {
-            return Err(dari_models::Error::from(error).into());
+        if let (Some(cache), Some(shown), Some(prompt), Some((said, _))) =
+            (states.pop(), shown.pop(), prompts.last(), said.last())
+        {
+            (self.cache, self.shown) = (cache, shown);
+            self.held = [&prompt.ids[..], &said.tokens].concat();
+            self.held.truncate(self.cache.len());
         }
-        let (said, guesses) = said.ok_or_else(|| self.engine.failed(&"no answer"))?;
-        self.held = prompt.ids;
-        self.shown = shown;
-        self.held.extend(&said.tokens);
-        self.held.truncate(self.cache.len());
-        if !is_stopped {
-            let (mut rest, _) = writer.push(&stream.finish().map_err(dari_models::Error::from)?);
-            rest += &writer.finish();
-            heard(&rest);
-            text.push_str(&rest);
-        }
-        let logs: f64 = said.probabilities.iter().map(|&p| f64::from(p).max(1e-30).ln()).sum();
-        let confidence = (logs / said.probabilities.len().max(1) as f64).exp() as f32;
-        Ok(Answer {
-            text,
-            prompt_tokens,
-            reused_tokens,
-            tokens: said.tokens.len(),
-            ended: if is_stopped { Ended::Stop } else { said.ended },
-            confidence,
-            unsure: self.engine.is_unsure(confidence),
-            guesses,
-        })
+        let ended = hearing.into_iter().zip(said).zip(prompts.iter().zip(reused)).enumerate();
+        ended
+            .map(|(number, ((hearing, (said, guesses)), (prompt, reused_tokens)))| {
+                let (text, is_stopped) = hearing.finish(&mut |text| heard(number, text))?;
+                let logs: f64 = said.probabilities.iter().map(|&p| f64::from(p).max(1e-30).ln()).sum();
+                let confidence = (logs / said.probabilities.len().max(1) as f64).exp() as f32;
+                Ok(Answer {
+                    text,
+                    prompt_tokens: prompt.ids.len(),
+                    reused_tokens,
+                    tokens: said.tokens.len(),
+                    ended: if is_stopped { Ended::Stop } else { said.ended },
+                    confidence,
+                    unsure: self.engine.is_unsure(confidence),
+                    guesses,
+                })
+            })
+            .collect()
     }
 
     /// How many tokens of a prompt the cache holds already.
@@ -383,73 +463,4 @@ fn fingerprint(picture: &Picture) -> u64 {
     let mut hasher = DefaultHasher::new();
     (picture.width(), picture.height(), picture.rgb()).hash(&mut hasher);
     hasher.finish()
-}
-
-/// Holds back what may be the beginning of a text that ends the answer.
-struct Writer<'a> {
-    stops: &'a [String],
-    kept: String,
-}
-
-impl<'a> Writer<'a> {
-    fn new(stops: &'a [String]) -> Writer<'a> {
-        Writer { stops, kept: String::new() }
-    }
-
-    /// What may be told of the text so far, and whether an ending text was found.
-    fn push(&mut self, piece: &str) -> (String, bool) {
-        self.kept.push_str(piece);
-        let found = self
-            .stops
-            .iter()
-            .filter(|stop| !stop.is_empty())
-            .filter_map(|stop| self.kept.find(stop.as_str()))
-            .min();
-        if let Some(at) = found {
-            self.kept.truncate(at);
-            return (std::mem::take(&mut self.kept), true);
-        }
-        let begins = |at: usize| self.stops.iter().any(|stop| stop.starts_with(&self.kept[at..]));
-        let hold =
-            self.kept.char_indices().map(|(at, _)| at).find(|&at| begins(at)).unwrap_or(self.kept.len());
-        let rest = self.kept.split_off(hold);
-        (std::mem::replace(&mut self.kept, rest), false)
-    }
-
-    /// What was held back for nothing.
-    fn finish(&mut self) -> String {
-        std::mem::take(&mut self.kept)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ending_text_is_never_told_in_part() {
-        let stops = vec!["</end>".to_owned(), "끝".to_owned()];
-        for (pieces, told, found) in [
-            (&["ab<", "/e", "nd>c"][..], "ab", true),
-            (&["a</e", "x</", "en"], "a</ex</en", false),
-            (&["그리고 ", "끝", "."], "그리고 ", true),
-            (&["plain"], "plain", false),
-        ] {
-            let mut writer = Writer::new(&stops);
-            let mut text = String::new();
-            let mut stopped = false;
-            for piece in pieces {
-                let (more, now) = writer.push(piece);
-                text += &more;
-                if now {
-                    stopped = true;
-                    break;
-                }
-            }
-            if !stopped {
-                text += &writer.finish();
-            }
-            assert_eq!((text.as_str(), stopped), (told, found), "{pieces:?}");
-        }
-    }
 }

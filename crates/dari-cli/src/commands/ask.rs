@@ -1,6 +1,8 @@
 //! `dari ask` and `dari caption`: what pictures show, in words.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use dari::{Answer, Ended, Engine, Picture};
 use serde_json::{Value, json};
@@ -12,6 +14,9 @@ use crate::inputs;
 use crate::interrupt;
 use crate::language::say;
 use crate::screen;
+
+/// Most pictures that are open at once.
+const AHEAD: usize = 8;
 
 /// Runs `dari ask`.
 pub fn ask(arguments: &Ask) -> anyhow::Result<Outcome> {
@@ -60,60 +65,111 @@ fn run(
     let stop = interrupt::flag()?;
     let draft = Draft::open(options)?;
     let mut talk = draft.talk(&engine, options)?;
-    let mut put = |files: &[PathBuf]| -> anyhow::Result<Answer> {
-        let opened = files.iter().map(|file| engine.open_picture(file)).collect::<Result<Vec<_>, _>>()?;
-        let pictures: Vec<&Picture> = opened.iter().collect();
+    let messages = |pictures: usize| -> Value {
         let system = system.map(|system| engine.message("system", system, 0));
-        let user = engine.message("user", question, pictures.len());
-        let messages: Vec<Value> = system.into_iter().chain([user]).collect();
-        speak(shown, &stop, |heard| talk.answer(&json!(messages), &pictures, &asking, heard))
+        json!(system.into_iter().chain([engine.message("user", question, pictures)]).collect::<Vec<Value>>())
     };
-    if together {
-        let answer = put(&files)?;
-        if options.json {
-            let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-            let mut line = serde_json::to_value(&answer)?;
-            line["pictures"] = json!(names);
-            screen::json(&line)?;
-        }
-        return Ok(if answer.ended == Ended::Interrupted {
-            Outcome::SomeFailed
-        } else {
-            Outcome::of(failures)
+    if alone {
+        let opened = files.iter().map(|file| engine.open_picture(file)).collect::<Result<Vec<_>, _>>();
+        let answer = opened.map_err(anyhow::Error::from).and_then(|opened| {
+            let pictures: Vec<&Picture> = opened.iter().collect();
+            speak(shown, &stop, |heard| talk.answer(&messages(pictures.len()), &pictures, &asking, heard))
         });
-    }
-    let bar = screen::bar(files.len() as u64, "pictures");
-    for file in &files {
-        let name = file.display().to_string();
-        let answer = put(std::slice::from_ref(file));
-        bar.inc(1);
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) if crate::is_broken_pipe(&error) => return Err(error),
-            Err(error) => {
-                bar.suspend(|| screen::error(&format!("{error:#}")));
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        let what = if together { json!({"pictures": names}) } else { json!({"picture": names.first()}) };
+        return match answer {
+            Ok(answer) => {
                 if options.json {
-                    bar.suspend(|| screen::json(&json!({"picture": name, "error": format!("{error:#}")})))?;
+                    screen::json(&with(&answer, what)?)?;
                 }
-                failures += 1;
-                continue;
+                let is_cut = answer.ended == Ended::Interrupted;
+                Ok(if is_cut { Outcome::SomeFailed } else { Outcome::of(failures) })
+            }
+            Err(error) if together || crate::is_broken_pipe(&error) => Err(error),
+            Err(error) => {
+                told_failure(&error, what, options.json)?;
+                Ok(Outcome::of(failures + 1))
             }
         };
-        if options.json {
-            let mut line = serde_json::to_value(&answer)?;
-            line["picture"] = json!(name);
-            bar.suspend(|| screen::json(&line))?;
-        } else if !alone {
-            let text = screen::text(answer.text.trim()).replace('\n', " ");
-            bar.suspend(|| screen::print(&format!("{}\t{text}{}", screen::clean(&name), mark(&answer))))?;
+    }
+    let bar = screen::bar(files.len() as u64, "pictures");
+    let most = usize::from(options.model.batch).clamp(1, AHEAD);
+    let mut files = files.into_iter();
+    // What is open and waits, in order.
+    let mut open: VecDeque<(String, Picture)> = VecDeque::new();
+    loop {
+        while open.len() < most
+            && let Some(file) = files.next()
+        {
+            let name = file.display().to_string();
+            match engine.open_picture(&file) {
+                Ok(picture) => open.push_back((name, picture)),
+                Err(error) => {
+                    bar.suspend(|| told_failure(&error.into(), json!({"picture": name}), options.json))?;
+                    failures += 1;
+                    bar.inc(1);
+                }
+            }
         }
-        if answer.ended == Ended::Interrupted {
+        if open.is_empty() {
+            break;
+        }
+        let chats: Vec<_> = open.iter().map(|(_, picture)| (messages(1), vec![picture])).collect();
+        let mut is_cut = false;
+        let mut heard = |_: usize, _: &str| {
+            is_cut |= stop.swap(false, Ordering::SeqCst);
+            !is_cut
+        };
+        let answers = talk.answer_together(&chats, &asking, &mut heard);
+        drop(chats);
+        match answers {
+            Ok(answers) => {
+                for (answer, (name, _)) in answers.iter().zip(open.drain(..answers.len())) {
+                    bar.inc(1);
+                    if options.json {
+                        let line = with(answer, json!({"picture": name}))?;
+                        bar.suspend(|| screen::json(&line))?;
+                    } else {
+                        let text = screen::text(answer.text.trim()).replace('\n', " ");
+                        let line = format!("{}\t{text}{}", screen::clean(&name), mark(answer));
+                        bar.suspend(|| screen::print(&line))?;
+                    }
+                }
+            }
+            // It is the first that failed.
+            Err(error) => {
+                let name = open.pop_front().map(|(name, _)| name).unwrap_or_default();
+                bar.suspend(|| told_failure(&error.into(), json!({"picture": name}), options.json))?;
+                failures += 1;
+                bar.inc(1);
+            }
+        }
+        if is_cut {
             bar.finish_and_clear();
             return Ok(Outcome::SomeFailed);
         }
     }
     bar.finish_and_clear();
     Ok(Outcome::of(failures))
+}
+
+/// An answer's fields, and what it is about.
+fn with(answer: &Answer, what: Value) -> serde_json::Result<Value> {
+    let mut line = serde_json::to_value(answer)?;
+    if let (Some(line), Value::Object(what)) = (line.as_object_mut(), what) {
+        line.extend(what);
+    }
+    Ok(line)
+}
+
+/// Says what went wrong with a picture while others go on.
+fn told_failure(error: &anyhow::Error, mut what: Value, as_json: bool) -> anyhow::Result<()> {
+    screen::error(&format!("{error:#}"));
+    if as_json {
+        what["error"] = json!(format!("{error:#}"));
+        screen::json(&what)?;
+    }
+    Ok(())
 }
 
 fn require(engine: &Engine) -> Result<(), Usage> {

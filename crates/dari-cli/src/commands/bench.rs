@@ -94,12 +94,18 @@ fn spoken(what: Speech, tokens: u32, options: &SpeechBench) -> anyhow::Result<()
         Speech::Decode | Speech::Ask => written as f64 / median(|run| run.rest).max(f64::MIN_POSITIVE),
     };
     let first = median(|run| run.first) * 1e3;
-    let report = json!({
+    let mut report = json!({
         "tokens_per_second": rate, "time_to_first_token_ms": first, "peak_memory_mb": peak(),
         "prompt_tokens": read, "tokens": written, "runs": all.len(), "load_ms": load * 1e3,
         "model": engine.name(), "precision": engine.precision().name(),
         "threads": rayon::current_num_threads(), "simd": Level::current().key(),
     });
+    let bytes = engine.bytes_a_token().filter(|_| what == Speech::Decode && written > 0);
+    let speeds = bytes.map(|bytes| [bytes as f64 * rate, memory::reading_speed()].map(|speed| speed / 1e9));
+    if let Some([weights, plain]) = speeds {
+        report["weights_gb_per_second"] = json!(weights);
+        report["memory_gb_per_second"] = json!(plain);
+    }
     if options.json {
         return Ok(screen::json(&report)?);
     }
@@ -107,6 +113,16 @@ fn spoken(what: Speech, tokens: u32, options: &SpeechBench) -> anyhow::Result<()
     row(&say!("first token", "첫 토큰까지"), &format!("{first:.1} ms"))?;
     row(&say!("prompt", "프롬프트"), &say!("{read} tokens", "토큰 {read}개"))?;
     row(&say!("loading", "불러오기"), &format!("{:.0} ms", load * 1e3))?;
+    if let Some([weights, plain]) = speeds {
+        let share = 100.0 * weights / plain;
+        row(
+            &say!("weights read", "가중치 읽기"),
+            &say!(
+                "{weights:.1} GB/s, {share:.0} % of the {plain:.1} of a plain loop over memory",
+                "{weights:.1} GB/s, 메모리를 그냥 읽는 속도 {plain:.1} GB/s의 {share:.0} %"
+            ),
+        )?;
+    }
     rest(&report)
 }
 

@@ -2,15 +2,15 @@
 
 use std::cell::Cell;
 
-use super::{KEYS, Mask, Sizes, TABLE, hide, within};
+use super::{KEYS, Mask, Sizes, hide, within};
 use crate::gemm::{Epilogue, Matrix, MatrixMut, Threads, product};
 use crate::level::leveled;
 use crate::math;
 use crate::team::{self, Shared};
 
 thread_local! {
-    /// The slopes of a tile's scores; a thread keeps their memory.
-    static SLOPES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// A tile's probabilities and the slopes of its scores; a thread keeps their memory.
+    static TABLES: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
 
 /// Queries of a tile: two tables stay in the second cache.
@@ -101,8 +101,8 @@ unsafe fn slopes(
     let (out, dout) = (Matrix::new(out, batch * queries, row), Matrix::new(dout, batch * queries, row));
     // A task takes one head of keys and values with its group of query heads, in order.
     team::run(batch * kv_heads, |index| {
-        let (mut kept_table, mut kept_slopes) = (TABLE.take(), SLOPES.take());
-        let (table, slopes) = (&mut kept_table, &mut kept_slopes);
+        let mut kept = TABLES.take();
+        let [table, slopes] = &mut kept;
         let (batch, kv_head) = (index / kv_heads, index % kv_heads);
         let (k, v) = (sizes.keys_of(k, batch, kv_head), sizes.keys_of(v, batch, kv_head));
         let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
@@ -152,8 +152,7 @@ unsafe fn slopes(
                 }
             }
         }
-        TABLE.set(kept_table);
-        SLOPES.set(kept_slopes);
+        TABLES.set(kept);
     });
 }
 

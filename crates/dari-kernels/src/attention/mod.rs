@@ -12,28 +12,51 @@ mod backward;
 mod kept;
 
 use std::cell::Cell;
+use std::ops::Range;
 
 pub use self::backward::{backward, backward_joined};
 pub use self::kept::{CacheFormat, Kept};
-use crate::gemm::{Epilogue, Matrix, MatrixMut, Threads, product};
+use crate::gemm::{Epilogue, Lines, Matrix, MatrixMut, Right, Threads, product_with};
 use crate::level::leveled;
 use crate::math;
 use crate::team::{self, Shared};
 
-thread_local! {
-    /// A tile's scores; a thread keeps their memory.
-    static TABLE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+/// What a thread keeps the memory of.
+struct Scratch {
+    /// A tile's scores.
+    scores: Vec<f32>,
+    /// Each query's sum of powers so far.
+    sums: Vec<f32>,
     /// A tile's keys and values, where they are kept in fewer bits.
-    static RESTORED: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+    restored: [Vec<f32>; 2],
+    /// The same, packed for their products.
+    packed: [Lines; 2],
 }
 
-/// Queries of a tile.
-const QUERIES: usize = 128;
+thread_local! {
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::none()) };
+}
+
+impl Scratch {
+    const fn none() -> Scratch {
+        Scratch {
+            scores: Vec::new(),
+            sums: Vec::new(),
+            restored: [Vec::new(), Vec::new()],
+            packed: [Lines::empty(), Lines::empty()],
+        }
+    }
+}
+
+/// Most queries of a tile.
+const QUERIES: usize = 96;
 /// Queries up to which each is a tile of its own, as when a token is written: it gets the same numbers among
 /// others as alone.
 const FEW: usize = 12;
 /// Keys of a tile.
 const KEYS: usize = 512;
+/// Numbers between the rows of a tile's scores, which would else share places of the first cache.
+const APART: usize = 16;
 
 /// The sizes of one attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,62 +247,80 @@ fn attend(
     let step = tiles.step();
     let shared = Shared(out.as_mut_ptr());
     let attend = |index: usize, logs: &mut [f32]| {
-        let (mut scores, mut restored) = (TABLE.take(), RESTORED.take());
+        let mut scratch = SCRATCH.replace(Scratch::none());
+        let Scratch { scores, sums, restored, packed } = &mut scratch;
         let (batch, head) = (index / heads, index % heads);
         let kv_head = head / sizes.group();
         let visible = mask.keys.map(|all| &all[batch * keys..][..keys]);
-        let most = if queries <= FEW { 1 } else { QUERIES };
-        for first in (0..queries).step_by(most) {
-            let count = most.min(queries - first);
-            let q = sizes.queries_of(q, batch, head).rows(first, count);
-            let at = (batch * queries + first) * stride + head * width;
-            let rows = |row: usize| {
-                // SAFETY: inside `out`, and this task's own: sequence, head and query are.
-                unsafe { shared.part(at + row * stride, width) }
-            };
-            let reach = mask.seen(&sizes, first + count - 1).1;
-            let (mut most, mut sums) = ([f32::NEG_INFINITY; QUERIES], [0.0f32; QUERIES]);
-            // Whole tiles that the first query of the block sees nothing of, nor any behind it.
-            let skipped = mask.seen(&sizes, first).0.min(reach) / step * step;
-            if skipped == reach {
-                (0..count).for_each(|row| rows(row).fill(0.0));
+        let all = sizes.queries_of(q, batch, head);
+        let at = batch * queries * stride + head * width;
+        let row = |query: usize| {
+            // SAFETY: inside `out`, and this task's own: sequence, head and query are.
+            unsafe { shared.part(at + query * stride, width) }
+        };
+        logs.fill(f32::NEG_INFINITY);
+        sums.clear();
+        sums.resize(queries, 0.0);
+        // A query's scores of a tile to powers; what it has of tiles before shrinks.
+        let mut settle = |query: usize, scores: &mut [f32], start: usize, keep: bool| {
+            let (hidden, seen) = within(mask.seen(&sizes, query), start, scores.len());
+            let visible = visible.map(|visible| &visible[start..start + scores.len()]);
+            let shrink = powers(scores, hidden, seen, visible, &mut logs[query], &mut sums[query]);
+            if keep && shrink != 1.0 {
+                multiply(row(query), shrink);
             }
-            for start in (skipped..reach).step_by(step) {
-                let length = step.min(reach - start);
-                let (k, v) = tiles.tile(&sizes, (batch, kv_head), (start, length), &mut restored);
-                scores.resize(QUERIES * step, 0.0);
-                let scores = &mut scores[..count * length];
-                match count {
-                    1 => scores_of_one(q.row(0), &k, scale, scores),
-                    _ => {
-                        let part = MatrixMut::new(scores, count, length);
-                        product(part, q, k.transposed(), &Epilogue::scale(scale), false, Threads::One);
-                    }
-                }
-                for (row, scores) in scores.chunks_exact_mut(length).enumerate() {
-                    let (hidden, seen) = within(mask.seen(&sizes, first + row), start, length);
-                    let visible = visible.map(|visible| &visible[start..start + length]);
-                    let shrink = powers(scores, hidden, seen, visible, &mut most[row], &mut sums[row]);
-                    if start > skipped && shrink != 1.0 {
-                        multiply(rows(row), shrink);
-                    }
-                }
-                if count == 1 {
-                    mixed_by_one(scores, &v, start > skipped, rows(0));
+        };
+        let parts = if queries <= FEW { queries } else { queries.div_ceil(QUERIES) };
+        let part = |index: usize| queries * index / parts..queries * (index + 1) / parts;
+        // Where the first tile begins that some query of a part sees something of, and its last key ends.
+        let span = |part: &Range<usize>| {
+            let end = mask.seen(&sizes, part.end - 1).1;
+            (mask.seen(&sizes, part.start).0.min(end) / step * step, end)
+        };
+        for start in (span(&part(0)).0..span(&part(parts - 1)).1).step_by(step) {
+            let length = step.min(keys - start);
+            let (k, v) = tiles.tile(&sizes, (batch, kv_head), (start, length), restored);
+            // Packed once for all queries of the head.
+            let [k_lines, v_lines] = &mut *packed;
+            let packed = (queries > FEW).then(|| {
+                (Right::pack(k.transposed(), k_lines, Threads::One), Right::pack(v, v_lines, Threads::One))
+            });
+            for part in (0..parts).map(part) {
+                let (from, end) = span(&part);
+                if start < from || start >= end {
                     continue;
                 }
-                // SAFETY: as in `rows`.
-                let out = unsafe { MatrixMut::raw(shared.at(at), count, width, stride) };
-                let scores = Matrix::new(scores, count, length);
-                product(out, scores, v, &Epilogue::default(), start > skipped, Threads::One);
-            }
-            for row in 0..count {
-                multiply(rows(row), if sums[row] == 0.0 { 0.0 } else { 1.0 / sums[row] });
-                logs[first + row] = most[row] + sums[row].ln();
+                let (count, length, keep) = (part.len(), length.min(end - start), start > from);
+                let q = all.rows(part.start, count);
+                let apart = length + APART;
+                scores.resize(scores.len().max(count * apart), 0.0);
+                let Some((k, v)) = &packed else {
+                    let scores = &mut scores[..length];
+                    scores_of_one(q.row(0), &k, scale, scores);
+                    settle(part.start, scores, start, keep);
+                    mixed_by_one(scores, &v, keep, row(part.start));
+                    continue;
+                };
+                let to = MatrixMut::strided(scores, count, length, apart);
+                product_with(to, q, k.columns(length), &Epilogue::scale(scale), false, Threads::One);
+                for (query, scores) in part.clone().zip(scores.chunks_mut(apart)) {
+                    settle(query, &mut scores[..length], start, keep);
+                }
+                // SAFETY: as in `row`.
+                let out =
+                    unsafe { MatrixMut::raw(shared.at(at + part.start * stride), count, width, stride) };
+                let scores = Matrix::strided(scores, count, length, apart);
+                product_with(out, scores, v.rows(length), &Epilogue::default(), keep, Threads::One);
             }
         }
-        TABLE.set(scores);
-        RESTORED.set(restored);
+        for (query, (log, &sum)) in logs.iter_mut().zip(&*sums).enumerate() {
+            match sum == 0.0 {
+                true => row(query).fill(0.0),
+                false => multiply(row(query), 1.0 / sum),
+            }
+            *log += sum.ln();
+        }
+        SCRATCH.set(scratch);
     };
     if batch * heads * queries * keys * width < 1 << 16 {
         statistics.chunks_mut(queries).enumerate().for_each(|(index, logs)| attend(index, logs));
@@ -378,12 +419,12 @@ leveled! {
         let mut lanes = [0.0; math::LANES];
         for part in wholes {
             for lane in 0..math::LANES {
-                part[lane] = math::exp(part[lane] - larger);
+                part[lane] = math::exp_of_at_most_88(part[lane] - larger);
                 lanes[lane] += part[lane];
             }
         }
         for (score, lane) in rest.iter_mut().zip(&mut lanes) {
-            *score = math::exp(*score - larger);
+            *score = math::exp_of_at_most_88(*score - larger);
             *lane += *score;
         }
         *sum = *sum * shrink + math::fold(lanes);

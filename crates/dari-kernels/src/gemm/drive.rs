@@ -35,6 +35,8 @@ pub(super) struct Product<A, B> {
     pub panels: *const B,
     /// Elements of a panel's step.
     pub b_step: usize,
+    /// From panel to panel.
+    pub b_panel: usize,
     pub out: *mut f32,
     pub out_row: usize,
     /// Whether the product is added to what is there.
@@ -130,7 +132,6 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
         let groups = count.div_ceil(self.shape.rows);
         let tallest = count.div_ceil(groups);
         let group = |index: usize| [count * index / groups, count * (index + 1) / groups];
-        let b_panel = steps * self.b_step;
         let mut packed = A::take();
         for block in 0..steps.div_ceil(self.block).max(1) {
             let start = block * self.block;
@@ -192,8 +193,8 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
                             a,
                             a_row,
                             a_step,
-                            b: self.panels.add(panel * b_panel + start * self.b_step),
-                            b_panel,
+                            b: self.panels.add(panel * self.b_panel + start * self.b_step),
+                            b_panel: self.b_panel,
                             c: self.out.add((rows[0] + from) * self.out_row + panel * PANEL),
                             c_row: self.out_row,
                             columns: (width * PANEL).min(columns - panel * PANEL),

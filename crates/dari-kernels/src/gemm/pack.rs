@@ -72,7 +72,7 @@ impl Lines {
     }
 
     /// None yet.
-    pub(super) const fn empty() -> Lines {
+    pub(crate) const fn empty() -> Lines {
         Lines { lines: Vec::new(), len: 0 }
     }
 

@@ -13,7 +13,7 @@ use std::ops::{Range, RangeInclusive};
 use half::f16;
 
 use super::pack::Lines;
-use super::{Epilogue, Matrix, MatrixMut, RIGHT, Threads, with_panels};
+use super::{Epilogue, Matrix, MatrixMut, RIGHT, Right, Threads, product_with};
 use crate::team::{self, Shared};
 
 mod formats;
@@ -246,6 +246,11 @@ impl Panels {
         self.outputs
     }
 
+    /// Bytes that a product reads.
+    pub fn bytes(&self) -> usize {
+        self.lines.len()
+    }
+
     /// Inputs of the weight.
     pub fn inputs(&self) -> usize {
         self.inputs
@@ -431,7 +436,8 @@ pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
         });
         // SAFETY: all of `out`, which is borrowed mutably, for as long as this product takes.
         let to = unsafe { MatrixMut::raw(out.data, rows, inputs, row_stride) };
-        with_panels(to, dy.columns(start, depth), steps, &Epilogue::default(), start > 0, Threads::Pool);
+        let (dy, steps) = (dy.columns(start, depth), Right::new(steps, [depth, inputs]));
+        product_with(to, dy, steps, &Epilogue::default(), start > 0, Threads::Pool);
         start += depth;
     }
     RIGHT.set(right);
