@@ -9,6 +9,7 @@ is one run of either, in turns, so that what else the machine does meets both. N
 
 import argparse
 import json
+import statistics
 import time
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def dari(binary: str, model: str, what: str, threads: int) -> dict:
     command = [binary, "bench", what, "--model", model, "--tokens", str(tokens), "--threads", str(threads),
                "--runs", "1", "--json"]
     found = apart(*command)
-    return {"rate": found["tokens_per_second"], "memory": found["peak_memory_mb"]}
+    speeds = [found.get(f"{what}_gb_per_second") for what in ("weights", "memory")]
+    return {"rate": found["tokens_per_second"], "memory": found["peak_memory_mb"], "speeds": speeds}
 
 
 def write_q8(model: str, out: str) -> None:
@@ -71,12 +73,24 @@ def measure(binary: str, model: str, count: int, threads: int) -> list[str]:
     """The lines of a report."""
     lines = ["| | Dari | llama.cpp | Dari over llama.cpp: median (least to most) | memory, MB |",
              "| --- | ---: | ---: | ---: | ---: |"]
+    speeds = []
+
+    def ours_of(what: str) -> dict:
+        found = dari(binary, model, what, threads)
+        if what == "decode":
+            speeds.append(found["speeds"])
+        return found
+
     for what, name in {"prefill": f"{READ} tokens read", "decode": f"{WRITTEN} tokens written"}.items():
         (ours, theirs), (ratio, least, most), memory = pairs(
-            lambda: dari(binary, model, what, threads), lambda: other(model, what, threads), count, "rate",
+            lambda: ours_of(what), lambda: other(model, what, threads), count, "rate",
         )
         lines.append(f"| {Path(model).name}: {name} a second | {ours:.1f} | {theirs:.1f} | {ratio:.2f} ({least:.2f} to "
                      f"{most:.2f}) | {memory[0]:.0f} / {memory[1]:.0f} |")
+    weights, plain = (statistics.median(side) for side in zip(*speeds))
+    shares = sorted(weights / plain for weights, plain in speeds)
+    lines += ["", f"Dari writing reads {weights:.1f} GB of weights a second, of {plain:.1f} that a plain loop reads: "
+              f"{statistics.median(shares):.0%} ({shares[0]:.0%} to {shares[-1]:.0%})."]
     return lines
 
 

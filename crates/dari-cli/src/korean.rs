@@ -43,7 +43,8 @@ const SHARED: &[(&str, &str)] = &[
 const SPOKEN: &str = "\
 토큰은 무작위로 뽑고, 답은 스스로 끝나지 않습니다. JSON, 하나: {\"tokens_per_second\",
 \"time_to_first_token_ms\", \"peak_memory_mb\", \"prompt_tokens\", \"tokens\", \"runs\", \"load_ms\", \"model\",
-\"precision\", \"threads\", \"simd\"}. 모두 여러 번 잰 값의 중앙값입니다";
+\"precision\", \"threads\", \"simd\"}. 모두 여러 번 잰 값의 중앙값입니다. `decode`는 언어 모델만이면 \"weights_gb_per_second\"와,
+메모리를 그냥 읽는 속도 \"memory_gb_per_second\"도 말합니다";
 
 const PAGES: &[Page] = &[
     Page {
@@ -103,8 +104,8 @@ JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}
         about: "그림이 무엇을 보여 주는지 말로 합니다",
         after: "\
 바이너리 안의 모델(mini-voice), LLaVA, Idefics 3, SmolVLM, 또는 직접 만든 모델입니다. 그림이 하나면
-말이 나오는 대로, 여럿이면 한 줄에 하나씩 보여 줍니다: 경로, 탭, 설명. 믿기 어려운 답에는
-(확실하지 않음)이 붙습니다.
+말이 나오는 대로, 여럿이면 한 줄에 하나씩 보여 줍니다: 경로, 탭, 설명. 여럿은 여덟 장, --batch,
+4096토큰까지 나란히 답합니다. 믿기 어려운 답에는 (확실하지 않음)이 붙습니다.
 
 JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
 \"confidence\", \"unsure\"} 또는 {\"picture\", \"error\"}

@@ -163,7 +163,13 @@ fn language_models_are_measured() {
         positive(&report, &named);
         assert_eq!(report["runs"], 2);
         assert_eq!(report["tokens"], if what == "prefill" { 0 } else { tokens.parse().expect("a number") });
-        assert!(home.dari(arguments).ok().out.contains("tokens a second"));
+        let shown = home.dari(arguments).ok().out;
+        assert!(shown.contains("tokens a second"));
+        // Of what writes, beside what memory gives.
+        assert_eq!(shown.contains("weights read"), what == "decode");
+        if what == "decode" {
+            positive(&report, &["weights_gb_per_second", "memory_gb_per_second"]);
+        }
     }
     let far = ["bench", "decode", "--model", &llama, "--tokens", "100000"];
     home.dari(far).exits(1).one_error(&["tokens", "context"]);

@@ -103,8 +103,9 @@ pub struct Speaking {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The model in the binary (mini-voice), LLaVA, Idefics 3, SmolVLM, or one of your own. Of one picture
-the words come as they are said; of several each has its line: path, tab, caption. An answer that is
-not to be trusted is marked (unsure).
+the words come as they are said; of several each has its line: path, tab, caption. Several are answered
+side by side, as far as eight, --batch and 4096 tokens go. An answer that is not to be trusted is marked
+(unsure).
 
 JSON, one object a picture: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
 \"confidence\", \"unsure\"} or {\"picture\", \"error\"}

@@ -322,7 +322,9 @@ fn attend(
         }
         SCRATCH.set(scratch);
     };
-    if batch * heads * queries * keys * width < 1 << 16 {
+    // For its size a query by itself takes far longer than many: its keys and values come from memory.
+    let alone = if queries == 1 { 1 << 12 } else { 1 << 16 };
+    if batch * heads * queries * keys * width < alone {
         statistics.chunks_mut(queries).enumerate().for_each(|(index, logs)| attend(index, logs));
     } else {
         team::chunks(statistics, queries, attend);
