@@ -53,6 +53,19 @@ pub(crate) fn huge_pages<T>(values: &mut [T]) {
     let _ = values;
 }
 
+/// Asks for the line of the cache at an address, which need not be one that may be read.
+#[inline(always)]
+pub(crate) fn fetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it reads nothing, and fails on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// The most memory that this process has held so far, in bytes; `None` where the system does not say.
 pub fn peak() -> Option<u64> {
     #[cfg(unix)]

@@ -212,7 +212,10 @@ impl<'a> Talk<'a> {
             group.push((ids, pictures));
         }
         let pictures: Vec<&Picture> = group.iter().flat_map(|(_, pictures)| *pictures).copied().collect();
-        self.see(&pictures)?;
+        // A picture that cannot be shown must not fail the others: the first goes by itself.
+        if self.see(&pictures).is_err() {
+            group.truncate(1);
+        }
         let prompts = group.into_iter().map(|(ids, pictures)| self.prompt(ids, pictures));
         let prompts = prompts.collect::<Result<Vec<_>>>()?;
         self.seen.clear();

@@ -6,6 +6,8 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use crate::memory;
+
 /// Columns of a panel.
 pub(super) const PANEL: usize = 16;
 /// Most columns of a tile.
@@ -91,6 +93,12 @@ unsafe fn multiply<M: Micro, const R: usize, const V: usize, const PACKED: bool>
         let mut sums = [[M::zero(); V]; R];
         let a_step = if PACKED { tile.a_step } else { M::A_STEP };
         let (mut a, mut b) = (tile.a, tile.b);
+        // A large result comes from far: it is asked for before it is needed.
+        for r in 0..R {
+            for v in (0..V * M::LANES).step_by(PANEL) {
+                memory::fetch(tile.c.wrapping_add(r * tile.c_row + v).cast());
+            }
+        }
         for _ in 0..tile.steps {
             for phase in 0..M::PHASES {
                 // Weights of one phase at a time: those of all phases overflow the registers.

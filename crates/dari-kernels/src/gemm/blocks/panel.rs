@@ -13,6 +13,7 @@ use super::simd::Simd;
 use super::tile::{self, Tile};
 use crate::gemm::pack::turned;
 use crate::level::Level;
+use crate::memory::fetch;
 
 /// Outputs of a panel.
 pub(super) const LANES: usize = 16;
@@ -267,19 +268,6 @@ fn turn(square: &[[f32; LANES]; LANES], to: &mut [[f32; LANES]]) {
             }
         }
     }
-}
-
-/// Asks for the line of the cache at an address, which need not be one that may be read.
-#[inline(always)]
-fn fetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: it reads nothing, and fails on no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// A part's lower and higher bits.
