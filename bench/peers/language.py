@@ -77,7 +77,7 @@ def measure(binary: str, model: str, count: int, threads: int) -> list[str]:
 
     def ours_of(what: str) -> dict:
         found = dari(binary, model, what, threads)
-        if what == "decode":
+        if None not in found["speeds"]:
             speeds.append(found["speeds"])
         return found
 
@@ -87,6 +87,8 @@ def measure(binary: str, model: str, count: int, threads: int) -> list[str]:
         )
         lines.append(f"| {Path(model).name}: {name} a second | {ours:.1f} | {theirs:.1f} | {ratio:.2f} ({least:.2f} to "
                      f"{most:.2f}) | {memory[0]:.0f} / {memory[1]:.0f} |")
+    if not speeds:
+        return lines
     weights, plain = (statistics.median(side) for side in zip(*speeds))
     shares = sorted(weights / plain for weights, plain in speeds)
     lines += ["", f"Dari writing reads {weights:.1f} GB of weights a second, of {plain:.1f} that a plain loop reads: "

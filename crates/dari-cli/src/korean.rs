@@ -104,8 +104,9 @@ JSON, 한 줄에 하나: {\"picture\", \"labels\": [{\"label\", \"probability\"}
         about: "그림이 무엇을 보여 주는지 말로 합니다",
         after: "\
 바이너리 안의 모델(mini-voice), LLaVA, Idefics 3, SmolVLM, 또는 직접 만든 모델입니다. 그림이 하나면
-말이 나오는 대로, 여럿이면 한 줄에 하나씩 보여 줍니다: 경로, 탭, 설명. 여럿은 여덟 장, --batch,
-4096토큰까지 나란히 답합니다. 믿기 어려운 답에는 (확실하지 않음)이 붙습니다.
+말이 나오는 대로, 여럿이면 한 줄에 하나씩 보여 줍니다: 경로, 탭, 설명. 여럿은 메모리가 되는
+대로 여덟 장이나 --batch까지 나란히, 온도나 빔이나 --draft가 있으면 하나씩 답합니다. 믿기 어려운 답에는
+(확실하지 않음)이 붙습니다.
 
 JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
 \"confidence\", \"unsure\"} 또는 {\"picture\", \"error\"}
@@ -123,7 +124,8 @@ JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_t
         name: "ask",
         about: "그림에 관한 질문에 답합니다",
         after: "\
-마지막 인자가 질문입니다. 그림마다 따로 묻고, --together면 모두를 한 번에 묻습니다.
+마지막 인자가 질문입니다. 그림마다 따로 묻고 caption처럼 나란히 답하며, --together면 모두를 한
+번에 묻습니다.
 
 JSON, 그림마다 하나: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
 \"confidence\", \"unsure\"} 또는 {\"picture\", \"error\"}. --together면 \"pictures\"가 든 것 하나

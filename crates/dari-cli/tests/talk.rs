@@ -211,7 +211,12 @@ fn many_pictures_have_a_line_each_and_what_fails_is_named() {
     home.write("broken.png", b"\x89PNG\r\n\x1a\nnothing");
     let broken = home.path("broken.png").display().to_string();
     let (a, b) = (picture("square.png"), picture("sliver.png"));
-    let ran = home.dari(["caption", &a, &broken, &b, "--model", &model, "--max-tokens", "5"]).exits(1);
+    let captions = ["caption", &a, &broken, &b, "--model", &model, "--max-tokens", "5"];
+    let told = lines(&home.dari(captions.iter().chain(&["--json"])).exits(1).out);
+    let names: Vec<&Value> = told.iter().map(|line| &line["picture"]).collect();
+    assert_eq!(names, [&a, &broken, &b]);
+    assert!(told[1]["error"].is_string() && told[2]["text"].is_string());
+    let ran = home.dari(captions).exits(1);
     let starts: Vec<&str> = ran.out.lines().filter_map(|line| line.split('\t').next()).collect();
     assert_eq!(starts, [a.as_str(), b.as_str()]);
     ran.one_error(&["broken.png"]);
@@ -248,8 +253,10 @@ fn pictures_that_are_answered_together_get_what_each_gets_alone() {
             }
         }
         let by_two = caption(&files, &["--batch", "2"]);
-        let texts = |all: &[Value]| all.iter().map(|one| one["text"].clone()).collect::<Vec<_>>();
-        assert_eq!(texts(&by_two), texts(&together), "{case} {how:?}");
+        let said = |all: &[Value]| -> Vec<[Value; 2]> {
+            all.iter().map(|one| ["text", "confidence"].map(|field| one[field].clone())).collect()
+        };
+        assert_eq!(said(&by_two), said(&together), "{case} {how:?}");
     }
 }
 

@@ -444,8 +444,9 @@ pub(crate) fn product_with(
         shape,
         run: if by_rows { rows } else { packed },
     };
-    // SAFETY: the views checked at construction that every row and column lies in its slice, the
-    // shapes agree, `out` is borrowed mutably, and the level is one that this machine has.
+    // SAFETY: whoever made the views checked that every row and column lies in its memory, and that of
+    // `out` is nobody else's; `b` has panels for its rows and columns, the shapes agree, and the level is
+    // one that this machine has.
     unsafe { product.finished(epilogue, threads) };
 }
 

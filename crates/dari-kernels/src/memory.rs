@@ -85,21 +85,21 @@ pub fn peak() -> Option<u64> {
     }
 }
 
-/// Bytes a second that all threads together read in a plain loop over 256 MB, more than caches hold: the best of
-/// eight passes. What products with one row are measured against.
-pub fn reading_speed() -> f64 {
-    const WORDS: usize = 32 << 20;
+/// Bytes a second that all threads together read in a plain loop over so many, the best of eight passes: what
+/// products with one row are measured against, where it is more than the caches hold.
+pub fn reading_speed(bytes: usize) -> f64 {
     const PASSES: usize = 8;
-    let mut words: Vec<u64> = Vec::with_capacity(WORDS);
+    let count = (bytes / size_of::<u64>()).max(1);
+    let mut words: Vec<u64> = Vec::with_capacity(count);
     huge_pages(words.spare_capacity_mut());
-    words.resize(WORDS, 1);
+    words.resize(count, 1);
     let mut best = f64::INFINITY;
     for _ in 0..PASSES {
         let began = std::time::Instant::now();
-        let part = WORDS.div_ceil(8 * team::threads());
+        let part = count.div_ceil(8 * team::threads());
         let sum = AtomicU64::new(0);
-        team::run(WORDS.div_ceil(part), |index| {
-            let own = &words[index * part..WORDS.min((index + 1) * part)];
+        team::run(count.div_ceil(part), |index| {
+            let own = &words[index * part..count.min((index + 1) * part)];
             sum.fetch_add(own.iter().fold(0, |sum, &word| sum.wrapping_add(word)), Ordering::Relaxed);
         });
         // So that nothing of it is left out.
@@ -113,7 +113,7 @@ pub fn reading_speed() -> f64 {
 mod tests {
     #[test]
     fn memory_is_read_at_some_speed() {
-        let speed = super::reading_speed();
+        let speed = super::reading_speed(1 << 20);
         assert!(speed.is_finite() && speed > 1e6, "{speed} bytes a second");
     }
 

@@ -50,6 +50,14 @@ impl Cache {
         self.tokens == 0
     }
 
+    /// Bytes that a token takes in all layers; `None` before any was kept.
+    pub fn bytes_a_token(&self) -> Option<usize> {
+        let page = |pages: &Vec<Arc<Page>>| {
+            pages.first().map(|page| page.keys.row_bytes() + page.values.row_bytes())
+        };
+        self.layers.iter().map(page).sum()
+    }
+
     /// Forgets all but the first `tokens`.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens = self.tokens.min(tokens);
@@ -103,6 +111,18 @@ mod tests {
             keys.extend((0..count).flat_map(|row| rows.row(row).to_vec()));
         }
         keys
+    }
+
+    #[test]
+    fn a_token_takes_what_its_format_needs() {
+        for (format, bytes) in [(CacheFormat::F32, 192), (CacheFormat::F16, 96), (CacheFormat::Int8, 64)] {
+            let mut cache = Cache::new(2).kept_in(format);
+            assert_eq!(cache.bytes_a_token(), None);
+            for layer in 0..2 {
+                cache.append(layer, Matrix::new(&[1.0; 36], 3, 12), Matrix::new(&[1.0; 36], 3, 12), 12);
+            }
+            assert_eq!(cache.bytes_a_token(), Some(bytes), "{format:?}");
+        }
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl PackedWeight {
         [self.outputs, self.inputs]
     }
 
-    /// Bytes that a product with it reads; none where it has not been used.
+    /// Bytes that a product with it reads; none of a weight that is packed when used, and was not.
     pub fn bytes_in_use(&self) -> usize {
         match &self.bytes {
             Bytes::Later { lines, .. } => lines.get().map_or(0, |lines| lines.len()),

@@ -20,10 +20,8 @@ use crate::hearing::{Hearing, Writer};
 use crate::look::Sources;
 use crate::{Engine, Result};
 
-/// Tokens that chats which are answered together may hold: what is kept of them takes memory.
-const TOGETHER: usize = 4096;
-/// Of them, what an answer is expected to take at most.
-const ROOM: usize = 256;
+/// Bytes that what is kept of chats which are answered together may take.
+const TOGETHER: usize = 256 << 20;
 /// Pixels from which on pictures go through the model without waiting for more.
 const PIXELS: usize = 1 << 20;
 
@@ -178,46 +176,61 @@ impl<'a> Talk<'a> {
         heard: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Answer> {
         let ids = self.tokens(messages, pictures)?;
-        let (prompt, shown) = self.prompt(ids, pictures)?;
+        let (prompt, shown) = self.prompt(ids, &keyed(pictures))?;
         self.seen.retain(|key, _| shown.contains(key));
         self.say_one(prompt, shown, asking, heard)
     }
 
+    /// Whether [`Talk::answer_together`] takes more than one chat: what is drawn follows from the seed and one
+    /// prompt, beams are many already, and guesses are made for one.
+    pub fn is_together(&self, asking: &Asking) -> bool {
+        asking.sampling.temperature <= 0.0 && asking.beams <= 1 && self.guess.is_none()
+    }
+
     /// Answers the first of some chats that have nothing to do with each other, each as [`Talk::answer`] would: as
-    /// many at once as fit, at least one. Their pictures go through the model together, and a step reads the
+    /// many at once as fit, and at first one. Their pictures go through the model together, and a step reads the
     /// weights once for all of them. `heard` gets each answer by its number.
     ///
     /// # Errors
-    /// What goes wrong with the first; the next call tells it of another.
+    /// What goes wrong with the first. Where it is another, there are answers to those before.
     pub fn answer_together(
         &mut self,
         chats: &[(Value, Vec<&Picture>)],
         asking: &Asking,
         heard: &mut dyn FnMut(usize, &str) -> bool,
     ) -> Result<Vec<Answer>> {
-        // What is drawn follows from the seed and the prompt alone, and guesses are made for one.
-        let alone = asking.sampling.temperature > 0.0 || asking.beams > 1 || self.guess.is_some();
-        let mut group: Vec<(Vec<u32>, &[&Picture])> = Vec::new();
-        let mut tokens = 0;
-        for (messages, pictures) in chats.iter().take(if alone { 1 } else { chats.len() }) {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        for (messages, pictures) in chats {
             let ids = match self.tokens(messages, pictures) {
                 Err(error) if group.is_empty() => return Err(error),
                 Err(_) => break,
                 Ok(ids) => ids,
             };
-            tokens += ids.len() + asking.most.min(ROOM);
-            if !group.is_empty() && tokens > TOGETHER {
+            let most = ids.len().saturating_add(asking.most).min(self.model.context());
+            // What a token takes is known when one has been read.
+            let taken = self.cache.bytes_a_token().map(|token| bytes + token * most);
+            let fits = self.is_together(asking) && taken.is_some_and(|taken| taken <= TOGETHER);
+            if !group.is_empty() && !fits {
                 break;
             }
-            group.push((ids, pictures));
+            bytes = taken.unwrap_or_default();
+            group.push((ids, keyed(pictures)));
         }
-        let pictures: Vec<&Picture> = group.iter().flat_map(|(_, pictures)| *pictures).copied().collect();
-        // A picture that cannot be shown must not fail the others: the first goes by itself.
+        // One that cannot be shown must not fail the others: the first goes by itself.
+        let pictures: Vec<(u64, &Picture)> =
+            group.iter().flat_map(|(_, pictures)| pictures).copied().collect();
         if self.see(&pictures).is_err() {
             group.truncate(1);
         }
-        let prompts = group.into_iter().map(|(ids, pictures)| self.prompt(ids, pictures));
-        let prompts = prompts.collect::<Result<Vec<_>>>()?;
+        let mut prompts = Vec::with_capacity(group.len());
+        for (ids, pictures) in group {
+            match self.prompt(ids, &pictures) {
+                Err(error) if prompts.is_empty() => return Err(error),
+                Err(_) => break,
+                Ok(prompt) => prompts.push(prompt),
+            }
+        }
         self.seen.clear();
         self.say(prompts, asking, heard)
     }
@@ -235,7 +248,7 @@ impl<'a> Talk<'a> {
         };
         let messages = Value::from(vec![engine.message("user", question, 1)]);
         let ids = self.tokens(&messages, &[picture])?;
-        let (prompt, shown) = self.prompt(ids, &[picture])?;
+        let (prompt, shown) = self.prompt(ids, &keyed(&[picture]))?;
         self.seen.retain(|key, _| shown.contains(key));
         let asking = Asking { beams: 1, ..asking.clone() };
         let answer = self.say_one(prompt.clone(), shown, &asking, &mut |_| true)?;
@@ -274,7 +287,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Tokens with the pictures among them, and what tells those apart.
-    fn prompt(&mut self, ids: Vec<u32>, pictures: &[&Picture]) -> Result<(Prompt, Vec<u64>)> {
+    fn prompt(&mut self, ids: Vec<u32>, pictures: &[(u64, &Picture)]) -> Result<(Prompt, Vec<u64>)> {
         let loaded = self.engine.loaded();
         let (Some(model), Some(placeholder), false) =
             (loaded.model.sees(), loaded.placeholder, pictures.is_empty())
@@ -282,20 +295,19 @@ impl<'a> Talk<'a> {
             return Ok((Prompt::words(ids), Vec::new()));
         };
         self.see(pictures)?;
-        let shown: Vec<u64> = pictures.iter().map(|picture| fingerprint(picture)).collect();
+        let shown: Vec<u64> = pictures.iter().map(|(key, _)| *key).collect();
         let features: Vec<Tensor> = shown.iter().filter_map(|key| self.seen.get(key)).cloned().collect();
         let prompt = illustrate(model, ids, placeholder, &Tensor::cat(&features, 0)?)?;
         Ok((prompt, shown))
     }
 
     /// Looks at the pictures that it has not seen yet; small ones go through the model together.
-    fn see(&mut self, pictures: &[&Picture]) -> Result<()> {
+    fn see(&mut self, pictures: &[(u64, &Picture)]) -> Result<()> {
         let Some(model) = self.engine.loaded().model.sees() else { return Ok(()) };
         let side = model.side();
         let mut waiting: Vec<(u64, Tensor)> = Vec::new();
         let mut pieces = 0;
-        for (at, picture) in pictures.iter().enumerate() {
-            let key = fingerprint(picture);
+        for (at, &(key, picture)) in pictures.iter().enumerate() {
             if !self.seen.contains_key(&key) && waiting.iter().all(|(other, _)| *other != key) {
                 let pixels = self.engine.loaded().processor.pieces(picture, self.engine.device())?;
                 pieces += pixels.dim(0)?;
@@ -387,24 +399,28 @@ impl<'a> Talk<'a> {
             self.held = [&prompt.ids[..], &said.tokens].concat();
             self.held.truncate(self.cache.len());
         }
+        let mut answers = Vec::with_capacity(prompts.len());
         let ended = hearing.into_iter().zip(said).zip(prompts.iter().zip(reused)).enumerate();
-        ended
-            .map(|(number, ((hearing, (said, guesses)), (prompt, reused_tokens)))| {
-                let (text, is_stopped) = hearing.finish(&mut |text| heard(number, text))?;
-                let logs: f64 = said.probabilities.iter().map(|&p| f64::from(p).max(1e-30).ln()).sum();
-                let confidence = (logs / said.probabilities.len().max(1) as f64).exp() as f32;
-                Ok(Answer {
-                    text,
-                    prompt_tokens: prompt.ids.len(),
-                    reused_tokens,
-                    tokens: said.tokens.len(),
-                    ended: if is_stopped { Ended::Stop } else { said.ended },
-                    confidence,
-                    unsure: self.engine.is_unsure(confidence),
-                    guesses,
-                })
-            })
-            .collect()
+        for (number, ((hearing, (said, guesses)), (prompt, reused_tokens))) in ended {
+            let (text, is_stopped) = match hearing.finish(&mut |text| heard(number, text)) {
+                Err(error) if answers.is_empty() => return Err(error.into()),
+                Err(_) => break,
+                Ok(finished) => finished,
+            };
+            let logs: f64 = said.probabilities.iter().map(|&p| f64::from(p).max(1e-30).ln()).sum();
+            let confidence = (logs / said.probabilities.len().max(1) as f64).exp() as f32;
+            answers.push(Answer {
+                text,
+                prompt_tokens: prompt.ids.len(),
+                reused_tokens,
+                tokens: said.tokens.len(),
+                ended: if is_stopped { Ended::Stop } else { said.ended },
+                confidence,
+                unsure: self.engine.is_unsure(confidence),
+                guesses,
+            });
+        }
+        Ok(answers)
     }
 
     /// How many tokens of a prompt the cache holds already.
@@ -461,9 +477,12 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// Tells a picture from others of one conversation.
-fn fingerprint(picture: &Picture) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (picture.width(), picture.height(), picture.rgb()).hash(&mut hasher);
-    hasher.finish()
+/// Pictures, and what tells each from others of one conversation.
+fn keyed<'a>(pictures: &[&'a Picture]) -> Vec<(u64, &'a Picture)> {
+    let key = |picture: &Picture| {
+        let mut hasher = DefaultHasher::new();
+        (picture.width(), picture.height(), picture.rgb()).hash(&mut hasher);
+        hasher.finish()
+    };
+    pictures.iter().map(|&picture| (key(picture), picture)).collect()
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dari::{Engine, Error, Options, Precision, cosine, rank};
+use dari::{Asking, Ended, Engine, Error, Options, Precision, Sampling, cosine, rank};
+use serde_json::json;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -54,6 +55,63 @@ fn masks_are_filled() {
     assert_eq!((filled.len(), filled[0].len()), (2, 3));
     assert!(filled[0][0].probability >= filled[0][1].probability);
     assert!(engine.fill_mask("no mask", 3).is_err());
+}
+
+#[test]
+fn chats_that_are_answered_together_get_what_each_gets_alone() {
+    let engine = fixture("smolvlm");
+    let pictures = root().join("fixtures/parity/pictures");
+    let open = |name: &str| engine.open_picture(&pictures.join(name)).expect("a picture");
+    let (square, wide) = (open("square.png"), open("landscape.png"));
+    let asking = Asking { most: 8, ..Asking::default() };
+    let asked = |text: &str, pictures: usize| json!([engine.message("user", text, pictures)]);
+    let far = asked(&"too long ".repeat(4000), 0);
+    let chats = [
+        (asked("a cat?", 1), vec![&square]),
+        (asked("a cat?", 1), vec![&wide]),
+        (asked("and what else?", 2), vec![&wide, &square]),
+        (far, vec![]),
+        (asked("which?", 0), vec![]),
+    ];
+    let mut talk = engine.talk().expect("a language model");
+    let mut told = vec![String::new(); chats.len()];
+    let mut rest = &chats[..];
+    let mut lengths = Vec::new();
+    while !rest.is_empty() {
+        let done = chats.len() - rest.len();
+        let answers = talk.answer_together(rest, &asking, &mut |number, text| {
+            told[done + number] += text;
+            true
+        });
+        let Ok(answers) = answers else {
+            assert_eq!(done, 3, "the one that is too long");
+            lengths.push(0);
+            rest = &rest[1..];
+            continue;
+        };
+        for (number, answer) in answers.iter().enumerate() {
+            let (messages, pictures) = &rest[number];
+            let mut alone = engine.talk().expect("a language model");
+            let alone = alone.answer(messages, pictures, &asking, &mut |_| true).expect("an answer");
+            assert_eq!((&answer.text, answer.confidence), (&alone.text, alone.confidence));
+            assert_eq!(told[done + number], alone.text);
+        }
+        lengths.push(answers.len());
+        rest = &rest[answers.len()..];
+    }
+    // The first by itself, those before the one that is too long, and what is behind it.
+    assert_eq!(lengths, [1, 2, 0, 1]);
+    // What is drawn goes one by one.
+    let drawn = Asking { sampling: Sampling { temperature: 1.0, ..Sampling::default() }, ..asking.clone() };
+    let answers = talk.answer_together(&chats[..3], &drawn, &mut |_, _| true).expect("an answer");
+    assert!(answers.len() == 1 && !talk.is_together(&drawn));
+    // One that says stop ends for itself.
+    let stopped = talk.answer_together(&chats[..2], &asking, &mut |number, _| number > 0);
+    let ended: Vec<Ended> = stopped.expect("answers").iter().map(|answer| answer.ended).collect();
+    assert!(
+        ended.len() == 2 && ended[0] == Ended::Interrupted && ended[1] != Ended::Interrupted,
+        "{ended:?}"
+    );
 }
 
 #[test]

@@ -104,8 +104,8 @@ pub struct Speaking {
 #[command(after_help = "\
 The model in the binary (mini-voice), LLaVA, Idefics 3, SmolVLM, or one of your own. Of one picture
 the words come as they are said; of several each has its line: path, tab, caption. Several are answered
-side by side, as far as eight, --batch and 4096 tokens go. An answer that is not to be trusted is marked
-(unsure).
+side by side: up to eight, or --batch, as memory allows; one by one with a temperature, beams or --draft.
+An answer that is not to be trusted is marked (unsure).
 
 JSON, one object a picture: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
 \"confidence\", \"unsure\"} or {\"picture\", \"error\"}
@@ -128,7 +128,8 @@ pub struct Caption {
 /// Arguments of `dari ask`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The last argument is the question. Each picture is asked by itself; with --together all of them at once.
+The last argument is the question. Each picture is asked by itself, several side by side as with
+caption; with --together all of them at once.
 
 JSON, one object a picture: {\"picture\", \"text\", \"prompt_tokens\", \"reused_tokens\", \"tokens\", \"ended\",
 \"confidence\", \"unsure\"} or {\"picture\", \"error\"}; with --together one with \"pictures\"

@@ -134,7 +134,7 @@ const SPOKEN: &str = "\
 Tokens are drawn at random, and an answer never ends by itself. JSON, one object:
 {\"tokens_per_second\", \"time_to_first_token_ms\", \"peak_memory_mb\", \"prompt_tokens\", \"tokens\", \"runs\",
 \"load_ms\", \"model\", \"precision\", \"threads\", \"simd\"}; each the median of the runs. `decode` of a language model
-alone adds \"weights_gb_per_second\", and \"memory_gb_per_second\" as a plain loop reads";
+alone adds \"weights_gb_per_second\", and \"memory_gb_per_second\": how fast a plain loop reads memory";
 
 /// What the measurements of a language model share.
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use dari::{Answer, Ended, Engine, Picture};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::speech::{Draft, mark, speak};
@@ -93,28 +94,29 @@ fn run(
         };
     }
     let bar = screen::bar(files.len() as u64, "pictures");
-    let most = usize::from(options.model.batch).clamp(1, AHEAD);
+    let most = if talk.is_together(&asking) { usize::from(options.model.batch).clamp(1, AHEAD) } else { 1 };
     let mut files = files.into_iter();
-    // What is open and waits, in order.
-    let mut open: VecDeque<(String, Picture)> = VecDeque::new();
+    // What waits, in order.
+    let mut open: VecDeque<(String, dari::Result<Picture>)> = VecDeque::new();
     loop {
-        while open.len() < most
-            && let Some(file) = files.next()
-        {
-            let name = file.display().to_string();
-            match engine.open_picture(&file) {
-                Ok(picture) => open.push_back((name, picture)),
-                Err(error) => {
-                    bar.suspend(|| told_failure(&error.into(), json!({"picture": name}), options.json))?;
-                    failures += 1;
-                    bar.inc(1);
-                }
+        open.extend(files.by_ref().take(most - open.len()).map(|file| {
+            let picture = engine.open_picture(&file);
+            (file.display().to_string(), picture)
+        }));
+        let mut failed = |bar: &ProgressBar, error: dari::Error, name: &str| {
+            failures += 1;
+            bar.inc(1);
+            bar.suspend(|| told_failure(&error.into(), json!({"picture": name}), options.json))
+        };
+        let chats: Vec<_> =
+            open.iter().map_while(|(_, picture)| Some((messages(1), vec![picture.as_ref().ok()?]))).collect();
+        if chats.is_empty() {
+            match open.pop_front() {
+                Some((name, Err(error))) => failed(&bar, error, &name)?,
+                _ => break,
             }
+            continue;
         }
-        if open.is_empty() {
-            break;
-        }
-        let chats: Vec<_> = open.iter().map(|(_, picture)| (messages(1), vec![picture])).collect();
         let mut is_cut = false;
         let mut heard = |_: usize, _: &str| {
             is_cut |= stop.swap(false, Ordering::SeqCst);
@@ -129,7 +131,7 @@ fn run(
                     if options.json {
                         let line = with(answer, json!({"picture": name}))?;
                         bar.suspend(|| screen::json(&line))?;
-                    } else {
+                    } else if answer.ended != Ended::Interrupted {
                         let text = screen::text(answer.text.trim()).replace('\n', " ");
                         let line = format!("{}\t{text}{}", screen::clean(&name), mark(answer));
                         bar.suspend(|| screen::print(&line))?;
@@ -138,10 +140,9 @@ fn run(
             }
             // It is the first that failed.
             Err(error) => {
-                let name = open.pop_front().map(|(name, _)| name).unwrap_or_default();
-                bar.suspend(|| told_failure(&error.into(), json!({"picture": name}), options.json))?;
-                failures += 1;
-                bar.inc(1);
+                if let Some((name, _)) = open.pop_front() {
+                    failed(&bar, error, &name)?;
+                }
             }
         }
         if is_cut {

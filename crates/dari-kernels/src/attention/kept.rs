@@ -50,6 +50,15 @@ impl Kept {
         Kept { row, width, numbers }
     }
 
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        match self.numbers {
+            Numbers::F32(_) => self.row * size_of::<f32>(),
+            Numbers::F16(_) => self.row * size_of::<f16>(),
+            Numbers::Int8 { .. } => self.row + self.row / self.width.max(1) * size_of::<f32>(),
+        }
+    }
+
     /// The first `tokens` rows stay.
     pub fn truncate(&mut self, tokens: usize) {
         let count = tokens * self.row;

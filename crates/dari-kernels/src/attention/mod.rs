@@ -292,7 +292,7 @@ fn attend(
                 }
                 let (count, length, keep) = (part.len(), length.min(end - start), start > from);
                 let q = all.rows(part.start, count);
-                let apart = length + APART;
+                let apart = step + APART;
                 scores.resize(scores.len().max(count * apart), 0.0);
                 let Some((k, v)) = &packed else {
                     let scores = &mut scores[..length];

@@ -45,6 +45,8 @@ fn forward_and_backward_follow_the_reference() {
         // More queries than a tile has.
         (1, 140, 9, 1, 1, 3),
         (1, 133, 520, 2, 1, 4),
+        // With a window later queries see nothing of the first tile.
+        (1, 200, 700, 1, 1, 4),
     ];
     for (batch, queries, keys, heads, kv_heads, width) in shapes {
         let sizes = Sizes { batch, queries, keys, heads, kv_heads, width };
@@ -95,9 +97,14 @@ fn forward_and_backward_follow_the_reference() {
 
 #[test]
 fn pages_are_the_same_keys() {
-    for (queries, keys, window) in
-        [(1, 1, None), (1, 40, None), (7, 40, None), (3, 33, Some(10)), (40, 40, Some(9))]
-    {
+    for (queries, keys, window) in [
+        (1, 1, None),
+        (1, 40, None),
+        (7, 40, None),
+        (3, 33, Some(10)),
+        (40, 40, Some(9)),
+        (200, 230, Some(9)),
+    ] {
         let sizes = Sizes { batch: 1, queries, keys, heads: 4, kv_heads: 2, width: 6 };
         let (q, k, v) = (numbers(queries * 24, 1), numbers(keys * 12, 2), numbers(keys * 12, 3));
         let q = Matrix::new(&q, queries, 24);
@@ -136,13 +143,16 @@ fn pages_are_the_same_keys() {
 
 #[test]
 fn a_score_that_is_no_number_spoils_its_query_alone() {
-    let sizes = Sizes { batch: 1, queries: 2, keys: 3, heads: 1, kv_heads: 1, width: 2 };
-    let mut out = [0.0; 4];
-    let (q, k) = ([f32::NAN, 1.0, 1.0, 1.0], [1.0; 6]);
-    let (q, k) = (Matrix::new(&q, 2, 2), Matrix::new(&k, 3, 2));
-    forward(sizes, Mask::default(), 1.0, q, k, k, &mut out, None);
-    assert!(out[0].is_nan() && out[1].is_nan());
-    assert_eq!(out[2..], [1.0, 1.0]);
+    // One by one, and many together.
+    for queries in [2, 20] {
+        let sizes = Sizes { batch: 1, queries, keys: 3, heads: 1, kv_heads: 1, width: 2 };
+        let (mut q, k, mut out) = (vec![1.0; queries * 2], [1.0; 6], vec![0.0; queries * 2]);
+        q[0] = f32::NAN;
+        let (q, k) = (Matrix::new(&q, queries, 2), Matrix::new(&k, 3, 2));
+        forward(sizes, Mask::default(), 1.0, q, k, k, &mut out, None);
+        assert!(out[0].is_nan() && out[1].is_nan());
+        out[2..].iter().for_each(|value| assert!((value - 1.0).abs() < 1e-6, "{queries}: {out:?}"));
+    }
 }
 
 #[test]
