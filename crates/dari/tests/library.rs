@@ -93,7 +93,8 @@ fn chats_that_are_answered_together_get_what_each_gets_alone() {
             let (messages, pictures) = &rest[number];
             let mut alone = engine.talk().expect("a language model");
             let alone = alone.answer(messages, pictures, &asking, &mut |_| true).expect("an answer");
-            assert_eq!((&answer.text, answer.confidence), (&alone.text, alone.confidence));
+            assert_eq!(answer.text, alone.text);
+            assert!((answer.confidence - alone.confidence).abs() < 1e-6);
             assert_eq!(told[done + number], alone.text);
         }
         lengths.push(answers.len());
