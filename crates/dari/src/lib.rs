@@ -17,10 +17,10 @@ pub mod conversation;
 mod devices;
 mod engine;
 mod error;
-mod hearing;
 mod look;
 mod measure;
 mod names;
+mod streamer;
 mod talk;
 
 pub use dari_data as data;

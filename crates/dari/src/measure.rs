@@ -112,7 +112,7 @@ impl Engine {
 
     /// Bytes of the weights that a token of a language model goes through, once one has been written; `None` of
     /// a model that sees as well.
-    pub fn bytes_a_token(&self) -> Option<usize> {
+    pub fn weight_bytes_a_token(&self) -> Option<usize> {
         let loaded = self.loaded();
         let alone = loaded.model.causal().is_some() && loaded.model.sees().is_none();
         alone.then(|| loaded.weights.packed().iter().map(|(_, weight)| weight.bytes_in_use()).sum())

@@ -16,8 +16,8 @@ use dari_nn::cache::CacheFormat;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::hearing::{Hearing, Writer};
 use crate::look::Sources;
+use crate::streamer::{Streamer, Writer};
 use crate::{Engine, Result};
 
 /// Bytes that what is kept of chats which are answered together may take.
@@ -374,11 +374,12 @@ impl<'a> Talk<'a> {
         states.iter_mut().zip(&reused).for_each(|(state, &tokens)| state.truncate(tokens));
         self.held.clear();
         self.shown.clear();
-        let mut hearing: Vec<Hearing> = prompts.iter().map(|_| Hearing::new(words, &asking.stops)).collect();
+        let mut streamers: Vec<Streamer> =
+            prompts.iter().map(|_| Streamer::new(words, &asking.stops)).collect();
         let (prompts, mut shown): (Vec<Prompt>, Vec<Vec<u64>>) = prompts.into_iter().unzip();
         let &Asking { sampling, most, .. } = asking;
         let mut told =
-            |number: usize, token: u32| hearing[number].hear(token, &mut |text| heard(number, text));
+            |number: usize, token: u32| streamers[number].push(token, &mut |text| heard(number, text));
         let said = match &mut self.guess {
             None => generate(self.model, &mut states, &prompts, sampling, ends, most, &mut told)
                 .map(|said| said.into_iter().map(|said| (said, None)).collect::<Vec<_>>()),
@@ -400,9 +401,9 @@ impl<'a> Talk<'a> {
             self.held.truncate(self.cache.len());
         }
         let mut answers = Vec::with_capacity(prompts.len());
-        let ended = hearing.into_iter().zip(said).zip(prompts.iter().zip(reused)).enumerate();
-        for (number, ((hearing, (said, guesses)), (prompt, reused_tokens))) in ended {
-            let (text, is_stopped) = match hearing.finish(&mut |text| heard(number, text)) {
+        let ended = streamers.into_iter().zip(said).zip(prompts.iter().zip(reused)).enumerate();
+        for (number, ((streamer, (said, guesses)), (prompt, reused_tokens))) in ended {
+            let (text, is_stopped) = match streamer.finish(&mut |text| heard(number, text)) {
                 Err(error) if answers.is_empty() => return Err(error.into()),
                 Err(_) => break,
                 Ok(finished) => finished,

@@ -88,7 +88,7 @@ fn run(
             }
             Err(error) if together || crate::is_broken_pipe(&error) => Err(error),
             Err(error) => {
-                told_failure(&error, what, options.json)?;
+                tell_failure(&error, what, options.json)?;
                 Ok(Outcome::of(failures + 1))
             }
         };
@@ -106,7 +106,7 @@ fn run(
         let mut failed = |bar: &ProgressBar, error: dari::Error, name: &str| {
             failures += 1;
             bar.inc(1);
-            bar.suspend(|| told_failure(&error.into(), json!({"picture": name}), options.json))
+            bar.suspend(|| tell_failure(&error.into(), json!({"picture": name}), options.json))
         };
         let chats: Vec<_> =
             open.iter().map_while(|(_, picture)| Some((messages(1), vec![picture.as_ref().ok()?]))).collect();
@@ -164,7 +164,7 @@ fn with(answer: &Answer, what: Value) -> serde_json::Result<Value> {
 }
 
 /// Says what went wrong with a picture while others go on.
-fn told_failure(error: &anyhow::Error, mut what: Value, as_json: bool) -> anyhow::Result<()> {
+fn tell_failure(error: &anyhow::Error, mut what: Value, as_json: bool) -> anyhow::Result<()> {
     screen::error(&format!("{error:#}"));
     if as_json {
         what["error"] = json!(format!("{error:#}"));

@@ -103,7 +103,7 @@ fn spoken(what: Speech, tokens: u32, options: &SpeechBench) -> anyhow::Result<()
         "model": engine.name(), "precision": engine.precision().name(),
         "threads": rayon::current_num_threads(), "simd": Level::current().key(),
     });
-    let bytes = engine.bytes_a_token().filter(|_| what == Speech::Decode && written > 0);
+    let bytes = engine.weight_bytes_a_token().filter(|_| what == Speech::Decode && written > 0);
     let speeds =
         bytes.map(|bytes| [bytes as f64 * rate, memory::reading_speed(READ)].map(|speed| speed / 1e9));
     if let Some([weights, plain]) = speeds {

@@ -245,6 +245,7 @@ fn attend(
     }
     let stride = heads * width;
     let step = tiles.step();
+    let apart = step + APART;
     let shared = Shared(out.as_mut_ptr());
     let attend = |index: usize, logs: &mut [f32]| {
         let mut scratch = SCRATCH.replace(Scratch::none());
@@ -292,7 +293,6 @@ fn attend(
                 }
                 let (count, length, keep) = (part.len(), length.min(end - start), start > from);
                 let q = all.rows(part.start, count);
-                let apart = step + APART;
                 scores.resize(scores.len().max(count * apart), 0.0);
                 let Some((k, v)) = &packed else {
                     let scores = &mut scores[..length];

@@ -72,8 +72,8 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
     /// Multiplies; `finish(row, first column, part of the row)` follows for every part of the result.
     ///
     /// # Safety
-    /// `left`, `panels` (`b_panel` apart) and `out` hold what `size` says, `out` is borrowed by nobody else, and `run`
-    /// may run here with the sizes that `shape` allows.
+    /// `left`, `panels` (`b_panel` apart) and `out` hold what `size` says, `out` is borrowed by nobody
+    /// else, and `run` may run here with the sizes that `shape` allows.
     pub unsafe fn go(&self, threads: Threads, finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync))
     where
         A: Scratch,

@@ -2,8 +2,8 @@
 
 use dari_data::text::{Stream, Words};
 
-/// Hears one answer's tokens, and tells its text.
-pub(crate) struct Hearing<'a> {
+/// Takes one answer's tokens, and tells its text as far as it is known.
+pub(crate) struct Streamer<'a> {
     stream: Stream<'a>,
     writer: Writer<'a>,
     text: String,
@@ -11,14 +11,14 @@ pub(crate) struct Hearing<'a> {
     problem: Option<dari_data::text::Error>,
 }
 
-impl<'a> Hearing<'a> {
-    pub(crate) fn new(words: &'a Words, stops: &'a [String]) -> Hearing<'a> {
+impl<'a> Streamer<'a> {
+    pub(crate) fn new(words: &'a Words, stops: &'a [String]) -> Streamer<'a> {
         let (stream, writer) = (words.stream(), Writer::new(stops));
-        Hearing { stream, writer, text: String::new(), is_stopped: false, problem: None }
+        Streamer { stream, writer, text: String::new(), is_stopped: false, problem: None }
     }
 
-    /// Whether the answer goes on.
-    pub(crate) fn hear(&mut self, token: u32, heard: &mut dyn FnMut(&str) -> bool) -> bool {
+    /// Takes one more token; gives whether the answer goes on.
+    pub(crate) fn push(&mut self, token: u32, heard: &mut dyn FnMut(&str) -> bool) -> bool {
         let piece = match self.stream.push(token) {
             Ok(piece) => piece,
             Err(error) => {
