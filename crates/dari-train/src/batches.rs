@@ -60,7 +60,7 @@ impl Samples {
     pub fn amount(&self) -> Option<Amount> {
         let Samples::Lessons(lessons) = self else { return None };
         Some(lessons.iter().fold(Amount::default(), |all, lesson| Amount {
-            tokens: all.tokens + lesson.ids.len(),
+            tokens: all.tokens + lesson.read().len(),
             said: all.said + lesson.targets(),
             pieces: all.pieces + lesson.pieces.len(),
         }))

@@ -28,6 +28,12 @@ impl Lesson {
     pub fn targets(&self) -> usize {
         self.said.iter().skip(1).filter(|&&said| said).count()
     }
+
+    /// The tokens that a model reads of it. The last that is to be said is only said, and what follows it
+    /// teaches nothing; pictures stand before it.
+    pub fn read(&self) -> &[u32] {
+        &self.ids[..self.said.iter().rposition(|&said| said).unwrap_or(0)]
+    }
 }
 
 /// The mean cross entropy of every token that is to be said, over all lessons together; `part` lessons go
@@ -72,9 +78,10 @@ fn of_part(loaded: &Arc<Loaded>, lessons: &[Lesson], device: &Device) -> Result<
     let unable =
         || Error::Recipe { origin: "the recipe".into(), problem: "the model does not write texts".into() };
     let model = loaded.model.causal().ok_or_else(unable)?;
-    let lengths: Vec<usize> = lessons.iter().map(|lesson| lesson.ids.len()).collect();
-    let ids: Vec<u32> = lessons.iter().flat_map(|lesson| lesson.ids.iter().copied()).collect();
-    let pieces: Vec<Pixels> = lessons.iter().flat_map(|lesson| lesson.pieces.iter().cloned()).collect();
+    let teaching = || lessons.iter().filter(|lesson| lesson.targets() > 0);
+    let lengths: Vec<usize> = teaching().map(|lesson| lesson.read().len()).collect();
+    let ids: Vec<u32> = teaching().flat_map(|lesson| lesson.read().iter().copied()).collect();
+    let pieces: Vec<Pixels> = teaching().flat_map(|lesson| lesson.pieces.iter().cloned()).collect();
     let x = match (loaded.model.sees(), loaded.placeholder) {
         (Some(sees), Some(placeholder)) if !pieces.is_empty() => {
             let pieces = Pictures::stack(pieces, device)?;
@@ -89,12 +96,12 @@ fn of_part(loaded: &Arc<Loaded>, lessons: &[Lesson], device: &Device) -> Result<
     };
     let hidden = model.forward(&x, &lengths)?.squeeze(0)?;
     let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
-    for lesson in lessons {
+    for lesson in teaching() {
         for at in (1..lesson.ids.len()).filter(|&at| lesson.said[at]) {
             rows.push((start + at - 1) as u32);
             targets.push(lesson.ids[at]);
         }
-        start += lesson.ids.len();
+        start += lesson.read().len();
     }
     let rows = hidden.index_select(&Tensor::new(rows, device)?, 0)?;
     let head = loaded.clone();

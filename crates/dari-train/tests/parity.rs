@@ -374,6 +374,37 @@ fn language_models_train_as_in_pytorch() {
 }
 
 #[test]
+fn what_follows_the_last_word_to_say_is_not_read() {
+    let folder = Folder::open(&fixtures().join("llama")).expect("the model");
+    let loaded = auto::load_for_training(&folder, &Device::Cpu, Training::all(0), None).expect("loaded");
+    let loaded = Arc::new(loaded);
+    let (expected, ..) = read("llama-training");
+    let lessons = lessons(&expected);
+    let longer: Vec<Lesson> = lessons
+        .iter()
+        .map(|lesson| {
+            let mut lesson = lesson.clone();
+            lesson.ids.extend([3, 5, 7]);
+            lesson.said.extend([false; 3]);
+            lesson
+        })
+        .collect();
+    let silent = Lesson { said: vec![false; lessons[0].ids.len()], ..lessons[0].clone() };
+    for (lesson, longer) in lessons.iter().zip(&longer) {
+        assert_eq!(longer.read(), lesson.read());
+        assert!(lesson.read().len() < lesson.ids.len());
+    }
+    assert!(silent.read().is_empty());
+    let lost = |lessons: Vec<Lesson>| {
+        let loss = speech::loss(&loaded, lessons, 8, &Device::Cpu).expect("a loss");
+        loss.to_scalar::<f32>().expect("a number")
+    };
+    let of_lessons = lost(lessons);
+    assert_eq!(lost(longer.clone()), of_lessons);
+    assert_eq!(lost([vec![silent], longer].concat()), of_lessons);
+}
+
+#[test]
 fn low_rank_adapters_train_as_in_peft() {
     let adapter = || {
         let folder = Folder::open(&fixtures().join("llama-lora")).expect("the adapter");

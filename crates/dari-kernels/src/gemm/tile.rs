@@ -99,27 +99,38 @@ unsafe fn multiply<M: Micro, const R: usize, const V: usize, const PACKED: bool>
                 memory::fetch(tile.c.wrapping_add(r * tile.c_row + v).cast());
             }
         }
-        for _ in 0..tile.steps {
-            for phase in 0..M::PHASES {
-                // Weights of one phase at a time: those of all phases overflow the registers.
-                if M::PHASES > 1 {
-                    compiler_fence(Ordering::SeqCst);
-                }
-                let mut weights = [M::weights(b, phase); V];
-                for v in 1..V {
-                    let at = v / per_panel * tile.b_panel + v % per_panel * M::LANES * M::K;
-                    weights[v] = M::weights(b.add(at), phase);
-                }
-                for r in 0..R {
-                    let row = if PACKED { r } else { r * tile.a_row };
-                    let value = M::value(a.add(row + phase * M::A_PHASE));
-                    for v in 0..V {
-                        sums[r][v] = M::add_product(sums[r][v], value, weights[v]);
+        // Written out a few times: where the rows lie is worked out once for them.
+        macro_rules! steps {
+            ($($ahead:literal)*) => {$(
+                for phase in 0..M::PHASES {
+                    // Weights of one phase at a time: those of all phases overflow the registers.
+                    if M::PHASES > 1 {
+                        compiler_fence(Ordering::SeqCst);
+                    }
+                    let b = b.add($ahead * PANEL * M::K);
+                    let mut weights = [M::weights(b, phase); V];
+                    for v in 1..V {
+                        let at = v / per_panel * tile.b_panel + v % per_panel * M::LANES * M::K;
+                        weights[v] = M::weights(b.add(at), phase);
+                    }
+                    for r in 0..R {
+                        let row = if PACKED { r } else { r * tile.a_row };
+                        let value = M::value(a.add(row + $ahead * a_step + phase * M::A_PHASE));
+                        for v in 0..V {
+                            sums[r][v] = M::add_product(sums[r][v], value, weights[v]);
+                        }
                     }
                 }
-            }
-            a = a.add(a_step);
-            b = b.add(PANEL * M::K);
+            )*};
+        }
+        const AT_ONCE: usize = 4;
+        for _ in 0..tile.steps / AT_ONCE {
+            steps!(0 1 2 3);
+            (a, b) = (a.add(AT_ONCE * a_step), b.add(AT_ONCE * PANEL * M::K));
+        }
+        for _ in 0..tile.steps % AT_ONCE {
+            steps!(0);
+            (a, b) = (a.add(a_step), b.add(PANEL * M::K));
         }
         // The last panel may not be full: it goes through rows of its own. One plain loop stores either,
         // small enough to be unrolled; else the sums would live in memory.
