@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from turns import apart, itself, pairs, peak_memory_mb
@@ -108,8 +109,8 @@ def dari(binary: str, folder: Path, precision: str, threads: int) -> dict:
     return {"seconds": found["time_to_first_token_ms"] / 1e3, "memory": found["peak_memory_mb"]}
 
 
-def measure(binary: str, work: Path, precisions: list[str], count: int, threads: int) -> list[str]:
-    """The lines of a report."""
+def measure(binary: str, work: Path, precisions: list[str], count: int, threads: int) -> Iterator[list[str]]:
+    """The lines of a report, after each precision those that there are."""
     folder = work / "smolvlm"
     if not (folder / "processor_config.json").exists():
         make(folder)
@@ -127,7 +128,7 @@ def measure(binary: str, work: Path, precisions: list[str], count: int, threads:
         )
         lines.append(f"| first token, {precision}, s | {ours:.2f} | {theirs:.2f} | {ratio:.2f} ({least:.2f} to {most:.2f})"
                      f" | {memory[0]:.0f} / {memory[1]:.0f} | {memory[0] / memory[1]:.2f} |")
-    return lines
+        yield lines
 
 
 def main() -> None:
@@ -144,7 +145,8 @@ def main() -> None:
         print(json.dumps(torch_way(options.work / "smolvlm", *way, options.threads)))
         return
     precisions = options.precisions.split(",")
-    print("\n".join(measure(options.dari, options.work, precisions, options.pairs, options.threads)))
+    *_, lines = measure(options.dari, options.work, precisions, options.pairs, options.threads)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 
     python bench/peers/speaking.py MODEL.gguf … [--bridge LANGUAGE.gguf] [--pairs 10] [--threads 2] [--work FOLDER]
 
-Each model is read and written with as `language.py` says; then a picture's first word (`asking.py`) and the training of a
-bridge (`bridge.py`). The report is written after each, so that a run which is broken off leaves what it measured.
+Each model is read and written with as `language.py` says; then a bridge is trained (`bridge.py`), and a picture gets its
+first word (`asking.py`). The report is written after each, so that a run which is broken off leaves what it measured.
 """
 
 import argparse
@@ -50,20 +50,24 @@ def main() -> None:
         "pairs' ratios the median, the least and the most", "",
     ]
 
+    sections: dict[str, list[str]] = {}
+
     def add(title: str, found: list[str]) -> None:
-        lines.extend([f"## {title}", "", *found, ""])
-        put(options.out, "\n".join(lines))
+        sections[title] = found
+        of_all = [line for title, found in sections.items() for line in [f"## {title}", "", *found, ""]]
+        put(options.out, "\n".join(lines + of_all))
         print("\n".join(found), flush=True)
 
     for model in options.models:
         found = language.measure(options.dari, model, options.pairs, options.threads)
         add(f"{Path(model).stem}: tokens read and written", found)
-    if options.precisions:
-        precisions = options.precisions.split(",")
-        add("A picture's first word", asking.measure(options.dari, options.work, precisions, options.pairs, options.threads))
     if options.bridge:
         found = bridge.measure(options.dari, options.bridge, options.pairs, options.threads)
         add("Training a bridge on a frozen language model", found)
+    if options.precisions:
+        precisions = options.precisions.split(",")
+        for found in asking.measure(options.dari, options.work, precisions, options.pairs, options.threads):
+            add("A picture's first word", found)
 
 
 if __name__ == "__main__":
