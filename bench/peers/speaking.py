@@ -54,7 +54,7 @@ def main() -> None:
 
     def add(title: str, found: list[str]) -> None:
         sections[title] = found
-        of_all = [line for title, found in sections.items() for line in [f"## {title}", "", *found, ""]]
+        of_all = [line for name, own in sections.items() for line in [f"## {name}", "", *own, ""]]
         put(options.out, "\n".join(lines + of_all))
         print("\n".join(found), flush=True)
 
