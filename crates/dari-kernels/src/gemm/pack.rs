@@ -310,7 +310,7 @@ leveled! {
 /// Rows and columns exchanged, in three rounds of exchanges between pairs of rows: what compilers make
 /// shuffles of, where they take two nested loops apart number by number.
 #[inline(always)]
-pub(super) fn turned(mut square: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+pub(super) fn turned<T: Copy>(mut square: [[T; 8]; 8]) -> [[T; 8]; 8] {
     // After a round of distance d, blocks of d by d have changed places.
     macro_rules! round {
         ($d:literal, $low:expr, $high:expr) => {

@@ -8,22 +8,25 @@
 //! little more is lost. A product's sums depend neither on the other rows nor on the threads.
 
 use std::cell::Cell;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use half::f16;
 
 use super::pack::Lines;
-use super::{Epilogue, Matrix, MatrixMut, RIGHT, Right, Threads, product_with};
+use super::{Epilogue, Matrix, MatrixMut};
 use crate::team::{self, Shared};
 
+mod across;
+mod backward;
 mod formats;
 mod panel;
 mod rows;
 mod simd;
 mod tile;
 
+pub use backward::backward;
 use formats::{Format, PART};
-use panel::{Kernels, LANES, Layout, Steps};
+use panel::{Kernels, LANES, Layout};
 use rows::Rows;
 use tile::{Open, SIDES, STRETCH};
 
@@ -393,56 +396,6 @@ impl Task<'_> {
     }
 }
 
-/// `out = dy weights`: the gradient of what [`linear`] was given, `[m, outputs]` by `[outputs, inputs]`, the
-/// weights one below the other. Each block is unpacked once, and never more than a small part of the weights is.
-pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
-    /// Numbers that are unpacked at a time, and the outputs that these are: many, since the gradient is
-    /// read and written for each such part.
-    const NUMBERS: usize = 1 << 21;
-    const OUTPUTS: RangeInclusive<usize> = 256..=768;
-    let MatrixMut { rows, columns: inputs, row_stride, .. } = out;
-    assert!(weights.iter().all(|weight| weight.inputs == inputs));
-    assert_eq!(dy.size(), [rows, weights.iter().map(|weight| weight.outputs).sum()]);
-    if rows == 0 || inputs == 0 {
-        return;
-    }
-    let mut panels = Vec::new();
-    for &weight in weights {
-        panels.extend((0..weight.outputs.div_ceil(LANES)).map(|panel| (weight, panel)));
-    }
-    let outputs = (NUMBERS / inputs).clamp(*OUTPUTS.start(), *OUTPUTS.end());
-    // Whole blocks of every format, and two tasks a thread.
-    let numbers = weights.iter().map(|weight| weight.format.block().0).max().unwrap_or(1);
-    let columns = inputs.div_ceil(2 * team::threads()).next_multiple_of(numbers);
-    let mut right = RIGHT.replace(Lines::empty());
-    let mut start = 0;
-    // Without outputs there is still a result: zeros.
-    let parts = panels.chunks(outputs / LANES).chain(panels.is_empty().then_some(&[][..]));
-    for part in parts {
-        let counts = part.iter().map(|&(weight, panel)| LANES.min(weight.outputs - panel * LANES));
-        let depth = counts.clone().sum();
-        let steps = right.room(inputs.div_ceil(LANES) * LANES * depth);
-        team::chunks(steps, columns * depth, |task, steps| {
-            let first = task * columns;
-            let last = inputs.min(first + columns);
-            let mut at = 0;
-            for (&(weight, panel), count) in part.iter().zip(counts.clone()) {
-                let (kind, (numbers, _)) = (weight.format.of(), weight.format.block());
-                let own = first / numbers * kind.length..last / numbers * kind.length;
-                let bytes = &weight.panels(panel, 1)[own];
-                (kind.kernels.unpack)(bytes, &mut Steps { numbers: steps, depth, own: at..at + count });
-                at += count;
-            }
-        });
-        // SAFETY: all of `out`, which is borrowed mutably, for as long as this product takes.
-        let to = unsafe { MatrixMut::raw(out.data, rows, inputs, row_stride) };
-        let (dy, steps) = (dy.columns(start, depth), Right::new(steps, [depth, inputs]));
-        product_with(to, dy, steps, &Epilogue::default(), start > 0, Threads::Pool);
-        start += depth;
-    }
-    RIGHT.set(right);
-}
-
 /// Rows in blocks of so many, each with its first row.
 fn blocks_of(x: Matrix, size: usize) -> Vec<(usize, Rows)> {
     let mut blocks: Vec<Option<(usize, Rows)>> = (0..x.rows.div_ceil(size)).map(|_| None).collect();
@@ -458,6 +411,7 @@ fn blocks_of(x: Matrix, size: usize) -> Vec<(usize, Rows)> {
 mod tests {
     use super::*;
     use crate::gemm::tests::{at_every_level, numbers};
+    use crate::level::Level;
 
     const ALL: [Blocks; 10] = [
         Blocks::Q4_0,
@@ -555,10 +509,13 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_the_unpacked_weight() {
-        at_every_level(|_| gradients_of_the_unpacked_weight());
+        at_every_level(gradients_of_the_unpacked_weight);
     }
 
-    fn gradients_of_the_unpacked_weight() {
+    fn gradients_of_the_unpacked_weight(level: Level) {
+        // Rounded to 16 bits, or as they are.
+        let rounded = if level >= Level::Avx512Vnni { 1.0 / 16384.0 } else { 0.0 };
+        let largest = |values: &[f32]| values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
         let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
         for format in ALL {
@@ -567,6 +524,7 @@ mod tests {
                 let weight = BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks");
                 let (dense, weight) = (weight.unpack(), Panels::pack(weight));
                 let dy = numbers(rows * outputs, 9);
+                let term = f64::from(largest(&dy) * largest(&dense)) * (outputs as f64).sqrt();
                 let given = |pool: &rayon::ThreadPool| {
                     let mut out = vec![f32::NAN; rows * inputs];
                     pool.install(|| {
@@ -577,16 +535,44 @@ mod tests {
                 };
                 let found = given(&three);
                 assert_eq!(found, given(&one), "{format:?}");
+                let mut last = vec![f32::NAN; inputs];
+                let own = Matrix::new(&dy[(rows - 1) * outputs..], 1, outputs);
+                backward(MatrixMut::new(&mut last, 1, inputs), own, &[&weight]);
+                assert_eq!(found[(rows - 1) * inputs..], last, "{level:?} {format:?}");
                 for (at, &found) in found.iter().enumerate() {
                     let (row, input) = (at / inputs, at % inputs);
-                    let term =
+                    let part =
                         |o: usize| f64::from(dy[row * outputs + o]) * f64::from(dense[o * inputs + input]);
-                    let exact = (0..outputs).map(term).sum::<f64>();
-                    let size = (0..outputs).map(|o| term(o).abs()).sum::<f64>() + 1.0;
-                    assert!((f64::from(found) - exact).abs() < 1e-6 * size, "{format:?}: {found} of {exact}");
+                    let exact = (0..outputs).map(part).sum::<f64>();
+                    let size = (0..outputs).map(|o| part(o).abs()).sum::<f64>() + 1.0;
+                    let off = (f64::from(found) - exact).abs();
+                    let bound = 1e-6 * size + rounded * term;
+                    assert!(off < bound, "{level:?} {format:?}: off by {off} of {size}, bound {bound}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_gradient_that_is_no_number_spoils_its_own_row_alone() {
+        at_every_level(|level| {
+            let (rows, outputs, inputs) = (14, 300, 256);
+            for format in ALL {
+                let bytes = noise(format, outputs * inputs / format.block().0);
+                let weight =
+                    Panels::pack(BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks"));
+                let mut dy = numbers(rows * outputs, 9);
+                dy[2 * outputs + 7] = f32::NAN;
+                dy[5 * outputs + 280] = f32::INFINITY;
+                let mut out = vec![0.0; rows * inputs];
+                backward(MatrixMut::new(&mut out, rows, inputs), Matrix::new(&dy, rows, outputs), &[&weight]);
+                for (row, out) in out.chunks_exact(inputs).enumerate() {
+                    let spoilt = out.iter().all(|value| !value.is_finite());
+                    let sound = out.iter().all(|value| value.is_finite());
+                    assert!(if row == 2 || row == 5 { spoilt } else { sound }, "{level:?} {format:?} {row}");
+                }
+            }
+        });
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::across::{self, Across};
 use super::formats::{Format, PART};
 use super::rows::{Mark, PAIRS, Rows};
 use super::simd::Simd;
@@ -57,6 +58,8 @@ pub(super) struct Kernels {
     pub tile: Tile,
     /// Numbers of so many blocks' lengths of a panel, for products that add over the outputs.
     pub unpack: fn(&[u8], &mut Steps),
+    /// Such products in whole numbers, where these are quicker.
+    pub across: Option<Across>,
 }
 
 pub(super) type Products = fn(&[u8], &Rows, &mut [[f32; LANES]]);
@@ -68,7 +71,7 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
         ($level:ident: add $runs:literal $least:literal $tile:literal $side:literal) => {
             |open, x, parts, out| unsafe { $level::add::<$runs, $least, $tile, $side>(open, x, parts, out) }
         };
-        ($level:ident: $($rows:literal)*, $tile:literal by $side:literal) => {
+        ($level:ident: $($rows:literal)*, $tile:literal by $side:literal, across $across:literal) => {
             // SAFETY (of every call): a current level is available on this very machine.
             Kernels {
                 products: &[
@@ -86,17 +89,23 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
                     },
                 },
                 unpack: |bytes, to| unsafe { $level::unpack::<F, BYTES>(bytes, to) },
+                across: $across.then_some(Across {
+                    turn: |panels, part, to| unsafe { $level::turn::<F, BYTES>(panels, part, to) },
+                    add: |turned, x, rounded, out| unsafe {
+                        $level::across::<F, BYTES>(turned, x, rounded, out)
+                    },
+                }),
             }
         };
     }
     match Level::current() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni | Level::Avx512Bf16 => at!(vnni: 1 4 12, 12 by 2),
+        Level::Avx512Vnni | Level::Avx512Bf16 => at!(vnni: 1 4 12, 12 by 2, across true),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => at!(avx512: 1 4 12, 12 by 2),
+        Level::Avx512 => at!(avx512: 1 4 12, 12 by 2, across false),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => at!(avx2: 1 2, 3 by 1),
-        _ => at!(portable: 1 2, 2 by 1),
+        Level::Avx2 => at!(avx2: 1 2, 3 by 1, across false),
+        _ => at!(portable: 1 2, 2 by 1, across false),
     }
 }
 
@@ -105,6 +114,7 @@ macro_rules! level {
         mod $name {
             use std::ops::Range;
 
+            use super::across::{self, Out, Rounded, Stretch, Turned};
             use super::tile::{self, Open};
             use super::{Format, LANES, Rows, Steps};
             #[allow(unused_imports)]
@@ -140,6 +150,25 @@ macro_rules! level {
             $(#[target_feature(enable = $features)])?
             pub unsafe fn unpack<F: Format<BYTES>, const BYTES: usize>(bytes: &[u8], to: &mut Steps) {
                 super::unpack::<$simd, F, BYTES>(bytes, to);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn turn<F: Format<BYTES>, const BYTES: usize>(
+                panels: &[&[u8]],
+                part: usize,
+                to: &mut Turned,
+            ) {
+                across::turn::<$simd, F, BYTES>(panels, part, to);
+            }
+
+            $(#[target_feature(enable = $features)])?
+            pub unsafe fn across<F: Format<BYTES>, const BYTES: usize>(
+                turned: &Turned,
+                x: &[Stretch; across::ROWS],
+                rounded: &mut Rounded,
+                out: &mut Out,
+            ) {
+                across::add::<$simd, F, BYTES>(turned, x, rounded, out);
             }
         }
     };

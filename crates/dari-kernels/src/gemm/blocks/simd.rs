@@ -36,6 +36,8 @@ pub(super) trait Simd {
     fn product(a: Self::Numbers, b: Self::Numbers, c: Self::Numbers) -> Self::Numbers;
     fn load(from: &[f32; 16]) -> Self::Numbers;
     fn store(a: Self::Numbers) -> [f32; 16];
+    /// The nearest whole numbers of two lanes each, which 16 bits can hold.
+    fn nearest(first: Self::Numbers, second: Self::Numbers) -> [Pair; 16];
 }
 
 /// Two whole numbers of 16 bits with sign.
@@ -44,6 +46,8 @@ pub(super) trait Simd {
 pub(super) struct Pair(i32);
 
 impl Pair {
+    pub const NONE: Pair = Pair(0);
+
     pub fn new(first: i16, second: i16) -> Pair {
         Pair(i32::from(first as u16) | i32::from(second) << 16)
     }
@@ -168,6 +172,13 @@ impl Simd for Portable {
     fn store(a: [f32; 16]) -> [f32; 16] {
         a
     }
+
+    #[inline(always)]
+    fn nearest(first: [f32; 16], second: [f32; 16]) -> [Pair; 16] {
+        std::array::from_fn(|i| {
+            Pair::new(first[i].round_ties_even() as i16, second[i].round_ties_even() as i16)
+        })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -283,6 +294,17 @@ mod x86 {
         fn store(a: __m512) -> [f32; 16] {
             let mut out = [0.0; 16];
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), a) };
+            out
+        }
+
+        #[inline(always)]
+        fn nearest(first: __m512, second: __m512) -> [Pair; 16] {
+            let mut out = [Pair::NONE; 16];
+            unsafe {
+                let (first, second) = (_mm512_cvtps_epi32(first), _mm512_cvtps_epi32(second));
+                let pairs = _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(second));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
+            }
             out
         }
     }
@@ -442,6 +464,20 @@ mod x86 {
             unsafe {
                 _mm256_storeu_ps(to, a[0]);
                 _mm256_storeu_ps(to.add(8), a[1]);
+            }
+            out
+        }
+
+        #[inline(always)]
+        fn nearest(first: [__m256; 2], second: [__m256; 2]) -> [Pair; 16] {
+            let mut out = [Pair::NONE; 16];
+            let to: *mut __m256i = out.as_mut_ptr().cast();
+            for half in 0..2 {
+                unsafe {
+                    let [first, second] = [_mm256_cvtps_epi32(first[half]), _mm256_cvtps_epi32(second[half])];
+                    let pairs = _mm256_blend_epi16::<0xaa>(first, _mm256_slli_epi32::<16>(second));
+                    _mm256_storeu_si256(to.add(half), pairs);
+                }
             }
             out
         }

@@ -18,7 +18,7 @@ pub(super) const SIDES: usize = 2;
 /// A register's words, where one load brings them.
 #[derive(Clone)]
 #[repr(align(64))]
-struct Register([u8; WORDS]);
+pub(super) struct Register(pub [u8; WORDS]);
 
 /// A stretch of panels side by side, laid open.
 #[derive(Default)]

@@ -1,0 +1,233 @@
+//! Products that add over a weight's outputs, in whole numbers: gradients of what a product was given.
+//!
+//! The scales of what is added differ then, from output to output and from run of inputs to run of inputs. So a
+//! row takes in those of one run, is rounded to 16 bits with one scale, and meets the run's whole numbers, whose
+//! sums are numbers again only once for many outputs.
+
+use super::formats::{Format, PART};
+use super::panel::{LANES, Layout, WORDS, planes, run_scales, whole_scales, words};
+use super::rows::PAIRS;
+use super::simd::{Pair, Simd};
+use super::tile::Register;
+use crate::gemm::pack::turned;
+use crate::level::leveled;
+
+/// Outputs of a stretch: their whole numbers stay in the first cache, and no sum of products leaves 32 bits.
+pub(super) const STRETCH: usize = 256;
+/// Rows of a tile.
+pub(super) const ROWS: usize = 12;
+/// Registers of a part's inputs.
+pub(super) const HALVES: usize = PART / LANES;
+/// Most runs of a part.
+const RUNS: usize = 2;
+/// The largest whole number.
+const MOST: f32 = 32767.0;
+
+/// A stretch of a row, its largest number [`MOST`].
+#[derive(Clone)]
+#[repr(align(64))]
+pub(super) struct Stretch {
+    numbers: [f32; STRETCH],
+    /// What one is worth.
+    scale: f32,
+}
+
+impl Stretch {
+    pub const NONE: Stretch = Stretch { numbers: [0.0; STRETCH], scale: 0.0 };
+}
+
+leveled! {
+    /// As many numbers of a row as there are, and zeros.
+    pub(super) fn scale(x: &[f32], to: &mut Stretch) {
+        // Of finite numbers without their signs the larger has the larger bits, and of others larger ones still.
+        let mut lanes = [0u32; LANES];
+        let (whole, rest) = x.as_chunks::<LANES>();
+        for x in whole {
+            for (lane, value) in lanes.iter_mut().zip(x) {
+                *lane = (value.to_bits() & 0x7fff_ffff).max(*lane);
+            }
+        }
+        let rest = rest.iter().map(|value| value.to_bits() & 0x7fff_ffff);
+        let most = f32::from_bits(lanes.into_iter().chain(rest).fold(0, u32::max));
+        // What is no number or endless makes the stretch's scale none, and with it the product.
+        to.scale = if most.is_finite() { most / MOST } else { f32::NAN };
+        let factor = if most > 0.0 { MOST / most } else { 0.0 };
+        let (own, padding) = to.numbers.split_at_mut(x.len());
+        for (to, value) in own.iter_mut().zip(x) {
+            *to = value * factor;
+        }
+        padding.fill(0.0);
+    }
+}
+
+/// A part's inputs of a stretch of outputs.
+#[repr(align(64))]
+pub(super) struct Turned {
+    /// By run and output: scales as shares of the run's largest, and minima.
+    scales: [[f32; STRETCH]; RUNS],
+    least: [[f32; STRETCH]; RUNS],
+    largest: [f32; RUNS],
+    /// `[outputs / 32, LANES, HALVES]`: a lane is an input, its words an output of one panel and of the next.
+    words: Vec<[Register; HALVES]>,
+}
+
+impl Turned {
+    pub const NONE: Turned = Turned {
+        scales: [[0.0; STRETCH]; RUNS],
+        least: [[0.0; STRETCH]; RUNS],
+        largest: [0.0; RUNS],
+        words: Vec::new(),
+    };
+}
+
+/// A tile's rows as one part's runs take them: pairs of outputs, as [`Turned`] has them.
+#[repr(align(64))]
+pub(super) struct Rounded([[[Pair; STRETCH / 2]; ROWS]; RUNS]);
+
+impl Rounded {
+    pub const NONE: Rounded = Rounded([[[Pair::NONE; STRETCH / 2]; ROWS]; RUNS]);
+}
+
+/// Results of a tile: `[rows, inputs of a part]`.
+#[derive(Clone, Default)]
+#[repr(align(64))]
+pub(super) struct Out(pub [[[f32; LANES]; HALVES]; ROWS]);
+
+/// A format's loops.
+#[derive(Clone, Copy)]
+pub(super) struct Across {
+    /// Turns one part of so many panels.
+    pub turn: fn(&[&[u8]], usize, &mut Turned),
+    /// Adds a tile's products with it.
+    pub add: fn(&Turned, &[Stretch; ROWS], &mut Rounded, &mut Out),
+}
+
+#[inline(always)]
+pub(super) fn turn<S: Simd, F: Format<BYTES>, const BYTES: usize>(
+    panels: &[&[u8]],
+    part: usize,
+    to: &mut Turned,
+) {
+    const SIDE: usize = LANES / 2;
+    let layout = const { Layout::of::<F, BYTES>() };
+    let (block, part) = (part / F::PARTS, part % F::PARTS);
+    let own = block * layout.all..(block + 1) * layout.all;
+    to.words.resize(panels.len().div_ceil(2) * LANES, [const { Register([0; _]) }; HALVES]);
+    for (panels, rows) in panels.chunks(2).zip(to.words.chunks_exact_mut(LANES)) {
+        // A last panel without another stands for two: the other's rows are zeros. (No closures from here on: they
+        // would not be compiled for the level.)
+        let planes = [
+            planes::<F, BYTES>(&panels[0][own.clone()], part),
+            planes::<F, BYTES>(&panels[panels.len() - 1][own.clone()], part),
+        ];
+        for half in 0..HALVES {
+            let mut squares = [[[0; SIDE]; SIDE]; 2];
+            let [low, high] = &mut squares;
+            for (pair, (low, high)) in low.iter_mut().zip(high).enumerate() {
+                let mut outputs = [[0; WORDS]; 2];
+                for (to, planes) in outputs.iter_mut().zip(planes) {
+                    let words = words::<S, F, BYTES>(planes, half * (PAIRS / HALVES) + pair);
+                    S::put(if F::CENTRE == 0 { words } else { S::less(words, F::CENTRE as i16) }, to);
+                }
+                let [first, second] = [outputs[0].as_chunks().0, outputs[1].as_chunks().0];
+                for lane in 0..SIDE {
+                    low[lane] = exchanged(&first[lane], &second[lane]);
+                    high[lane] = exchanged(&first[SIDE + lane], &second[SIDE + lane]);
+                }
+            }
+            for (rows, square) in rows.chunks_exact_mut(SIDE).zip(squares) {
+                let square = turned(square);
+                for (to, inputs) in rows.iter_mut().zip(&square) {
+                    for (to, two) in to[half].0.as_chunks_mut().0.iter_mut().zip(inputs) {
+                        *to = two.to_le_bytes();
+                    }
+                }
+            }
+        }
+    }
+    for run in 0..F::RUNS {
+        let (scales, least) = (to.scales[run].as_chunks_mut().0, to.least[run].as_chunks_mut().0);
+        scales[panels.len()..].fill([0.0; LANES]);
+        least[panels.len()..].fill([0.0; LANES]);
+        for ((panel, scales), least) in panels.iter().zip(scales).zip(least) {
+            let block = &panel[own.clone()];
+            let whole = whole_scales::<S, F, BYTES>(block);
+            let numbers = run_scales::<S, F, BYTES>(block, whole, part * F::RUNS + run);
+            (*scales, *least) = (S::store(numbers[0]), S::store(numbers[1]));
+        }
+    }
+    for (scales, largest) in to.scales.iter_mut().zip(&mut to.largest).take(F::RUNS) {
+        *largest = scales.iter().fold(0.0, |most: f32, scale| most.max(scale.abs()));
+        let share = if *largest > 0.0 { largest.recip() } else { 0.0 };
+        scales.iter_mut().for_each(|scale| *scale *= share);
+    }
+}
+
+/// Of two outputs' two inputs each: of two inputs two outputs each.
+#[inline(always)]
+fn exchanged(first: &[u8; 4], second: &[u8; 4]) -> u64 {
+    let (first, second) = (u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*second)));
+    first & 0xffff | (second & 0xffff) << 16 | (first >> 16) << 32 | (second >> 16) << 48
+}
+
+#[inline(always)]
+pub(super) fn add<S: Simd, F: Format<BYTES>, const BYTES: usize>(
+    turned: &Turned,
+    x: &[Stretch; ROWS],
+    rounded: &mut Rounded,
+    out: &mut Out,
+) {
+    let pairs = turned.words.len();
+    let mut least = [[0.0; RUNS]; ROWS];
+    for run in 0..F::RUNS {
+        let scales = turned.scales[run].as_chunks::<LANES>().0.as_chunks::<2>().0;
+        let minima = turned.least[run].as_chunks::<LANES>().0.as_chunks::<2>().0;
+        for ((x, to), least) in x.iter().zip(&mut rounded.0[run]).zip(&mut least) {
+            let mut sums = S::same(0.0);
+            let x = x.numbers.as_chunks::<LANES>().0.as_chunks::<2>().0;
+            let to = to.as_chunks_mut::<LANES>().0.iter_mut();
+            for (((to, x), scales), minima) in to.zip(x).zip(scales).zip(minima).take(pairs / LANES) {
+                let x = [S::load(&x[0]), S::load(&x[1])];
+                *to = S::nearest(S::times(x[0], S::load(&scales[0])), S::times(x[1], S::load(&scales[1])));
+                if F::LEAST {
+                    sums = S::product(S::load(&minima[0]), x[0], sums);
+                    sums = S::product(S::load(&minima[1]), x[1], sums);
+                }
+            }
+            if F::LEAST {
+                least[run] = sum(S::store(sums));
+            }
+        }
+    }
+    let mut wholes = [[S::whole(0); HALVES]; ROWS];
+    let last = F::RUNS - 1;
+    for (pair, words) in turned.words.iter().enumerate() {
+        let own = [S::words(&words[0].0), S::words(&words[1].0)];
+        for (row, wholes) in wholes.iter_mut().enumerate() {
+            wholes[0] = S::products(wholes[0], own[0], rounded.0[0][row][pair]);
+            wholes[1] = S::products(wholes[1], own[1], rounded.0[last][row][pair]);
+        }
+    }
+    for row in 0..ROWS {
+        for (half, run) in [0, last].into_iter().enumerate() {
+            let scale = x[row].scale * turned.largest[run];
+            let sum = &mut out.0[row][half];
+            let mut more = S::product(S::numbers(wholes[row][half]), S::same(scale), S::load(sum));
+            if F::LEAST {
+                more = S::product(S::same(least[row][run]), S::same(x[row].scale), more);
+            }
+            *sum = S::store(more);
+        }
+    }
+}
+
+/// The sum of all lanes, each half added to the other.
+#[inline(always)]
+fn sum(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[half + lane];
+        }
+    }
+    lanes[0]
+}
