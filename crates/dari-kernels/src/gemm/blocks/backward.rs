@@ -99,8 +99,8 @@ struct Part<'a> {
 
 /// The gradient's rows in 16 bits, as [`across`] says.
 fn in_wholes(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
-    /// Most tiles of a task: a weight is turned once for so many rows.
-    const TILES: usize = 20;
+    /// Stretches that rows are scaled for at a time: a vocabulary has hundreds.
+    const PARTS: usize = 16;
     let MatrixMut { rows, columns: inputs, row_stride, .. } = out;
     let mut parts = Vec::new();
     let mut column = 0;
@@ -112,6 +112,19 @@ fn in_wholes(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
         }
         column += weight.outputs;
     }
+    // Without outputs there is still a result: zeros.
+    for (index, parts) in parts.chunks(PARTS).chain(parts.is_empty().then_some(&[][..])).enumerate() {
+        // SAFETY: all of `out`, which is borrowed mutably, for as long as these products take.
+        let to = unsafe { MatrixMut::raw(out.data, rows, inputs, row_stride) };
+        add_parts(to, dy, parts, index > 0);
+    }
+}
+
+/// What a few stretches give, added to `out` where `keep` says so.
+fn add_parts(out: MatrixMut, dy: Matrix, parts: &[Part], keep: bool) {
+    /// Most tiles of a task: a weight is turned once for so many rows.
+    const TILES: usize = 20;
+    let MatrixMut { rows, columns: inputs, row_stride, .. } = out;
     let tiles = rows.div_ceil(ROWS);
     let mut scaled = SCALED.take();
     scaled.resize((parts.len() * tiles * ROWS).max(scaled.len()), Stretch::NONE);
@@ -158,7 +171,12 @@ fn in_wholes(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
                     // SAFETY: these inputs of this row lie in `out`, which is borrowed mutably, and are this
                     // task's own.
                     let to = unsafe { shared.part(row * row_stride + own * PART, PART) };
-                    to.copy_from_slice(out.0[place].as_flattened());
+                    let values = out.0[place].as_flattened();
+                    if keep {
+                        to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
+                    } else {
+                        to.copy_from_slice(values);
+                    }
                 }
             }
         }

@@ -519,7 +519,7 @@ mod tests {
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
         let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
         for format in ALL {
-            for (rows, outputs, inputs) in [(1, 300, 256), (7, 37, 512), (40, 513, 768)] {
+            for (rows, outputs, inputs) in [(1, 300, 256), (7, 37, 512), (40, 513, 768), (1, 4200, 256)] {
                 let bytes = noise(format, outputs * inputs / format.block().0);
                 let weight = BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks");
                 let (dense, weight) = (weight.unpack(), Panels::pack(weight));
