@@ -1,8 +1,9 @@
 //! Products that add over a weight's outputs, in whole numbers: gradients of what a product was given.
 //!
-//! The scales of what is added differ then, from output to output and from run of inputs to run of inputs. So a
-//! row takes in those of one run, is rounded to 16 bits with one scale, and meets the run's whole numbers, whose
-//! sums are numbers again only once for many outputs.
+//! The scales of what is added differ then, from output to output and from part of inputs to part of inputs. So a
+//! row takes in those of one part, is rounded to 16 bits with one scale, and meets the part's whole numbers, whose
+//! sums become numbers again only once for many outputs. Formats with two scales a part would have to be rounded
+//! for twice, which takes longer than products of f32.
 
 use super::formats::{Format, PART};
 use super::panel::{LANES, Layout, WORDS, planes, run_scales, whole_scales, words};
@@ -18,8 +19,6 @@ pub(super) const STRETCH: usize = 256;
 pub(super) const ROWS: usize = 12;
 /// Registers of a part's inputs.
 pub(super) const HALVES: usize = PART / LANES;
-/// Most runs of a part.
-const RUNS: usize = 2;
 /// The largest whole number.
 const MOST: f32 = 32767.0;
 
@@ -63,29 +62,25 @@ leveled! {
 /// A part's inputs of a stretch of outputs.
 #[repr(align(64))]
 pub(super) struct Turned {
-    /// By run and output: scales as shares of the run's largest, and minima.
-    scales: [[f32; STRETCH]; RUNS],
-    least: [[f32; STRETCH]; RUNS],
-    largest: [f32; RUNS],
+    /// By output: scales as shares of the largest, and minima.
+    scales: [f32; STRETCH],
+    least: [f32; STRETCH],
+    largest: f32,
     /// `[outputs / 32, LANES, HALVES]`: a lane is an input, its words an output of one panel and of the next.
     words: Vec<[Register; HALVES]>,
 }
 
 impl Turned {
-    pub const NONE: Turned = Turned {
-        scales: [[0.0; STRETCH]; RUNS],
-        least: [[0.0; STRETCH]; RUNS],
-        largest: [0.0; RUNS],
-        words: Vec::new(),
-    };
+    pub const NONE: Turned =
+        Turned { scales: [0.0; STRETCH], least: [0.0; STRETCH], largest: 0.0, words: Vec::new() };
 }
 
-/// A tile's rows as one part's runs take them: pairs of outputs, as [`Turned`] has them.
+/// A tile's rows as one part takes them: pairs of outputs, as [`Turned`] has them.
 #[repr(align(64))]
-pub(super) struct Rounded([[[Pair; STRETCH / 2]; ROWS]; RUNS]);
+pub(super) struct Rounded([[Pair; STRETCH / 2]; ROWS]);
 
 impl Rounded {
-    pub const NONE: Rounded = Rounded([[[Pair::NONE; STRETCH / 2]; ROWS]; RUNS]);
+    pub const NONE: Rounded = Rounded([[Pair::NONE; STRETCH / 2]; ROWS]);
 }
 
 /// Results of a tile: `[rows, inputs of a part]`.
@@ -108,6 +103,7 @@ pub(super) fn turn<S: Simd, F: Format<BYTES>, const BYTES: usize>(
     part: usize,
     to: &mut Turned,
 ) {
+    assert!(F::RUNS == 1);
     const SIDE: usize = LANES / 2;
     let layout = const { Layout::of::<F, BYTES>() };
     let (block, part) = (part / F::PARTS, part % F::PARTS);
@@ -145,22 +141,18 @@ pub(super) fn turn<S: Simd, F: Format<BYTES>, const BYTES: usize>(
             }
         }
     }
-    for run in 0..F::RUNS {
-        let (scales, least) = (to.scales[run].as_chunks_mut().0, to.least[run].as_chunks_mut().0);
-        scales[panels.len()..].fill([0.0; LANES]);
-        least[panels.len()..].fill([0.0; LANES]);
-        for ((panel, scales), least) in panels.iter().zip(scales).zip(least) {
-            let block = &panel[own.clone()];
-            let whole = whole_scales::<S, F, BYTES>(block);
-            let numbers = run_scales::<S, F, BYTES>(block, whole, part * F::RUNS + run);
-            (*scales, *least) = (S::store(numbers[0]), S::store(numbers[1]));
-        }
+    let (scales, least) = (to.scales.as_chunks_mut().0, to.least.as_chunks_mut().0);
+    scales[panels.len()..].fill([0.0; LANES]);
+    least[panels.len()..].fill([0.0; LANES]);
+    for ((panel, scales), least) in panels.iter().zip(scales).zip(least) {
+        let block = &panel[own.clone()];
+        let whole = whole_scales::<S, F, BYTES>(block);
+        let numbers = run_scales::<S, F, BYTES>(block, whole, part);
+        (*scales, *least) = (S::store(numbers[0]), S::store(numbers[1]));
     }
-    for (scales, largest) in to.scales.iter_mut().zip(&mut to.largest).take(F::RUNS) {
-        *largest = scales.iter().fold(0.0, |most: f32, scale| most.max(scale.abs()));
-        let share = if *largest > 0.0 { largest.recip() } else { 0.0 };
-        scales.iter_mut().for_each(|scale| *scale *= share);
-    }
+    to.largest = to.scales.iter().fold(0.0, |most: f32, scale| most.max(scale.abs()));
+    let share = if to.largest > 0.0 { to.largest.recip() } else { 0.0 };
+    to.scales.iter_mut().for_each(|scale| *scale *= share);
 }
 
 /// Of two outputs' two inputs each: of two inputs two outputs each.
@@ -177,44 +169,39 @@ pub(super) fn add<S: Simd, F: Format<BYTES>, const BYTES: usize>(
     rounded: &mut Rounded,
     out: &mut Out,
 ) {
-    let pairs = turned.words.len();
-    let mut least = [[0.0; RUNS]; ROWS];
-    for run in 0..F::RUNS {
-        let scales = turned.scales[run].as_chunks::<LANES>().0.as_chunks::<2>().0;
-        let minima = turned.least[run].as_chunks::<LANES>().0.as_chunks::<2>().0;
-        for ((x, to), least) in x.iter().zip(&mut rounded.0[run]).zip(&mut least) {
-            let mut sums = S::same(0.0);
-            let x = x.numbers.as_chunks::<LANES>().0.as_chunks::<2>().0;
-            let to = to.as_chunks_mut::<LANES>().0.iter_mut();
-            for (((to, x), scales), minima) in to.zip(x).zip(scales).zip(minima).take(pairs / LANES) {
-                let x = [S::load(&x[0]), S::load(&x[1])];
-                *to = S::nearest(S::times(x[0], S::load(&scales[0])), S::times(x[1], S::load(&scales[1])));
-                if F::LEAST {
-                    sums = S::product(S::load(&minima[0]), x[0], sums);
-                    sums = S::product(S::load(&minima[1]), x[1], sums);
-                }
-            }
+    let scales = turned.scales.as_chunks::<LANES>().0.as_chunks::<2>().0;
+    let minima = turned.least.as_chunks::<LANES>().0.as_chunks::<2>().0;
+    let mut least = [0.0; ROWS];
+    for ((x, to), least) in x.iter().zip(&mut rounded.0).zip(&mut least) {
+        let mut sums = S::same(0.0);
+        let x = x.numbers.as_chunks::<LANES>().0.as_chunks::<2>().0;
+        let to = to.as_chunks_mut::<LANES>().0.iter_mut().take(turned.words.len() / LANES);
+        for (((to, x), scales), minima) in to.zip(x).zip(scales).zip(minima) {
+            let x = [S::load(&x[0]), S::load(&x[1])];
+            *to = S::nearest(S::times(x[0], S::load(&scales[0])), S::times(x[1], S::load(&scales[1])));
             if F::LEAST {
-                least[run] = sum(S::store(sums));
+                sums = S::product(S::load(&minima[0]), x[0], sums);
+                sums = S::product(S::load(&minima[1]), x[1], sums);
             }
+        }
+        if F::LEAST {
+            *least = sum(S::store(sums));
         }
     }
     let mut wholes = [[S::whole(0); HALVES]; ROWS];
-    let last = F::RUNS - 1;
     for (pair, words) in turned.words.iter().enumerate() {
         let own = [S::words(&words[0].0), S::words(&words[1].0)];
-        for (row, wholes) in wholes.iter_mut().enumerate() {
-            wholes[0] = S::products(wholes[0], own[0], rounded.0[0][row][pair]);
-            wholes[1] = S::products(wholes[1], own[1], rounded.0[last][row][pair]);
+        for (wholes, rounded) in wholes.iter_mut().zip(&rounded.0) {
+            wholes[0] = S::products(wholes[0], own[0], rounded[pair]);
+            wholes[1] = S::products(wholes[1], own[1], rounded[pair]);
         }
     }
     for row in 0..ROWS {
-        for (half, run) in [0, last].into_iter().enumerate() {
-            let scale = x[row].scale * turned.largest[run];
-            let sum = &mut out.0[row][half];
-            let mut more = S::product(S::numbers(wholes[row][half]), S::same(scale), S::load(sum));
+        let scale = S::same(x[row].scale * turned.largest);
+        for (sum, &whole) in out.0[row].iter_mut().zip(&wholes[row]) {
+            let mut more = S::product(S::numbers(whole), scale, S::load(sum));
             if F::LEAST {
-                more = S::product(S::same(least[row][run]), S::same(x[row].scale), more);
+                more = S::product(S::same(least[row]), S::same(x[row].scale), more);
             }
             *sum = S::store(more);
         }

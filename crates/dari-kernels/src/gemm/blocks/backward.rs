@@ -38,9 +38,10 @@ pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
     if rows == 0 || inputs == 0 {
         return;
     }
-    match weights.first().and_then(|weight| weight.format.of().kernels.across) {
-        Some(_) => in_wholes(out, dy, weights),
-        None => in_numbers(out, dy, weights),
+    if weights.iter().all(|weight| weight.format.of().kernels.across.is_some()) {
+        in_wholes(out, dy, weights);
+    } else {
+        in_numbers(out, dy, weights);
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
                     },
                 },
                 unpack: |bytes, to| unsafe { $level::unpack::<F, BYTES>(bytes, to) },
-                across: $across.then_some(Across {
+                across: ($across && F::RUNS == 1).then_some(Across {
                     turn: |panels, part, to| unsafe { $level::turn::<F, BYTES>(panels, part, to) },
                     add: |turned, x, rounded, out| unsafe {
                         $level::across::<F, BYTES>(turned, x, rounded, out)
