@@ -5,7 +5,8 @@
 //! is put when it is first used; no bit is lost. Activations are given in whole numbers of 16 bits with a scale
 //! for each 32 and meet the blocks' own whole numbers: then one row asks no more of memory than the weight's own
 //! bytes, many rows make half as many products again as numbers of f32 would, and of what a file has lost already
-//! little more is lost. A product's sums depend neither on the other rows nor on the threads.
+//! little more is lost. Gradients are rounded so too where it pays. A product's sums depend neither on the other
+//! rows nor on the threads.
 
 use std::cell::Cell;
 use std::ops::Range;
