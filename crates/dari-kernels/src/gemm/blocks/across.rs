@@ -7,7 +7,7 @@
 
 use super::formats::{Format, PART};
 use super::panel::{LANES, Layout, WORDS, planes, run_scales, whole_scales, words};
-use super::rows::PAIRS;
+use super::rows::{PAIRS, scaling};
 use super::simd::{Pair, Simd};
 use super::tile::Register;
 use crate::gemm::pack::turned;
@@ -18,11 +18,9 @@ pub(super) const STRETCH: usize = 256;
 /// Rows of a tile.
 pub(super) const ROWS: usize = 12;
 /// Registers of a part's inputs.
-pub(super) const HALVES: usize = PART / LANES;
-/// The largest whole number.
-const MOST: f32 = 32767.0;
+const HALVES: usize = PART / LANES;
 
-/// A stretch of a row, its largest number [`MOST`].
+/// A stretch of a row, scaled as [`scaling`] says.
 #[derive(Clone)]
 #[repr(align(64))]
 pub(super) struct Stretch {
@@ -38,19 +36,8 @@ impl Stretch {
 leveled! {
     /// As many numbers of a row as there are, and zeros.
     pub(super) fn scale(x: &[f32], to: &mut Stretch) {
-        // Of finite numbers without their signs the larger has the larger bits, and of others larger ones still.
-        let mut lanes = [0u32; LANES];
-        let (whole, rest) = x.as_chunks::<LANES>();
-        for x in whole {
-            for (lane, value) in lanes.iter_mut().zip(x) {
-                *lane = (value.to_bits() & 0x7fff_ffff).max(*lane);
-            }
-        }
-        let rest = rest.iter().map(|value| value.to_bits() & 0x7fff_ffff);
-        let most = f32::from_bits(lanes.into_iter().chain(rest).fold(0, u32::max));
-        // What is no number or endless makes the stretch's scale none, and with it the product.
-        to.scale = if most.is_finite() { most / MOST } else { f32::NAN };
-        let factor = if most > 0.0 { MOST / most } else { 0.0 };
+        let [scale, factor] = scaling(x);
+        to.scale = scale;
         let (own, padding) = to.numbers.split_at_mut(x.len());
         for (to, value) in own.iter_mut().zip(x) {
             *to = value * factor;

@@ -29,7 +29,7 @@ struct Work {
     out: Vec<Out>,
 }
 
-/// `out = dy weights`: the gradient of what [`linear`] was given, `[m, outputs]` by `[outputs, inputs]`, the
+/// `out = dy weights`: the gradient of what [`super::linear`] was given, `[m, outputs]` by `[outputs, inputs]`, the
 /// weights one below the other.
 pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
     let MatrixMut { rows, columns: inputs, .. } = out;
@@ -38,10 +38,9 @@ pub fn backward(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
     if rows == 0 || inputs == 0 {
         return;
     }
-    if weights.iter().all(|weight| weight.format.of().kernels.across.is_some()) {
-        in_wholes(out, dy, weights);
-    } else {
-        in_numbers(out, dy, weights);
+    match stretches(weights) {
+        Some(parts) => in_wholes(out, dy, &parts),
+        None => in_numbers(out, dy, weights),
     }
 }
 
@@ -92,27 +91,34 @@ fn in_numbers(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
 /// A stretch of a weight's outputs.
 struct Part<'a> {
     weight: &'a Panels,
+    across: Across,
     /// The first of its panels, and how many.
     panels: [usize; 2],
     /// Of the gradient, its first column and how many.
     columns: [usize; 2],
 }
 
-/// The gradient's rows in 16 bits, as [`across`] says.
-fn in_wholes(out: MatrixMut, dy: Matrix, weights: &[&Panels]) {
-    /// Stretches that rows are scaled for at a time: a vocabulary has hundreds.
-    const PARTS: usize = 16;
-    let MatrixMut { rows, columns: inputs, row_stride, .. } = out;
+/// All of them; `None` where a format has no loops for them.
+fn stretches<'a>(weights: &[&'a Panels]) -> Option<Vec<Part<'a>>> {
     let mut parts = Vec::new();
     let mut column = 0;
     for &weight in weights {
+        let across = weight.format.of().kernels.across?;
         for first in (0..weight.outputs).step_by(STRETCH) {
             let count = STRETCH.min(weight.outputs - first);
             let panels = [first / LANES, count.div_ceil(LANES)];
-            parts.push(Part { weight, panels, columns: [column + first, count] });
+            parts.push(Part { weight, across, panels, columns: [column + first, count] });
         }
         column += weight.outputs;
     }
+    Some(parts)
+}
+
+/// The gradient's rows in 16 bits, as [`across`] says.
+fn in_wholes(out: MatrixMut, dy: Matrix, parts: &[Part]) {
+    /// Stretches that rows are scaled for at a time: a vocabulary has hundreds.
+    const PARTS: usize = 16;
+    let MatrixMut { rows, columns: inputs, row_stride, .. } = out;
     // Without outputs there is still a result: zeros.
     for (index, parts) in parts.chunks(PARTS).chain(parts.is_empty().then_some(&[][..])).enumerate() {
         // SAFETY: all of `out`, which is borrowed mutably, for as long as these products take.
@@ -153,7 +159,7 @@ fn add_parts(out: MatrixMut, dy: Matrix, parts: &[Part], keep: bool) {
         out.clear();
         out.resize(GROUP * tiles_own.len(), Out::default());
         for (index, part) in parts.iter().enumerate() {
-            let Some(Across { turn, add }) = part.weight.format.of().kernels.across else { continue };
+            let Across { turn, add } = part.across;
             let [first, count] = part.panels;
             let panels: [&[u8]; STRETCH / LANES] =
                 std::array::from_fn(|panel| part.weight.panels(first + panel.min(count - 1), 1));

@@ -579,39 +579,45 @@ mod tests {
 
     #[test]
     fn weights_side_by_side_are_each_by_itself() {
+        // With a format whose gradients stay in f32, and without.
         at_every_level(|level| {
-            let (inputs, sizes) = (512, [(Blocks::Q4K, 37), (Blocks::Q8_0, 5), (Blocks::Q6K, 300)]);
-            let all = sizes.map(|(format, outputs)| {
-                let bytes = noise(format, outputs * inputs / format.block().0);
-                Panels::pack(BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks"))
-            });
-            let each: Vec<&Panels> = all.iter().collect();
-            let columns: usize = sizes.iter().map(|(_, outputs)| outputs).sum();
-            for rows in [1, 6] {
-                let (x, dy) = (numbers(rows * inputs, 5), numbers(rows * columns, 6));
-                let (x, dy) = (Matrix::new(&x, rows, inputs), Matrix::new(&dy, rows, columns));
-                let mut out = vec![f32::NAN; rows * columns];
-                linear(MatrixMut::new(&mut out, rows, columns), x, &each, &Epilogue::default());
-                let mut gradient = vec![f32::NAN; rows * inputs];
-                backward(MatrixMut::new(&mut gradient, rows, inputs), dy, &each);
-                let (mut first, mut sum) = (0, vec![0.0; rows * inputs]);
-                for weight in &each {
-                    let outputs = weight.outputs();
-                    let (mut own, mut part) = (vec![f32::NAN; rows * outputs], vec![f32::NAN; rows * inputs]);
-                    linear(MatrixMut::new(&mut own, rows, outputs), x, &[weight], &Epilogue::default());
-                    for (row, own) in own.chunks_exact(outputs).enumerate() {
-                        assert_eq!(own, &out[row * columns + first..][..outputs], "{level:?}");
-                    }
-                    backward(MatrixMut::new(&mut part, rows, inputs), dy.columns(first, outputs), &[weight]);
-                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-                    first += outputs;
-                }
-                let most = sum.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-                for (found, sum) in gradient.iter().zip(&sum) {
-                    assert!((found - sum).abs() < 1e-5 * most, "{level:?}: {found} of {sum}");
-                }
-            }
+            side_by_side(level, Blocks::Q6K);
+            side_by_side(level, Blocks::Q5_1);
         });
+    }
+
+    fn side_by_side(level: Level, third: Blocks) {
+        let (inputs, sizes) = (512, [(Blocks::Q4K, 37), (Blocks::Q8_0, 5), (third, 300)]);
+        let all = sizes.map(|(format, outputs)| {
+            let bytes = noise(format, outputs * inputs / format.block().0);
+            Panels::pack(BlockRows::new(format, outputs, inputs, &bytes).expect("whole blocks"))
+        });
+        let each: Vec<&Panels> = all.iter().collect();
+        let columns: usize = sizes.iter().map(|(_, outputs)| outputs).sum();
+        for rows in [1, 6] {
+            let (x, dy) = (numbers(rows * inputs, 5), numbers(rows * columns, 6));
+            let (x, dy) = (Matrix::new(&x, rows, inputs), Matrix::new(&dy, rows, columns));
+            let mut out = vec![f32::NAN; rows * columns];
+            linear(MatrixMut::new(&mut out, rows, columns), x, &each, &Epilogue::default());
+            let mut gradient = vec![f32::NAN; rows * inputs];
+            backward(MatrixMut::new(&mut gradient, rows, inputs), dy, &each);
+            let (mut first, mut sum) = (0, vec![0.0; rows * inputs]);
+            for weight in &each {
+                let outputs = weight.outputs();
+                let (mut own, mut part) = (vec![f32::NAN; rows * outputs], vec![f32::NAN; rows * inputs]);
+                linear(MatrixMut::new(&mut own, rows, outputs), x, &[weight], &Epilogue::default());
+                for (row, own) in own.chunks_exact(outputs).enumerate() {
+                    assert_eq!(own, &out[row * columns + first..][..outputs], "{level:?}");
+                }
+                backward(MatrixMut::new(&mut part, rows, inputs), dy.columns(first, outputs), &[weight]);
+                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                first += outputs;
+            }
+            let most = sum.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+            for (found, sum) in gradient.iter().zip(&sum) {
+                assert!((found - sum).abs() < 1e-5 * most, "{level:?}: {found} of {sum}");
+            }
+        }
     }
 
     #[test]

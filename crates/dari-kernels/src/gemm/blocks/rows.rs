@@ -1,11 +1,15 @@
 //! Rows of activations as panels take them.
 
 use super::formats::PART;
+use super::panel::LANES;
 use super::simd::Pair;
 use crate::level::leveled;
 
 /// Pairs of a part.
 pub(super) const PAIRS: usize = PART / 2;
+
+/// The largest whole number.
+const MOST: f32 = 32767.0;
 
 /// A few rows side by side: whole numbers of 16 bits with a scale for each part, at most 1/65534 of the
 /// part's largest away from the numbers themselves.
@@ -44,22 +48,29 @@ impl Rows {
     }
 }
 
+/// What one is worth where the largest of the numbers is [`MOST`], and what makes them so. Where one is no number
+/// or endless, one is worth none, and with it the product.
+#[inline(always)]
+pub(super) fn scaling(x: &[f32]) -> [f32; 2] {
+    // Of finite numbers without their signs the larger has the larger bits, and of others larger ones still.
+    let mut lanes = [0u32; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        for (lane, value) in lanes.iter_mut().zip(x) {
+            *lane = (value.to_bits() & 0x7fff_ffff).max(*lane);
+        }
+    }
+    let rest = rest.iter().map(|value| value.to_bits() & 0x7fff_ffff);
+    let most = f32::from_bits(lanes.into_iter().chain(rest).fold(0, u32::max));
+    let scale = if most.is_finite() { most / MOST } else { f32::NAN };
+    [scale, if most > 0.0 { MOST / most } else { 0.0 }]
+}
+
 leveled! {
     fn prepare(x: &[f32], row: usize, count: usize, pairs: &mut [Pair], marks: &mut [Mark]) {
         let parts = x.as_chunks::<PART>().0.iter();
         for ((x, pairs), marks) in parts.zip(pairs.chunks_exact_mut(PAIRS * count)).zip(marks.chunks_exact_mut(count)) {
-            // Of finite numbers without their signs the larger has the larger bits, and of others larger ones still.
-            let sizes = x.map(|value| value.to_bits() & 0x7fff_ffff);
-            let mut lanes = [0u32; PART / 2];
-            for half in sizes.as_chunks::<{ PART / 2 }>().0 {
-                for (lane, &size) in lanes.iter_mut().zip(half) {
-                    *lane = size.max(*lane);
-                }
-            }
-            let most = f32::from_bits(lanes.into_iter().fold(0, u32::max));
-            // What is no number or endless makes the part's scale none, and with it the product.
-            let scale = if most.is_finite() { most / 32767.0 } else { f32::NAN };
-            let factor = if most > 0.0 { 32767.0 / most } else { 0.0 };
+            let [scale, factor] = scaling(x);
             let mut wholes = [0i16; PART];
             for (whole, value) in wholes.iter_mut().zip(x) {
                 // The nearest whole number, in the low bits: adding 1.5 * 2^23 leaves it there.
