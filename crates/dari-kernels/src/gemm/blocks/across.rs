@@ -12,6 +12,7 @@ use super::simd::{Pair, Simd};
 use super::tile::Register;
 use crate::gemm::pack::turned;
 use crate::level::leveled;
+use crate::math::fold;
 
 /// Outputs of a stretch: their whole numbers stay in the first cache, and no sum of products leaves 32 bits.
 pub(super) const STRETCH: usize = 256;
@@ -172,7 +173,7 @@ pub(super) fn add<S: Simd, F: Format<BYTES>, const BYTES: usize>(
             }
         }
         if F::LEAST {
-            *least = sum(S::store(sums));
+            *least = fold(S::store(sums));
         }
     }
     let mut wholes = [[S::whole(0); HALVES]; ROWS];
@@ -193,15 +194,4 @@ pub(super) fn add<S: Simd, F: Format<BYTES>, const BYTES: usize>(
             *sum = S::store(more);
         }
     }
-}
-
-/// The sum of all lanes, each half added to the other.
-#[inline(always)]
-fn sum(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] += lanes[half + lane];
-        }
-    }
-    lanes[0]
 }
