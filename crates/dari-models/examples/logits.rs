@@ -38,7 +38,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut caches = [model.begin().kept_in(format)];
         for ids in ids.chunks(most) {
             let x = model.embed(&Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?)?;
-            let logits = model.logits(&model.with_past(&x, &mut caches)?)?.flatten_all()?.to_vec1::<f32>()?;
+            let logits = model
+                .logits(&model.with_past(&x, &mut caches, ids.len())?)?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
             for logit in logits {
                 out.write_all(&logit.to_le_bytes())?;
             }

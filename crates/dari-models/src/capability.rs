@@ -170,8 +170,9 @@ pub trait CausalLm: Send + Sync {
     /// Embeddings of whole texts, from their beginnings, to the last layer behind its norm: texts of these
     /// `lengths` lie one after the other, `[1, tokens, width]`.
     fn forward(&self, x: &Tensor, lengths: &[usize]) -> Result<Tensor>;
-    /// The same of tokens behind those that the caches hold, a cache a row; they take them in. Has no gradient.
-    fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor>;
+    /// The same of tokens behind those that the caches hold, a cache a row; they take them in. Gives the last
+    /// `wanted` of each row, at least one: `[batch, wanted, width]`. Has no gradient.
+    fn with_past(&self, x: &Tensor, caches: &mut [Cache], wanted: usize) -> Result<Tensor>;
     /// How much of each token behind the last layer comes from each of one text, `[1, tokens, width]`, by attention
     /// rollout: `[tokens, tokens]`.
     fn rollout(&self, x: &Tensor) -> Result<Tensor>;

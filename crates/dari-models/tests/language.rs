@@ -136,7 +136,9 @@ fn logits_are_transformers_own() {
                 let count = if at == 0 { 3.min(tokens) } else { 1 };
                 let part = x.narrow(1, at, count).and_then(|x| x.contiguous()).expect("a part");
                 parts.push(
-                    model.logits(&model.with_past(&part, &mut cache).expect("hidden")).expect("logits"),
+                    model
+                        .logits(&model.with_past(&part, &mut cache, count).expect("hidden"))
+                        .expect("logits"),
                 );
                 at += count;
             }
@@ -171,7 +173,7 @@ fn every_block_format_of_a_gguf_file_says_what_transformers_says() {
         let mut cache = [Cache::new(model.layers())];
         let single = (0..ids.len()).map(|at| {
             let part = x.narrow(1, at, 1).and_then(|x| x.contiguous()).expect("a part");
-            model.logits(&model.with_past(&part, &mut cache).expect("hidden")).expect("logits")
+            model.logits(&model.with_past(&part, &mut cache, 1).expect("hidden")).expect("logits")
         });
         let single = Tensor::cat(&single.collect::<Vec<_>>(), 1).expect("rows");
         for (way, found) in [("at once", &whole), ("one by one", &single)] {
@@ -403,6 +405,35 @@ fn a_longer_prompt_goes_on_from_what_is_held() {
     let rest = model.prefill(&mut held, &Prompt::words(ids.clone())).expect("logits");
     let whole = model.prefill(&mut model.begin(), &Prompt::words(ids)).expect("logits");
     assert!(rest.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-4));
+}
+
+#[test]
+fn what_is_not_wanted_of_the_last_block_is_kept_all_the_same() {
+    for case in CASES {
+        let (loaded, _) = load(case);
+        let model = model(&loaded);
+        let rows =
+            Tensor::arange(0u32, 2 * 30, &Device::Cpu).and_then(|ids| ids.reshape((2, 30))).expect("ids");
+        let x = model.embed(&rows).expect("embeddings");
+        let begin = || [model.begin(), model.begin()];
+        let mut caches = begin();
+        let whole = model.with_past(&x, &mut caches, 30).expect("hidden");
+        for wanted in [1, 4] {
+            let mut caches = begin();
+            let first = x.narrow(1, 0, 20).expect("a part");
+            model.with_past(&first, &mut caches, 1).expect("hidden");
+            let rest = x.narrow(1, 20, 10).expect("a part");
+            let hidden = model.with_past(&rest, &mut caches, wanted).expect("hidden");
+            assert_eq!(hidden.dims(), [2, wanted, model.width()], "{case}");
+            let off =
+                whole.narrow(1, 30 - wanted, wanted).and_then(|whole| whole - hidden).expect("of one shape");
+            let off = off.abs().and_then(|x| x.flatten_all()?.max(0)?.to_scalar::<f32>()).expect("a value");
+            assert!(off < 1e-4, "{case} {wanted}: {off}");
+        }
+        for wanted in [0, 31] {
+            assert!(model.with_past(&x, &mut begin(), wanted).is_err(), "{case} {wanted}");
+        }
+    }
 }
 
 #[test]

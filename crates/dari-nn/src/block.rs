@@ -203,9 +203,11 @@ impl Block {
         self.perceptron(&self.part(&self.norm1, x, steps, |y| self.attention.added(y, mask, x))?)
     }
 
-    /// [`Block::forward`] of tokens behind those that the caches hold; for [`Order::Pre`].
-    pub fn with_past(&self, x: &Tensor, past: &mut Past, layer: usize) -> Result<Tensor> {
-        let x = (x + self.attention.with_past(&self.norm1.forward(x)?, past, layer)?)?;
+    /// [`Block::forward`] of tokens behind those that the caches hold, for the last `wanted` of each sequence; for
+    /// [`Order::Pre`].
+    pub fn with_past(&self, x: &Tensor, past: &mut Past, layer: usize, wanted: usize) -> Result<Tensor> {
+        let mixed = self.attention.with_past(&self.norm1.forward(x)?, past, layer, wanted)?;
+        let x = (x.narrow(1, x.dim(1)? - wanted, wanted)? + mixed)?;
         self.mlp.added(&self.norm2.forward(&x)?, &x)
     }
 
@@ -273,12 +275,25 @@ pub fn rollout(blocks: &[Block], x: &Tensor, mask: &Mask) -> Result<Tensor> {
     Ok(flow)
 }
 
-/// Runs a stack on tokens behind those that the caches hold, which take them in.
+/// Runs a stack on tokens behind those that the caches hold, which take them in: `[batch, tokens, width]` to
+/// `[batch, wanted, width]`. Of the other tokens the last block computes keys and values alone.
 pub fn forward_stack_past(blocks: &[Block], x: &Tensor, past: &mut Past) -> Result<Tensor> {
-    let x = gradients::unrecorded(|| {
-        blocks.iter().enumerate().try_fold(x.clone(), |x, (layer, block)| block.with_past(&x, past, layer))
-    })?;
     let tokens = x.dim(1)?;
+    if !(1..=tokens).contains(&past.wanted) {
+        let problem = format!("the output of {} tokens is wanted of {tokens}", past.wanted);
+        return Err(crate::Error::Config(problem));
+    }
+    let (others, last) = but_the_last(blocks);
+    let x = gradients::unrecorded(|| {
+        let x = others
+            .iter()
+            .enumerate()
+            .try_fold(x.clone(), |x, (layer, block)| block.with_past(&x, past, layer, tokens))?;
+        match last {
+            [last] => last.with_past(&x, past, others.len(), past.wanted),
+            _ => Ok(x.narrow(1, tokens - past.wanted, past.wanted)?),
+        }
+    })?;
     past.caches.iter_mut().for_each(|cache| cache.advance(tokens));
     Ok(x)
 }

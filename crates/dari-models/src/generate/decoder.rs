@@ -67,11 +67,10 @@ impl<T: CausalLm + ?Sized> Decoder for T {
                     self.embed(&Tensor::new(&prompt.ids[start..start + count], &Device::Cpu)?.unsqueeze(0)?)?
                 }
             };
-            let hidden = self.with_past(&x, std::slice::from_mut(state))?;
-            last = Some(hidden.narrow(1, count - 1, 1)?);
+            last = Some(self.with_past(&x, std::slice::from_mut(state), 1)?);
         }
         match last {
-            Some(last) => Ok(self.logits(&last.contiguous()?)?.flatten_all()?.to_vec1()?),
+            Some(last) => Ok(self.logits(&last)?.flatten_all()?.to_vec1()?),
             None => Err(Error::Unable {
                 model: "this model".into(),
                 what: "go on from nothing",
@@ -82,13 +81,13 @@ impl<T: CausalLm + ?Sized> Decoder for T {
 
     fn step(&self, states: &mut [Cache], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(1)?;
-        let hidden = self.with_past(&self.embed(&ids)?, states)?;
+        let hidden = self.with_past(&self.embed(&ids)?, states, 1)?;
         Ok(self.logits(&hidden)?.squeeze(1)?.to_vec2()?)
     }
 
     fn read(&self, state: &mut Cache, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
         let ids = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
-        let hidden = self.with_past(&self.embed(&ids)?, std::slice::from_mut(state))?;
+        let hidden = self.with_past(&self.embed(&ids)?, std::slice::from_mut(state), tokens.len())?;
         Ok(self.logits(&hidden)?.squeeze(0)?.to_vec2()?)
     }
 

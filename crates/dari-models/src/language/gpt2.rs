@@ -144,11 +144,11 @@ impl CausalLm for Gpt2 {
         Ok(block::rollout(&self.blocks, &x, &Mask::causal())?)
     }
 
-    fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor> {
+    fn with_past(&self, x: &Tensor, caches: &mut [Cache], wanted: usize) -> Result<Tensor> {
         let length = x.dim(1)?;
         let spans: Vec<_> = caches.iter().map(|cache| cache.len()..cache.len() + length).collect();
         let x = (x + self.places(&spans)?.reshape(x.shape())?)?;
-        let x = forward_stack_past(&self.blocks, &x, &mut Past { caches, turns: None })?;
+        let x = forward_stack_past(&self.blocks, &x, &mut Past { caches, turns: None, wanted })?;
         Ok(self.norm.forward(&x)?)
     }
 

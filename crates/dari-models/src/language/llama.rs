@@ -197,12 +197,12 @@ impl CausalLm for Llama {
         Ok(block::rollout(&self.blocks, x, &self.mask(&[x.dim(1)?]))?)
     }
 
-    fn with_past(&self, x: &Tensor, caches: &mut [Cache]) -> Result<Tensor> {
+    fn with_past(&self, x: &Tensor, caches: &mut [Cache], wanted: usize) -> Result<Tensor> {
         let length = x.dim(1)?;
         let places: Vec<usize> = caches.iter().flat_map(|cache| cache.len()..cache.len() + length).collect();
         let longest = places.iter().max().map_or(0, |place| place + 1);
         let turns = Some(Arc::new(self.rotary.turns(&places, longest)));
-        let x = forward_stack_past(&self.blocks, x, &mut Past { caches, turns })?;
+        let x = forward_stack_past(&self.blocks, x, &mut Past { caches, turns, wanted })?;
         Ok(self.norm.forward(&x)?)
     }
 

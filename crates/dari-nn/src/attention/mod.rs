@@ -40,6 +40,8 @@ pub struct Past<'a> {
     pub caches: &'a mut [Cache],
     /// By how much queries and keys are turned, where positions are rotary.
     pub turns: Option<Arc<Turns>>,
+    /// Of how many tokens, the last of each sequence, the output is wanted: at least one.
+    pub wanted: usize,
 }
 
 impl Mask {
@@ -250,8 +252,8 @@ impl Attention {
     }
 
     /// Self-attention of tokens behind those that the caches hold, which take them in:
-    /// `[batch, tokens, width]` to the same. Has no gradient.
-    pub fn with_past(&self, x: &Tensor, past: &mut Past, layer: usize) -> Result<Tensor> {
+    /// `[batch, tokens, width]` to `[batch, wanted, width]`, the last of them. Has no gradient.
+    pub fn with_past(&self, x: &Tensor, past: &mut Past, layer: usize, wanted: usize) -> Result<Tensor> {
         let (batch, tokens, _) = x.dims3()?;
         if past.caches.len() != batch {
             let problem = format!("{} caches for a batch of {batch}", past.caches.len());
@@ -271,19 +273,19 @@ impl Attention {
             turns.turn(&mut joined, self.heads + self.kv_heads, width, false);
         }
         let joined = Matrix::new(&joined, batch * tokens, row + 2 * kv_row);
-        let mut out = vec![0.0; batch * tokens * row];
+        let mut out = vec![0.0; batch * wanted * row];
         for (index, cache) in past.caches.iter_mut().enumerate() {
             let own = joined.rows(index * tokens, tokens);
             cache.append(layer, own.columns(row, kv_row), own.columns(row + kv_row, kv_row), width);
             let keys = cache.len() + tokens;
             let (pages, page) = cache.pages(layer, keys);
             let sizes =
-                Sizes { batch: 1, queries: tokens, keys, heads: self.heads, kv_heads: self.kv_heads, width };
-            let out = &mut out[index * tokens * row..][..tokens * row];
-            let q = own.columns(0, row);
+                Sizes { batch: 1, queries: wanted, keys, heads: self.heads, kv_heads: self.kv_heads, width };
+            let out = &mut out[index * wanted * row..][..wanted * row];
+            let q = own.columns(0, row).rows(tokens - wanted, wanted);
             kernel::forward_paged(sizes, self.window, self.scale() as f32, q, &pages, page, out);
         }
-        let mixed = Tensor::from_vec(out, (batch, tokens, row), &Device::Cpu)?;
+        let mixed = Tensor::from_vec(out, (batch, wanted, row), &Device::Cpu)?;
         self.output.forward(&mixed.to_device(x.device())?)
     }
 
