@@ -1577,27 +1577,33 @@ def commit() -> str:
         return ""
 
 
-def processor_line() -> str:
-    """What a report says of the processor."""
+def processor_value(name: str) -> str:
+    """What Linux says of the processor under that name; nothing elsewhere."""
     text = ""
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text()
+    found = re.search(rf"^{name}\s*:\s*(.*)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else ""
 
-    def value(name: str) -> str:
-        found = re.search(rf"^{name}\s*:\s*(.*)$", text, re.MULTILINE)
-        return found.group(1).strip() if found else ""
 
-    flags = set((value("flags") or value("Features")).split())
+def processor_name() -> str:
+    """The processor's name, and what tells it from others of that name."""
+    value = processor_value
+    model = value("model name") or platform.processor() or platform.machine()
+    return model + (f" (family {value('cpu family')}, model {value('model')})" if value("cpu family") else "")
+
+
+def processor_line() -> str:
+    """What a report says of the processor."""
+    flags = set((processor_value("flags") or processor_value("Features")).split())
     has = [flag for flag in FLAGS if flag in flags]
     lacks = [flag for flag in ("avx512f", "avx512_bf16", "avx512_vnni") if flag not in flags]
-    model = value("model name") or platform.processor() or platform.machine()
-    family = f" (family {value('cpu family')}, model {value('model')})" if value("cpu family") else ""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return (
-        f"- CPU: {model}{family}, {processors} processors usable, {memory_gb:.0f} GB; "
+        f"- CPU: {processor_name()}, {processors} processors usable, {memory_gb:.0f} GB; "
         + (", ".join(has) or "flags unknown")
-        + (f"; not {', '.join(lacks)}" if text and lacks else "")
+        + (f"; not {', '.join(lacks)}" if flags and lacks else "")
     )
 
 

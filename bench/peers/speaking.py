@@ -18,7 +18,7 @@ from pathlib import Path
 import asking
 import bridge
 import language
-from compare import REPOSITORY, commit, processor_line
+from compare import REPOSITORY, commit, processor_line, processor_name
 from parts import put
 
 HEADING = "# Dari's language models beside llama.cpp, transformers and PyTorch on a CPU"
@@ -41,7 +41,8 @@ def main() -> None:
     shown += ["--bridge", Path(options.bridge).name] if options.bridge else []
     shown += ["--precisions", options.precisions, "--pairs", str(options.pairs), "--threads", str(options.threads)]
     lines = [
-        HEADING, "",
+        # One for each machine: a run leaves the others'.
+        f"{HEADING}: {processor_name()}", "",
         f"`{shlex.join(shown)}`, {date.today().isoformat()}. Written by bench/peers/speaking.py; what is run is told at the "
         "head of language.py, asking.py and bridge.py.", "",
         processor_line(),
