@@ -196,12 +196,15 @@ fn products<S: Simd, F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
         let parts = x.pairs.chunks_exact(F::PARTS * PAIRS * ROWS);
         let marks = x.marks.chunks_exact(F::PARTS * ROWS);
         for ((block, pairs), marks) in panel.chunks_exact(layout.all).zip(parts).zip(marks) {
-            if ROWS == 1 {
-                // One row waits for memory alone.
-                (0..layout.all).step_by(LINE).for_each(|at| fetch(block.as_ptr().wrapping_add(AHEAD + at)));
-            }
             let whole = whole_scales::<S, F, BYTES>(block);
             for part in 0..F::PARTS {
+                if ROWS == 1 {
+                    // One row waits for memory alone. A few lines at a time: no core waits for many at once.
+                    let share = const { Layout::of::<F, BYTES>().all.div_ceil(LINE).div_ceil(F::PARTS) };
+                    for line in part * share..(part + 1) * share {
+                        fetch(block.as_ptr().wrapping_add(AHEAD + line * LINE));
+                    }
+                }
                 let planes = planes::<F, BYTES>(block, part);
                 let pairs = &pairs[part * PAIRS * ROWS..][..PAIRS * ROWS];
                 let marks: &[Mark; ROWS] = marks[part * ROWS..].first_chunk().expect("ROWS marks");
