@@ -24,15 +24,16 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def apart(*command: str) -> dict:
-    """What a process of its own prints on its last line: one JSON object."""
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+def apart(*command: str, limit: float | None = None) -> dict:
+    """What a process of its own prints on its last line: one JSON object. One that takes more than `limit` seconds is
+    ended, and `subprocess.TimeoutExpired` raised."""
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=limit).stdout
     return json.loads(printed.splitlines()[-1])
 
 
-def itself(script: str, *arguments: str) -> dict:
+def itself(script: str, *arguments: str, limit: float | None = None) -> dict:
     """The same of a script of Python."""
-    return apart(sys.executable, script, *arguments)
+    return apart(sys.executable, script, *arguments, limit=limit)
 
 
 def pairs(ours: Callable[[], Found], theirs: Callable[[], Found], count: int, what: str) -> tuple:
