@@ -1588,9 +1588,9 @@ def processor_value(name: str) -> str:
 
 def processor_name() -> str:
     """The processor's name, and what tells it from others of that name."""
-    value = processor_value
-    model = value("model name") or platform.processor() or platform.machine()
-    return model + (f" (family {value('cpu family')}, model {value('model')})" if value("cpu family") else "")
+    name = processor_value("model name") or platform.processor() or platform.machine()
+    family = processor_value("cpu family")
+    return name + (f" (family {family}, model {processor_value('model')})" if family else "")
 
 
 def processor_line() -> str:

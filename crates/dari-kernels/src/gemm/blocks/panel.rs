@@ -199,7 +199,7 @@ fn products<S: Simd, F: Format<BYTES>, const BYTES: usize, const ROWS: usize>(
             let whole = whole_scales::<S, F, BYTES>(block);
             for part in 0..F::PARTS {
                 if ROWS == 1 {
-                    // One row waits for memory alone. A few lines at a time: no core waits for many at once.
+                    // One row waits for memory alone; a whole block's lines at once are more than a core can wait for.
                     let share = const { Layout::of::<F, BYTES>().all.div_ceil(LINE).div_ceil(F::PARTS) };
                     for line in part * share..(part + 1) * share {
                         fetch(block.as_ptr().wrapping_add(AHEAD + line * LINE));
