@@ -211,7 +211,7 @@ pub enum Threads {
 fn block(level: Level) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => 768,
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => 768,
         _ => 256,
     }
 }
@@ -265,7 +265,7 @@ thread_local! {
 fn f32_run(level: Level) -> (Shape, Run<f32, f32>, Run<f32, f32>) {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => {
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
             (tile::AVX512, tile::avx512::f32, tile::avx512::f32_packed)
         }
         #[cfg(target_arch = "x86_64")]
@@ -273,6 +273,15 @@ fn f32_run(level: Level) -> (Shape, Run<f32, f32>, Run<f32, f32>) {
         #[cfg(target_arch = "aarch64")]
         Level::Neon => (tile::NEON, tile::neon::f32, tile::neon::f32_packed),
         _ => (tile::PORTABLE, tile::portable::f32, tile::portable::f32_packed),
+    }
+}
+
+/// The tile of pairs of bf16, where a level has one.
+#[cfg(target_arch = "x86_64")]
+fn bf16_run(level: Level) -> (Shape, Run<u32, u32>) {
+    match level {
+        Level::Amx => (tile::AMX, tile::amx::bf16_pairs),
+        _ => (tile::AVX512, tile::avx512::bf16_pairs),
     }
 }
 
@@ -320,12 +329,12 @@ pub fn product_of(
     let level = Level::current();
     #[cfg(target_arch = "x86_64")]
     if products == Products::Bf16 && level.has_bf16_products() {
-        let by_rows = a.column_stride == 1;
         let panels = bf16::panels(b, threads);
-        let (values, left, run): (_, _, Run<u32, u32>) = if by_rows {
+        let (shape, rows) = bf16_run(level);
+        let (values, left, run): (_, _, Run<u32, u32>) = if a.column_stride == 1 || level == Level::Amx {
             let values = bf16::rows(a, threads);
             let left = Left::Rows { first: values.as_ptr(), row: a.columns.div_ceil(2) };
-            (values, left, tile::avx512::bf16_pairs)
+            (values, left, rows)
         } else {
             let values = bf16::steps(a.transposed(), threads);
             let left = Left::Strided { first: values.as_ptr(), row: 1, column: a.rows };
@@ -342,7 +351,7 @@ pub fn product_of(
             out: out.data,
             out_row: out.row_stride,
             keep,
-            shape: tile::AVX512,
+            shape,
             run,
         };
         // SAFETY: the views checked at construction that every row and column lies in its slice, the
@@ -540,18 +549,15 @@ impl Call<'_> {
         #[cfg(target_arch = "x86_64")]
         if products == Products::Bf16 && level.has_bf16_products() {
             let values = bf16::rows(x, self.threads);
-            return self.floats(
-                values.as_ptr(),
-                x.columns.div_ceil(2),
-                1,
-                tile::AVX512,
-                tile::avx512::bf16_pairs,
-            );
+            let (shape, run) = bf16_run(level);
+            return self.floats(values.as_ptr(), x.columns.div_ceil(2), 1, shape, run);
         }
         let _ = products;
         let (shape, run): (Shape, Run<f32, u16>) = match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => (tile::AVX512_LOW, tile::avx512::bf16),
+            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
+                (tile::AVX512_LOW, tile::avx512::bf16)
+            }
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => (tile::AVX2, tile::avx2::bf16),
             #[cfg(target_arch = "aarch64")]
@@ -571,13 +577,20 @@ impl Call<'_> {
     }
 
     fn int8(self, level: Level) {
+        /// Rows that wait for memory alone, however they are multiplied.
+        #[cfg(target_arch = "x86_64")]
+        const FEW: usize = 4;
         let rows = int8::quantise(self.x, level, self.threads);
         let stride = rows.stride;
         match &rows.values {
             Values::Bytes(values) => {
                 let (shape, run): (Shape, Run<u8, i8>) = match level {
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512Vnni | Level::Avx512Bf16 => (tile::AVX512, tile::avx512::int8_fours),
+                    Level::Amx if self.x.rows > FEW => (tile::AMX, tile::amx::int8),
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
+                        (tile::AVX512, tile::avx512::int8_fours)
+                    }
                     _ => (tile::PORTABLE, tile::portable::int8),
                 };
                 self.integers(&rows, self.product(values.as_ptr(), stride, 4, shape, run));

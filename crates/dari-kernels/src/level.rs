@@ -18,10 +18,19 @@ pub enum Level {
     Avx512Vnni,
     /// The same with BF16, where its products are quicker than those of f32 (Zen 4).
     Avx512Bf16,
+    /// AVX-512 with VNNI and VBMI, and AMX's tiles of bytes and of bf16 numbers (Intel's servers since Sapphire Rapids).
+    Amx,
 }
 
-const ALL: [Level; 6] =
-    [Level::Portable, Level::Neon, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Avx512Bf16];
+const ALL: [Level; 7] = [
+    Level::Portable,
+    Level::Neon,
+    Level::Avx2,
+    Level::Avx512,
+    Level::Avx512Vnni,
+    Level::Avx512Bf16,
+    Level::Amx,
+];
 
 /// The level in use, or this where none was chosen yet.
 const UNSET: u8 = u8::MAX;
@@ -92,6 +101,12 @@ impl Level {
                         && is_x86_feature_detected!("avx512vnni")
                         && is_x86_feature_detected!("avx512bf16")
                 }
+                Level::Amx => {
+                    avx512()
+                        && is_x86_feature_detected!("avx512vnni")
+                        && is_x86_feature_detected!("avx512vbmi")
+                        && crate::amx::is_available()
+                }
             }
         }
         #[cfg(target_arch = "aarch64")]
@@ -117,6 +132,7 @@ impl Level {
             Level::Avx512 => "AVX-512",
             Level::Avx512Vnni => "AVX-512 with VNNI",
             Level::Avx512Bf16 => "AVX-512 with VNNI and BF16",
+            Level::Amx => "AVX-512 with VNNI, and AMX",
         }
     }
 
@@ -129,12 +145,13 @@ impl Level {
             Level::Avx512 => "avx512",
             Level::Avx512Vnni => "avx512vnni",
             Level::Avx512Bf16 => "avx512bf16",
+            Level::Amx => "amx",
         }
     }
 
     /// Whether products of bf16 numbers are an instruction of their own.
     pub fn has_bf16_products(self) -> bool {
-        self == Level::Avx512Bf16
+        matches!(self, Level::Avx512Bf16 | Level::Amx)
     }
 }
 
@@ -171,7 +188,8 @@ macro_rules! leveled {
                 match $crate::level::Level::current() {
                     $crate::level::Level::Avx512
                     | $crate::level::Level::Avx512Vnni
-                    | $crate::level::Level::Avx512Bf16 => {
+                    | $crate::level::Level::Avx512Bf16
+                    | $crate::level::Level::Amx => {
                         // SAFETY: a current level is available on this very machine.
                         return unsafe { avx512($($argument),*) };
                     }

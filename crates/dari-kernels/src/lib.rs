@@ -10,6 +10,8 @@
 
 pub mod activation;
 pub mod adamw;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod batch_norm;
 pub mod conv;

@@ -290,7 +290,7 @@ fn products(level: Level, codes: &[i8], levels: &[i16], out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
     match level {
         // SAFETY: levels are asked for only where this machine has them.
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => {
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
             return unsafe { x86::products_avx512(codes, levels, out) };
         }
         // SAFETY: as above.

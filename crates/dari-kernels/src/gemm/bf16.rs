@@ -64,16 +64,38 @@ fn in_parts(
     }
 }
 
-/// The pairs of a matrix in rows, row by row: `[rows, steps]`.
+/// The pairs of a matrix, in rows or transposed, row by row: `[rows, steps]`.
 pub(super) fn rows(x: Matrix, threads: Threads) -> Vec<u32> {
     let steps = x.columns.div_ceil(2);
     let mut pairs = vec![0; x.rows * steps];
     in_parts(&mut pairs, steps, 32, threads, |first, part| {
-        for (index, to) in part.chunks_exact_mut(steps).enumerate() {
-            row(x.row(first + index), to);
+        if x.column_stride == 1 {
+            for (index, to) in part.chunks_exact_mut(steps).enumerate() {
+                row(x.row(first + index), to);
+            }
+            return;
+        }
+        for (index, part) in part.chunks_mut(PANEL * steps).enumerate() {
+            rows_of_columns(x.transposed(), first + index * PANEL, steps, part);
         }
     });
     pairs
+}
+
+/// At most [`PANEL`] rows of the transpose of a matrix in rows `[k, rows]`.
+fn rows_of_columns(x: Matrix, first: usize, steps: usize, to: &mut [u32]) {
+    let count = to.len() / steps;
+    for start in (0..steps).step_by(PANEL) {
+        let end = steps.min(start + PANEL);
+        let (mut square, mut turned) = ([[0; PANEL]; PANEL], [0; PANEL * PANEL]);
+        for (index, square) in (start..end).zip(&mut square) {
+            step(x, index, first, &mut square[..count]);
+        }
+        turn(&square, &mut turned);
+        for (to, turned) in to.chunks_exact_mut(steps).zip(turned.as_chunks::<PANEL>().0) {
+            to[start..end].copy_from_slice(&turned[..end - start]);
+        }
+    }
 }
 
 /// The pairs of the transpose of a matrix in rows `[k, rows]`, step by step: `[steps, rows]`.

@@ -200,6 +200,10 @@ pub(super) const AVX512: Shape = Shape {
 #[cfg(target_arch = "x86_64")]
 pub(super) const AVX512_LOW: Shape = Shape { rows: 10, ..AVX512 };
 
+/// Four of eight tiles for the sums.
+#[cfg(target_arch = "x86_64")]
+pub(super) const AMX: Shape = Shape { rows: amx::TALLEST, panels: |_| 2 };
+
 /// Thirty-two registers of 4 lanes.
 #[cfg(target_arch = "aarch64")]
 pub(super) const NEON: Shape = Shape {
@@ -250,6 +254,9 @@ pub(super) mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;

@@ -7,7 +7,7 @@
 
 use super::formats::{Format, PART};
 use super::panel::{LANES, Layout, WORDS, planes, run_scales, whole_scales, words};
-use super::rows::{PAIRS, scaling};
+use super::rows::{PAIRS, TALL, scaling};
 use super::simd::{Pair, Simd};
 use super::tile::Register;
 use crate::gemm::pack::turned;
@@ -16,18 +16,18 @@ use crate::math::fold;
 
 /// Outputs of a stretch: their whole numbers stay in the first cache, and no sum of products leaves 32 bits.
 pub(super) const STRETCH: usize = 256;
-/// Rows of a tile.
+/// Rows of a tile by registers.
 pub(super) const ROWS: usize = 12;
 /// Registers of a part's inputs.
-const HALVES: usize = PART / LANES;
+pub(super) const HALVES: usize = PART / LANES;
 
 /// A stretch of a row, scaled as [`scaling`] says.
 #[derive(Clone)]
 #[repr(align(64))]
 pub(super) struct Stretch {
-    numbers: [f32; STRETCH],
+    pub numbers: [f32; STRETCH],
     /// What one is worth.
-    scale: f32,
+    pub scale: f32,
 }
 
 impl Stretch {
@@ -51,11 +51,12 @@ leveled! {
 #[repr(align(64))]
 pub(super) struct Turned {
     /// By output: scales as shares of the largest, and minima.
-    scales: [f32; STRETCH],
-    least: [f32; STRETCH],
-    largest: f32,
-    /// `[outputs / 32, LANES, HALVES]`: a lane is an input, its words an output of one panel and of the next.
-    words: Vec<[Register; HALVES]>,
+    pub scales: [f32; STRETCH],
+    pub least: [f32; STRETCH],
+    pub largest: f32,
+    /// `[outputs / 32, LANES, HALVES]`: a lane is an input, its words an output of one panel and of the next. By
+    /// tiles of bytes `[outputs / 4, HALVES]`: a lane's bytes are four outputs.
+    pub words: Vec<[Register; HALVES]>,
 }
 
 impl Turned {
@@ -63,26 +64,36 @@ impl Turned {
         Turned { scales: [0.0; STRETCH], least: [0.0; STRETCH], largest: 0.0, words: Vec::new() };
 }
 
-/// A tile's rows as one part takes them: pairs of outputs, as [`Turned`] has them.
+/// A tile's rows as one part takes them, with the outputs as [`Turned`] has them.
 #[repr(align(64))]
-pub(super) struct Rounded([[Pair; STRETCH / 2]; ROWS]);
+pub(super) struct Rounded {
+    /// Bytes of [`TALL`] rows for tiles of them: the high ones with their signs, then the low ones.
+    pub planes: [[[[u8; WORDS]; TALL]; 2]; STRETCH / WORDS],
+    /// Pairs of outputs for registers.
+    pairs: [[Pair; STRETCH / 2]; ROWS],
+}
 
 impl Rounded {
-    pub const NONE: Rounded = Rounded([[Pair::NONE; STRETCH / 2]; ROWS]);
+    pub const NONE: Rounded = Rounded {
+        planes: [[[[0; WORDS]; TALL]; 2]; STRETCH / WORDS],
+        pairs: [[Pair::NONE; STRETCH / 2]; ROWS],
+    };
 }
 
 /// Results of a tile: `[rows, inputs of a part]`.
 #[derive(Clone, Default)]
 #[repr(align(64))]
-pub(super) struct Out(pub [[[f32; LANES]; HALVES]; ROWS]);
+pub(super) struct Out(pub [[[f32; LANES]; HALVES]; TALL]);
 
 /// A format's loops.
 #[derive(Clone, Copy)]
 pub(super) struct Across {
+    /// Rows of a tile, at most [`TALL`].
+    pub rows: usize,
     /// Turns one part of so many panels.
     pub turn: fn(&[&[u8]], usize, &mut Turned),
-    /// Adds a tile's products with it.
-    pub add: fn(&Turned, &[Stretch; ROWS], &mut Rounded, &mut Out),
+    /// Adds a tile's products with parts of one stretch, each to its own results.
+    pub add: fn(&[Turned], &[Stretch], &mut Rounded, &mut [Out]),
 }
 
 #[inline(always)]
@@ -129,11 +140,23 @@ pub(super) fn turn<S: Simd, F: Format<BYTES>, const BYTES: usize>(
             }
         }
     }
+    scales::<S, F, BYTES>(panels, block, part, to);
+}
+
+/// What a part's whole numbers are worth.
+#[inline(always)]
+pub(super) fn scales<S: Simd, F: Format<BYTES>, const BYTES: usize>(
+    panels: &[&[u8]],
+    block: usize,
+    part: usize,
+    to: &mut Turned,
+) {
+    let layout = const { Layout::of::<F, BYTES>() };
     let (scales, least) = (to.scales.as_chunks_mut().0, to.least.as_chunks_mut().0);
     scales[panels.len()..].fill([0.0; LANES]);
     least[panels.len()..].fill([0.0; LANES]);
     for ((panel, scales), least) in panels.iter().zip(scales).zip(least) {
-        let block = &panel[own.clone()];
+        let block = &panel[block * layout.all..][..layout.all];
         let whole = whole_scales::<S, F, BYTES>(block);
         let numbers = run_scales::<S, F, BYTES>(block, whole, part);
         (*scales, *least) = (S::store(numbers[0]), S::store(numbers[1]));
@@ -152,6 +175,19 @@ fn exchanged(first: &[u8; 4], second: &[u8; 4]) -> u64 {
 
 #[inline(always)]
 pub(super) fn add<S: Simd, F: Format<BYTES>, const BYTES: usize>(
+    turned: &[Turned],
+    x: &[Stretch],
+    rounded: &mut Rounded,
+    out: &mut [Out],
+) {
+    let x: &[Stretch; ROWS] = x.first_chunk().expect("a tile's rows");
+    for (turned, out) in turned.iter().zip(out) {
+        add_part::<S, F, BYTES>(turned, x, rounded, out);
+    }
+}
+
+#[inline(always)]
+fn add_part<S: Simd, F: Format<BYTES>, const BYTES: usize>(
     turned: &Turned,
     x: &[Stretch; ROWS],
     rounded: &mut Rounded,
@@ -160,7 +196,7 @@ pub(super) fn add<S: Simd, F: Format<BYTES>, const BYTES: usize>(
     let scales = turned.scales.as_chunks::<LANES>().0.as_chunks::<2>().0;
     let minima = turned.least.as_chunks::<LANES>().0.as_chunks::<2>().0;
     let mut least = [0.0; ROWS];
-    for ((x, to), least) in x.iter().zip(&mut rounded.0).zip(&mut least) {
+    for ((x, to), least) in x.iter().zip(&mut rounded.pairs).zip(&mut least) {
         let mut sums = S::same(0.0);
         let x = x.numbers.as_chunks::<LANES>().0.as_chunks::<2>().0;
         let to = to.as_chunks_mut::<LANES>().0.iter_mut().take(turned.words.len() / LANES);
@@ -179,7 +215,7 @@ pub(super) fn add<S: Simd, F: Format<BYTES>, const BYTES: usize>(
     let mut wholes = [[S::whole(0); HALVES]; ROWS];
     for (pair, words) in turned.words.iter().enumerate() {
         let own = [S::words(&words[0].0), S::words(&words[1].0)];
-        for (wholes, rounded) in wholes.iter_mut().zip(&rounded.0) {
+        for (wholes, rounded) in wholes.iter_mut().zip(&rounded.pairs) {
             wholes[0] = S::products(wholes[0], own[0], rounded[pair]);
             wholes[1] = S::products(wholes[1], own[1], rounded[pair]);
         }

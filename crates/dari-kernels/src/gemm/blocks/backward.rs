@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::RangeInclusive;
 
 use super::Panels;
-use super::across::{self, Across, Out, ROWS, Rounded, STRETCH, Stretch, Turned};
+use super::across::{self, Across, Out, Rounded, STRETCH, Stretch, Turned};
 use super::formats::PART;
 use super::panel::{LANES, Steps};
 use crate::gemm::pack::Lines;
@@ -132,18 +132,18 @@ fn add_parts(out: MatrixMut, dy: Matrix, parts: &[Part], keep: bool) {
     /// Most tiles of a task: a weight is turned once for so many rows.
     const TILES: usize = 20;
     let MatrixMut { rows, columns: inputs, row_stride, .. } = out;
-    let tiles = rows.div_ceil(ROWS);
+    let tall = parts.first().map_or(1, |part| part.across.rows);
+    let tiles = rows.div_ceil(tall);
     let mut scaled = SCALED.take();
-    scaled.resize((parts.len() * tiles * ROWS).max(scaled.len()), Stretch::NONE);
-    let lines = &mut scaled[..parts.len() * tiles * ROWS];
-    team::chunks(lines, ROWS, |index, lines| {
+    scaled.resize((parts.len() * tiles * tall).max(scaled.len()), Stretch::NONE);
+    let lines = &mut scaled[..parts.len() * tiles * tall];
+    team::chunks(lines, tall, |index, lines| {
         let [first, count] = parts[index / tiles].columns;
-        for (line, row) in lines.iter_mut().zip(index % tiles * ROWS..) {
+        for (line, row) in lines.iter_mut().zip(index % tiles * tall..) {
             let x = if row < rows { &dy.row(row)[first..first + count] } else { &[] };
             across::scale(x, line);
         }
     });
-    let lines = lines.as_chunks::<ROWS>().0;
     let groups = (inputs / PART).div_ceil(GROUP);
     // Enough tasks that no thread waits long for the last one.
     let blocks = tiles.div_ceil(TILES).max((4 * team::threads()).div_ceil(groups)).min(tiles);
@@ -159,7 +159,7 @@ fn add_parts(out: MatrixMut, dy: Matrix, parts: &[Part], keep: bool) {
         out.clear();
         out.resize(GROUP * tiles_own.len(), Out::default());
         for (index, part) in parts.iter().enumerate() {
-            let Across { turn, add } = part.across;
+            let Across { turn, add, .. } = part.across;
             let [first, count] = part.panels;
             let panels: [&[u8]; STRETCH / LANES] =
                 std::array::from_fn(|panel| part.weight.panels(first + panel.min(count - 1), 1));
@@ -167,13 +167,12 @@ fn add_parts(out: MatrixMut, dy: Matrix, parts: &[Part], keep: bool) {
                 turn(&panels[..count], own, turned);
             }
             for (tile, out) in tiles_own.clone().zip(out.chunks_exact_mut(GROUP)) {
-                for (turned, out) in turned.iter().zip(out).take(own.len()) {
-                    add(turned, &lines[index * tiles + tile], rounded, out);
-                }
+                let lines = &lines[(index * tiles + tile) * tall..][..tall];
+                add(&turned[..own.len()], lines, rounded, out);
             }
         }
         for (tile, out) in tiles_own.zip(out.chunks_exact(GROUP)) {
-            for (place, row) in (tile * ROWS..rows).enumerate().take(ROWS) {
+            for (place, row) in (tile * tall..rows).enumerate().take(tall) {
                 for (own, out) in own.clone().zip(out) {
                     // SAFETY: these inputs of this row lie in `out`, which is borrowed mutably, and are this
                     // task's own.

@@ -18,6 +18,8 @@ use super::{Epilogue, Matrix, MatrixMut};
 use crate::team::{self, Shared};
 
 mod across;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod backward;
 mod formats;
 mod panel;
@@ -28,7 +30,7 @@ mod tile;
 pub use backward::backward;
 use formats::{Format, PART};
 use panel::{Kernels, LANES, Layout};
-use rows::Rows;
+use rows::{Order, Rows};
 use tile::{Open, SIDES, STRETCH};
 
 /// A block format, by ggml's name for it.
@@ -298,7 +300,10 @@ pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogu
     // What blocks of rows there are loops for does not depend on the format.
     let Kernels { products, tile, .. } = first.format.of().kernels;
     let few = products.iter().map(|&(rows, _)| rows).find(|&rows| rows >= out.rows);
-    let blocks = blocks_of(x, few.unwrap_or(tile.rows));
+    let blocks = match few {
+        Some(rows) => blocks_of(x, rows, Order::Pairs),
+        None => blocks_of(x, tile.rows, tile.order),
+    };
     let mut tasks = Vec::new();
     let mut column = 0;
     for &weight in weights {
@@ -380,11 +385,7 @@ impl Task<'_> {
                     &self.weight.panels(panel + side.min(count - 1), 1)[own.clone()]
                 });
                 (tile.open)(&sides[..tile.side], &mut open);
-                for ((_, block), values) in
-                    self.rows.iter().zip(values.chunks_exact_mut(tile.rows * tile.side))
-                {
-                    (tile.add)(&open, block, first / PART..last / PART, values);
-                }
+                (tile.add)(&open, self.rows, first / PART..last / PART, values);
             }
             for ((start, block), values) in self.rows.iter().zip(values.chunks_exact(tile.rows * tile.side)) {
                 for (row, values) in values.chunks_exact(tile.side).enumerate().take(block.count) {
@@ -398,12 +399,12 @@ impl Task<'_> {
 }
 
 /// Rows in blocks of so many, each with its first row.
-fn blocks_of(x: Matrix, size: usize) -> Vec<(usize, Rows)> {
+fn blocks_of(x: Matrix, size: usize, order: Order) -> Vec<(usize, Rows)> {
     let mut blocks: Vec<Option<(usize, Rows)>> = (0..x.rows.div_ceil(size)).map(|_| None).collect();
     team::chunks(&mut blocks, 1, |index, block| {
         let start = index * size;
         let rows: Vec<&[f32]> = (start..x.rows.min(start + size)).map(|row| x.row(row)).collect();
-        block.fill_with(|| Some((start, Rows::new(size, x.columns, &rows))));
+        block.fill_with(|| Some((start, Rows::new(size, x.columns, order, &rows))));
     });
     blocks.into_iter().flatten().collect()
 }

@@ -8,8 +8,10 @@
 use std::ops::Range;
 
 use super::across::{self, Across};
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::formats::{Format, PART};
-use super::rows::{Mark, PAIRS, Rows};
+use super::rows::{Mark, Order, PAIRS, Rows};
 use super::simd::Simd;
 use super::tile::{self, Tile};
 use crate::gemm::pack::turned;
@@ -80,6 +82,7 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
                 tile: Tile {
                     rows: $tile,
                     side: $side,
+                    order: Order::Pairs,
                     open: |panels, to| unsafe { $level::open::<F, BYTES, $side>(panels, to) },
                     add: match (F::RUNS, F::LEAST) {
                         (1, false) => at!($level: add 1 false $tile $side),
@@ -90,6 +93,7 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
                 },
                 unpack: |bytes, to| unsafe { $level::unpack::<F, BYTES>(bytes, to) },
                 across: ($across && F::RUNS == 1).then_some(Across {
+                    rows: across::ROWS,
                     turn: |panels, part, to| unsafe { $level::turn::<F, BYTES>(panels, part, to) },
                     add: |turned, x, rounded, out| unsafe {
                         $level::across::<F, BYTES>(turned, x, rounded, out)
@@ -99,6 +103,27 @@ pub(super) fn kernels<F: Format<BYTES>, const BYTES: usize>() -> Kernels {
         };
     }
     match Level::current() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => Kernels {
+            tile: Tile {
+                rows: crate::amx::ROWS,
+                side: amx::SIDE,
+                order: Order::Planes,
+                open: |panels, to| unsafe { amx::open::<F, BYTES>(panels, to) },
+                add: match (F::RUNS, F::LEAST) {
+                    (1, false) => |open, x, parts, out| unsafe { amx::add::<1, false>(open, x, parts, out) },
+                    (1, true) => |open, x, parts, out| unsafe { amx::add::<1, true>(open, x, parts, out) },
+                    (_, false) => |open, x, parts, out| unsafe { amx::add::<2, false>(open, x, parts, out) },
+                    (_, true) => |open, x, parts, out| unsafe { amx::add::<2, true>(open, x, parts, out) },
+                },
+            },
+            across: (F::RUNS == 1).then_some(Across {
+                rows: crate::amx::ROWS,
+                turn: |panels, part, to| unsafe { amx::turn::<F, BYTES>(panels, part, to) },
+                add: |turned, x, rounded, out| unsafe { amx::across::<F, BYTES>(turned, x, rounded, out) },
+            }),
+            ..at!(vnni: 1 4 12, 12 by 2, across false)
+        },
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni | Level::Avx512Bf16 => at!(vnni: 1 4 12, 12 by 2, across true),
         #[cfg(target_arch = "x86_64")]
@@ -140,7 +165,7 @@ macro_rules! level {
             $(#[target_feature(enable = $features)])?
             pub unsafe fn add<const RUNS: usize, const LEAST: bool, const ROWS: usize, const SIDE: usize>(
                 open: &Open,
-                x: &Rows,
+                x: &[(usize, Rows)],
                 parts: Range<usize>,
                 out: &mut [[f32; LANES]],
             ) {
@@ -163,10 +188,10 @@ macro_rules! level {
 
             $(#[target_feature(enable = $features)])?
             pub unsafe fn across<F: Format<BYTES>, const BYTES: usize>(
-                turned: &Turned,
-                x: &[Stretch; across::ROWS],
+                turned: &[Turned],
+                x: &[Stretch],
                 rounded: &mut Rounded,
-                out: &mut Out,
+                out: &mut [Out],
             ) {
                 across::add::<$simd, F, BYTES>(turned, x, rounded, out);
             }

@@ -16,11 +16,29 @@ const MOST: f32 = 32767.0;
 pub(super) struct Rows {
     /// How many, with those that are only there to fill the loops: zeros.
     pub count: usize,
-    /// `[parts, PAIRS, count]`.
+    /// `[parts, PAIRS, count]`, where products are by pairs.
     pub pairs: Vec<Pair>,
+    /// By part, where they are by planes.
+    pub planes: Vec<Planes>,
     /// `[parts, count]`.
     pub marks: Vec<Mark>,
 }
+
+/// How whole numbers lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Pairs,
+    /// Of [`TALL`] rows.
+    Planes,
+}
+
+/// Rows of a plane.
+pub(super) const TALL: usize = 16;
+
+/// A part of the rows: its whole numbers' high bytes, then the low ones.
+#[derive(Clone)]
+#[repr(align(64))]
+pub(super) struct Planes(pub [[[u8; PART]; TALL]; 2]);
 
 /// What belongs to one part of a row.
 #[derive(Clone, Copy, Default)]
@@ -34,15 +52,21 @@ pub(super) struct Mark {
 
 impl Rows {
     /// Rows of whole parts, `inputs` long; `count` of them are given room for.
-    pub fn new(count: usize, inputs: usize, rows: &[&[f32]]) -> Rows {
+    pub fn new(count: usize, inputs: usize, order: Order, rows: &[&[f32]]) -> Rows {
         let parts = inputs / PART;
+        let (pairs, planes) = match order {
+            Order::Pairs => (parts, 0),
+            Order::Planes => (0, parts),
+        };
+        assert!(planes == 0 || count == TALL);
         let mut all = Rows {
             count,
-            pairs: vec![Pair::default(); parts * PAIRS * count],
+            pairs: vec![Pair::default(); pairs * PAIRS * count],
+            planes: vec![Planes([[[0; PART]; TALL]; 2]); planes],
             marks: vec![Mark::default(); parts * count],
         };
         for (row, x) in rows.iter().enumerate() {
-            prepare(x, row, count, &mut all.pairs, &mut all.marks);
+            prepare(x, row, &mut all);
         }
         all
     }
@@ -67,17 +91,23 @@ pub(super) fn scaling(x: &[f32]) -> [f32; 2] {
 }
 
 leveled! {
-    fn prepare(x: &[f32], row: usize, count: usize, pairs: &mut [Pair], marks: &mut [Mark]) {
-        let parts = x.as_chunks::<PART>().0.iter();
-        for ((x, pairs), marks) in parts.zip(pairs.chunks_exact_mut(PAIRS * count)).zip(marks.chunks_exact_mut(count)) {
+    fn prepare(x: &[f32], row: usize, to: &mut Rows) {
+        let count = to.count;
+        for (part, (x, marks)) in x.as_chunks::<PART>().0.iter().zip(to.marks.chunks_exact_mut(count)).enumerate() {
             let [scale, factor] = scaling(x);
             let mut wholes = [0i16; PART];
             for (whole, value) in wholes.iter_mut().zip(x) {
                 // The nearest whole number, in the low bits: adding 1.5 * 2^23 leaves it there.
                 *whole = (value * factor + 12_582_912.0).to_bits() as i16;
             }
-            for (pair, wholes) in wholes.as_chunks::<2>().0.iter().enumerate() {
-                pairs[pair * count + row] = Pair::new(wholes[0], wholes[1]);
+            if let Some(Planes([high, low])) = to.planes.get_mut(part) {
+                high[row] = wholes.map(|whole| (whole >> 8) as u8);
+                low[row] = wholes.map(|whole| whole as u8);
+            } else {
+                let pairs = &mut to.pairs[part * PAIRS * count..][..PAIRS * count];
+                for (pair, wholes) in wholes.as_chunks::<2>().0.iter().enumerate() {
+                    pairs[pair * count + row] = Pair::new(wholes[0], wholes[1]);
+                }
             }
             let [first, second] = [0, PART / 2].map(|at| {
                 wholes[at..at + PART / 2].iter().map(|&whole| i32::from(whole)).sum::<i32>()

@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use super::formats::{Format, PART};
 use super::panel::{LANES, Layout, WORDS, planes, run_scales, whole_scales, words};
-use super::rows::{PAIRS, Rows};
+use super::rows::{Order, PAIRS, Rows};
 use super::simd::Simd;
 
 /// Inputs of a stretch: whole blocks of every format, and few enough that it stays in the first cache.
 pub(super) const STRETCH: usize = 256;
 /// Parts of a stretch.
-const PARTS: usize = STRETCH / PART;
+pub(super) const PARTS: usize = STRETCH / PART;
 /// Most panels side by side.
 pub(super) const SIDES: usize = 2;
 
@@ -24,9 +24,9 @@ pub(super) struct Register(pub [u8; WORDS]);
 #[derive(Default)]
 pub(super) struct Open {
     /// `[parts, PAIRS, panels]`.
-    words: Vec<Register>,
+    pub words: Vec<Register>,
     /// `[parts, runs, panels, 2]`: scales and minima.
-    scales: Vec<[[f32; LANES]; 2]>,
+    pub scales: Vec<[[f32; LANES]; 2]>,
 }
 
 /// A format's loops for many rows.
@@ -36,10 +36,12 @@ pub(super) struct Tile {
     pub rows: usize,
     /// Panels of a tile.
     pub side: usize,
+    /// How its rows lie.
+    pub order: Order,
     /// Lays the same stretch of so many panels open.
     pub open: fn(&[&[u8]], &mut Open),
-    /// Adds what those parts of the rows give to `[rows, panels]`.
-    pub add: fn(&Open, &Rows, Range<usize>, &mut [[f32; LANES]]),
+    /// Adds what those parts of the rows give to `[rows, panels]` of each block of rows.
+    pub add: fn(&Open, &[(usize, Rows)], Range<usize>, &mut [[f32; LANES]]),
 }
 
 #[inline(always)]
@@ -74,12 +76,23 @@ pub(super) fn open<S: Simd, F: Format<BYTES>, const BYTES: usize, const SIDE: us
 #[inline(always)]
 pub(super) fn add<S: Simd, const RUNS: usize, const LEAST: bool, const ROWS: usize, const SIDE: usize>(
     open: &Open,
+    x: &[(usize, Rows)],
+    parts: Range<usize>,
+    out: &mut [[f32; LANES]],
+) {
+    for ((_, x), out) in x.iter().zip(out.chunks_exact_mut(ROWS * SIDE)) {
+        add_block::<S, RUNS, LEAST, ROWS, SIDE>(open, x, parts.clone(), out);
+    }
+}
+
+#[inline(always)]
+fn add_block<S: Simd, const RUNS: usize, const LEAST: bool, const ROWS: usize, const SIDE: usize>(
+    open: &Open,
     x: &Rows,
     parts: Range<usize>,
     out: &mut [[f32; LANES]],
 ) {
     assert!(x.count == ROWS && parts.len() <= PARTS);
-    let out: &mut [[f32; LANES]] = &mut out[..ROWS * SIDE];
     let words = open.words.chunks_exact(PAIRS * SIDE);
     let scales = open.scales.chunks_exact(RUNS * SIDE);
     let pairs = x.pairs[parts.start * PAIRS * ROWS..parts.end * PAIRS * ROWS].chunks_exact(PAIRS * ROWS);
