@@ -75,6 +75,19 @@ pub fn fold(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// The largest of the lanes, pairwise.
+#[inline(always)]
+pub fn largest(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = if lanes[i + width] > lanes[i] { lanes[i + width] } else { lanes[i] };
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
 /// Sums `term(i)` for `i` in `0..n` in fixed lanes.
 #[inline(always)]
 pub fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {

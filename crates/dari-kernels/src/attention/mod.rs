@@ -265,7 +265,7 @@ fn attend(
         // A query's scores of a tile to powers; what it has of tiles before shrinks.
         let mut settle = |query: usize, scores: &mut [f32], start: usize, keep: bool| {
             let (hidden, seen) = within(mask.seen(&sizes, query), start, scores.len());
-            let visible = visible.map(|visible| &visible[start..start + scores.len()]);
+            let visible = visible.map(|visible| &visible[start..keys.min(start + scores.len())]);
             let shrink = powers(scores, hidden, seen, visible, &mut logs[query], &mut sums[query]);
             if keep && shrink != 1.0 {
                 multiply(row(query), shrink);
@@ -303,8 +303,10 @@ fn attend(
                 };
                 let to = MatrixMut::strided(scores, count, length, apart);
                 product_with(to, q, k.columns(length), &Epilogue::scale(scale), false, Threads::One);
+                // Whole registers: what lies behind the last key is seen by none.
+                let whole = length.next_multiple_of(math::LANES);
                 for (query, scores) in part.clone().zip(scores.chunks_mut(apart)) {
-                    settle(query, &mut scores[..length], start, keep);
+                    settle(query, &mut scores[..whole], start, keep);
                 }
                 // SAFETY: as in `row`.
                 let out =
@@ -407,7 +409,10 @@ leveled! {
                 lanes[lane] = if part[lane] > lanes[lane] { part[lane] } else { lanes[lane] };
             }
         }
-        let larger = lanes.iter().chain(rest).fold(*most, |most, &score| most.max(score));
+        for (lane, &score) in lanes.iter_mut().zip(rest) {
+            *lane = if score > *lane { score } else { *lane };
+        }
+        let larger = most.max(math::largest(lanes));
         if larger == f32::NEG_INFINITY {
             // Nothing is seen so far; a score that is no number stays one.
             for score in scores.iter_mut() {

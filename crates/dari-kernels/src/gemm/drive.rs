@@ -177,35 +177,42 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
                     (packed.as_ptr(), 1, tallest)
                 }
             };
-            let mut panel = panels[0];
-            while panel < panels[1] {
-                let width = if panel + side_by_side <= panels[1] { side_by_side } else { 1 };
-                for index in 0..groups {
-                    let [from, to] = group(index);
-                    // SAFETY: offsets inside the operands, as the caller promises.
-                    unsafe {
-                        let a = left.add(match self.left {
-                            Left::Rows { .. } => from * a_row,
-                            Left::Strided { .. } => index * length * tallest,
-                        });
-                        let tile = Tile {
-                            steps: length,
-                            a,
-                            a_row,
-                            a_step,
-                            b: self.panels.add(panel * self.b_panel + start * self.b_step),
-                            b_panel: self.b_panel,
-                            c: self.out.add((rows[0] + from) * self.out_row + panel * PANEL),
-                            c_row: self.out_row,
-                            columns: (width * PANEL).min(columns - panel * PANEL),
-                            add: self.keep || block > 0,
-                        };
-                        (self.run)(to - from, width, &tile);
-                    }
+            let run = |index: usize, panel: usize, width: usize| {
+                let [from, to] = group(index);
+                // SAFETY: offsets inside the operands, as the caller promises.
+                unsafe {
+                    let a = left.add(match self.left {
+                        Left::Rows { .. } => from * a_row,
+                        Left::Strided { .. } => index * length * tallest,
+                    });
+                    let tile = Tile {
+                        steps: length,
+                        a,
+                        a_row,
+                        a_step,
+                        b: self.panels.add(panel * self.b_panel + start * self.b_step),
+                        b_panel: self.b_panel,
+                        c: self.out.add((rows[0] + from) * self.out_row + panel * PANEL),
+                        c_row: self.out_row,
+                        columns: (width * PANEL).min(columns - panel * PANEL),
+                        add: self.keep || block > 0,
+                    };
+                    (self.run)(to - from, width, &tile);
                 }
-                panel += width;
+            };
+            // All groups of rows meet a few panels, then the next ones; or each group meets all panels.
+            let sweeps = if self.shape.group_by_group { groups } else { 1 };
+            for sweep in 0..sweeps {
+                let own = groups * sweep / sweeps..groups * (sweep + 1) / sweeps;
+                let mut panel = panels[0];
+                while panel < panels[1] {
+                    let width = if panel + side_by_side <= panels[1] { side_by_side } else { 1 };
+                    own.clone().for_each(|index| run(index, panel, width));
+                    panel += width;
+                }
             }
         }
+        (self.shape.end)();
         A::give(packed);
         let first = panels[0] * PANEL;
         let width = (panels[1] * PANEL).min(columns) - first;

@@ -171,30 +171,35 @@ pub(super) struct Shape {
     pub rows: usize,
     /// Panels side by side, by the rows of the tallest tile.
     pub panels: fn(usize) -> usize,
+    /// Whether changing from one number of rows to another takes long.
+    pub group_by_group: bool,
+    /// What a thread does after its last tile.
+    pub end: fn(),
+}
+
+impl Shape {
+    /// Of a level that keeps nothing from tile to tile.
+    const fn new(rows: usize, panels: fn(usize) -> usize) -> Shape {
+        Shape { rows, panels, group_by_group: false, end: || () }
+    }
 }
 
 /// Sixteen registers of 8 lanes.
 #[cfg(target_arch = "x86_64")]
-pub(super) const AVX2: Shape = Shape {
-    rows: 6,
-    panels: |rows| match rows {
-        1 => 4,
-        2 | 3 => 2,
-        _ => 1,
-    },
-};
+pub(super) const AVX2: Shape = Shape::new(6, |rows| match rows {
+    1 => 4,
+    2 | 3 => 2,
+    _ => 1,
+});
 
 /// Thirty-two registers of 16 lanes.
 #[cfg(target_arch = "x86_64")]
-pub(super) const AVX512: Shape = Shape {
-    rows: 12,
-    panels: |rows| match rows {
-        1 | 2 => 8,
-        3 => 6,
-        4..=6 => 4,
-        _ => 2,
-    },
-};
+pub(super) const AVX512: Shape = Shape::new(12, |rows| match rows {
+    1 | 2 => 8,
+    3 => 6,
+    4..=6 => 4,
+    _ => 2,
+});
 
 /// The same for weights that are widened on the way, which takes registers of its own.
 #[cfg(target_arch = "x86_64")]
@@ -202,21 +207,19 @@ pub(super) const AVX512_LOW: Shape = Shape { rows: 10, ..AVX512 };
 
 /// Four of eight tiles for the sums.
 #[cfg(target_arch = "x86_64")]
-pub(super) const AMX: Shape = Shape { rows: amx::TALLEST, panels: |_| 2 };
+pub(super) const AMX: Shape =
+    Shape { group_by_group: true, end: amx::release, ..Shape::new(amx::TALLEST, |_| 2) };
 
 /// Thirty-two registers of 4 lanes.
 #[cfg(target_arch = "aarch64")]
-pub(super) const NEON: Shape = Shape {
-    rows: 6,
-    panels: |rows| match rows {
-        1 => 4,
-        2 => 2,
-        _ => 1,
-    },
-};
+pub(super) const NEON: Shape = Shape::new(6, |rows| match rows {
+    1 => 4,
+    2 => 2,
+    _ => 1,
+});
 
 /// Whatever the compiler makes of it.
-pub(super) const PORTABLE: Shape = Shape { rows: 2, panels: |_| 1 };
+pub(super) const PORTABLE: Shape = Shape::new(2, |_| 1);
 
 /// The tile of a size that [`Shape`] allows.
 ///

@@ -3,6 +3,7 @@
 //! what [`super::tile`] gives, to the same bits.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::across::{self, HALVES, Out, Rounded, Stretch, Turned};
@@ -109,68 +110,125 @@ pub(super) unsafe fn add<const RUNS: usize, const LEAST: bool>(
     parts: Range<usize>,
     out: &mut [[f32; LANES]],
 ) {
-    // High and low bytes of the rows and the weight's, each with its sums; twice, so that one run's are multiplied
-    // while another's sums are read.
     const SUM: [usize; 2] = [ROWS, ROW];
     let shapes = const {
         let (rows, weight) = ([ROWS, PART / RUNS], [FOURS / RUNS, ROW]);
-        Shapes::new([SUM, SUM, rows, rows, weight, [0, 0], [0, 0], [0, 0]])
+        Shapes::new([SUM, SUM, SUM, SUM, rows, rows, weight, [0, 0]])
     };
     let runs = parts.len() * RUNS;
     assert!(parts.len() <= PARTS);
+    if x.is_empty() || runs == 0 {
+        return;
+    }
+    // Block of rows, panel and run that are multiplied next; behind the last ones the last rows' once more, for
+    // nothing.
+    let mut next = [0; 3];
+    let mut operands = || {
+        let [block, side, run] = next;
+        let [high, low] = &x[block].1.planes[parts.start + run / RUNS].0;
+        let at = run % RUNS * (PART / RUNS);
+        let words = &open.words[side * PARTS * FOURS + run * (FOURS / RUNS)..][..FOURS / RUNS];
+        next = match [side, run] {
+            [_, run] if run + 1 < runs => [block, side, run + 1],
+            [side, _] if side + 1 < SIDE => [block, side + 1, 0],
+            _ => [(block + 1).min(x.len() - 1), 0, 0],
+        };
+        [high.as_flattened()[at..].as_ptr(), low.as_flattened()[at..].as_ptr(), words.as_ptr().cast()]
+    };
     // SAFETY: the level is available.
     let tiles = unsafe { Tiles::new(&shapes) };
-    let mut sums = [const { Sums([[[0; LANES]; ROWS]; 2]) }; 2];
+    let mut sums = [const { MaybeUninit::<Sums>::uninit() }; 2];
+    let [even, odd] = &mut sums;
+    // Three runs are on their way: one is multiplied, the sums of the one before are stored, and those of the one
+    // before that are added up.
+    // SAFETY: the operands are whole, and what a step has stored is there.
+    let [even, odd] = unsafe {
+        step::<0, 1, 2, 3>(&tiles, operands(), odd.as_mut_ptr(), |_| ());
+        step::<2, 3, 0, 1>(&tiles, operands(), even.as_mut_ptr(), |_| ());
+        [even.assume_init_mut(), odd.assume_init_mut()]
+    };
+    let mut is_even = true;
     for ((_, x), out) in x.iter().zip(out.as_chunks_mut::<SIDE>().0.as_chunks_mut::<ROWS>().0) {
-        let (own, marks) = (&x.planes[parts.clone()], &x.marks[parts.start * ROWS..parts.end * ROWS]);
-        let marks = marks.as_chunks::<ROWS>().0;
+        let marks = x.marks[parts.start * ROWS..parts.end * ROWS].as_chunks::<ROWS>().0;
         for side in 0..SIDE {
-            let words = &open.words[side * PARTS * FOURS..][..parts.len() * FOURS];
             let scales = &open.scales[side * PARTS * RUNS..][..runs];
-            let multiply = |run: usize, to: &mut Sums| {
-                let [high, low] = &own[run / RUNS].0;
-                let at = run % RUNS * (PART / RUNS);
-                let words = &words[run * (FOURS / RUNS)..][..FOURS / RUNS];
-                let [to_high, to_low] = &mut to.0;
-                // SAFETY: `ROWS` rows of the planes, of which the run's part is read; the run's registers; and whole
-                // sums.
-                unsafe {
-                    tiles.load::<2>(high.as_flattened()[at..].as_ptr(), PART);
-                    tiles.load::<3>(low.as_flattened()[at..].as_ptr(), PART);
-                    tiles.load::<4>(words.as_ptr().cast(), ROW);
-                    tiles.clear::<0>();
-                    tiles.clear::<1>();
-                    tiles.signed::<0, 2, 4>();
-                    tiles.unsigned::<1, 3, 4>();
-                    tiles.store::<0>(to_high.as_mut_ptr().cast(), ROW);
-                    tiles.store::<1>(to_low.as_mut_ptr().cast(), ROW);
-                }
-            };
             let mut total = [Vnni::same(0.0); ROWS];
             for (total, out) in total.iter_mut().zip(out.iter()) {
                 *total = Vnni::load(&out[side]);
             }
-            multiply(0, &mut sums[0]);
-            for run in 0..runs {
-                if run + 1 < runs {
-                    multiply(run + 1, &mut sums[(run + 1) % 2]);
-                }
-                let sums = &sums[run % 2];
-                let [scale, least] = [Vnni::load(&scales[run][0]), Vnni::load(&scales[run][1])];
+            for (run, [scale, least]) in scales.iter().enumerate() {
+                let [scale, least] = [Vnni::load(scale), Vnni::load(least)];
                 let which = if RUNS == 1 { 2 } else { run % RUNS };
                 let marks = &marks[run / RUNS];
-                for row in 0..ROWS {
-                    let own = Vnni::times(scale, Vnni::same(marks[row].scale));
-                    total[row] = Vnni::product(Vnni::numbers(sums.whole(row)), own, total[row]);
-                    if LEAST {
-                        total[row] = Vnni::product(least, Vnni::same(marks[row].totals[which]), total[row]);
-                    }
+                macro_rules! step {
+                    ($high:literal $low:literal, $last_high:literal $last_low:literal, $from:ident, $to:ident) => {
+                        // SAFETY: the operands are whole.
+                        unsafe {
+                            step::<$high, $low, $last_high, $last_low>(&tiles, operands(), $to, |row| {
+                                let own = Vnni::times(scale, Vnni::same(marks[row].scale));
+                                total[row] = Vnni::product(Vnni::numbers($from.whole(row)), own, total[row]);
+                                if LEAST {
+                                    let more = Vnni::same(marks[row].totals[which]);
+                                    total[row] = Vnni::product(least, more, total[row]);
+                                }
+                            });
+                        }
+                    };
                 }
+                if is_even {
+                    step!(0 1, 2 3, even, odd);
+                } else {
+                    step!(2 3, 0 1, odd, even);
+                }
+                is_even = !is_even;
             }
             for (total, out) in total.iter().zip(out.iter_mut()) {
                 out[side] = Vnni::store(*total);
             }
         }
+    }
+}
+
+/// Multiplies a run's high and low bytes by the weight's into two tiles, and stores what two others hold. What is
+/// done for each row meanwhile stands between, since neither alone keeps a core busy.
+///
+/// # Safety
+/// AMX is there, and the tiles' shapes are those of [`add`]. The operands are [`PART`] bytes apart and [`ROW`].
+#[inline(always)]
+unsafe fn step<const HIGH: u8, const LOW: u8, const LAST_HIGH: u8, const LAST_LOW: u8>(
+    tiles: &Tiles,
+    [high, low, words]: [*const u8; 3],
+    to: *mut Sums,
+    mut row: impl FnMut(usize),
+) {
+    // SAFETY: as the caller promises, and there is room for whole sums.
+    unsafe {
+        let to: [*mut u8; 2] = [(&raw mut (*to).0[0]).cast(), (&raw mut (*to).0[1]).cast()];
+        tiles.load::<4>(high, PART);
+        row(0);
+        row(1);
+        tiles.load::<5>(low, PART);
+        row(2);
+        row(3);
+        tiles.load::<6>(words, ROW);
+        tiles.clear::<HIGH>();
+        tiles.clear::<LOW>();
+        row(4);
+        row(5);
+        tiles.signed::<HIGH, 4, 6>();
+        row(6);
+        row(7);
+        tiles.store::<LAST_HIGH>(to[0], ROW);
+        row(8);
+        row(9);
+        row(10);
+        tiles.unsigned::<LOW, 5, 6>();
+        row(11);
+        row(12);
+        tiles.store::<LAST_LOW>(to[1], ROW);
+        row(13);
+        row(14);
+        row(15);
     }
 }
 

@@ -333,12 +333,24 @@ pub fn linear(out: MatrixMut, x: Matrix, weights: &[&Panels], epilogue: &Epilogu
                     *to = *values;
                 }
                 rest.copy_from_slice(&values.as_flattened()[width - rest.len()..width]);
-                epilogue.apply(row, column, part);
             }
         };
         match few {
             Some(_) => tasks[task].few(put),
             None => tasks[task].many(put),
+        }
+        if epilogue.is_empty() {
+            return;
+        }
+        let Task { ref panels, column, rows, .. } = tasks[task];
+        let first = panels.start * LANES;
+        let width = (panels.len() * LANES).min(weight.outputs - first);
+        for (start, block) in rows {
+            for row in *start..out.rows.min(start + block.count) {
+                // SAFETY: as above.
+                let part = unsafe { shared.part(row * out.row_stride + column + first, width) };
+                epilogue.apply(row, column + first, part);
+            }
         }
     });
 }

@@ -1,5 +1,6 @@
 //! AMX: up to two tiles of rows by one or two panels, whose steps are a tile's rows as they lie.
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 use super::{PANEL, Tile};
@@ -62,6 +63,33 @@ static SHAPES: [Shapes; TALLEST + 1] = {
     shapes
 };
 
+thread_local! {
+    /// The rows for which this thread's tiles are shaped: that takes longer than a small tile's products.
+    static SHAPED: Cell<Option<(usize, Tiles)>> = const { Cell::new(None) };
+}
+
+/// Tiles shaped for so many rows. Put into [`SHAPED`] they stay so until [`release`].
+///
+/// # Safety
+/// AMX is there.
+#[inline(always)]
+unsafe fn shaped(rows: usize) -> Tiles {
+    match SHAPED.take() {
+        Some((of, tiles)) if of == rows => tiles,
+        others => {
+            // These first, since they take the shapes with them.
+            drop(others);
+            // SAFETY: as the caller promises.
+            unsafe { Tiles::new(&SHAPES[rows]) }
+        }
+    }
+}
+
+/// Gives this thread's tiles back.
+pub(super) fn release() {
+    SHAPED.take();
+}
+
 /// # Safety
 /// As [`super::multiply`]; AMX is there, and `TALL` says whether there are more than [`ROWS`] rows.
 #[inline(always)]
@@ -75,7 +103,7 @@ unsafe fn multiply<K: Kind, const TALL: bool, const WIDE: bool>(rows: usize, til
     let (c, c_row) = if full { (tile.c, tile.c_row) } else { (edge.as_mut_ptr().cast::<f32>(), WIDEST) };
     // SAFETY: as the caller promises; the offsets stay within rows, steps and panels.
     unsafe {
-        let tiles = Tiles::new(&SHAPES[rows]);
+        let tiles = shaped(rows);
         let second = c.wrapping_add(ROWS * c_row);
         let apart = c_row * size_of::<f32>();
         if tile.add {
@@ -156,6 +184,7 @@ unsafe fn multiply<K: Kind, const TALL: bool, const WIDE: bool>(rows: usize, til
         if TALL && WIDE {
             tiles.store::<3>(second.add(PANEL).cast(), apart);
         }
+        SHAPED.set(Some((rows, tiles)));
         if !full {
             for row in 0..rows {
                 std::ptr::copy_nonoverlapping(c.add(row * c_row), tile.c.add(row * tile.c_row), tile.columns);
