@@ -29,6 +29,8 @@ pub(super) struct Open {
     pub scales: Vec<[[f32; LANES]; 2]>,
 }
 
+pub(super) type Add = fn(&Open, &[(usize, Rows)], Range<usize>, &mut [[f32; LANES]]);
+
 /// A format's loops for many rows.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
@@ -41,7 +43,7 @@ pub(super) struct Tile {
     /// Lays the same stretch of so many panels open.
     pub open: fn(&[&[u8]], &mut Open),
     /// Adds what those parts of the rows give to `[rows, panels]` of each block of rows.
-    pub add: fn(&Open, &[(usize, Rows)], Range<usize>, &mut [[f32; LANES]]),
+    pub add: Add,
 }
 
 #[inline(always)]
