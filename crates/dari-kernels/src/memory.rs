@@ -69,6 +69,14 @@ pub(crate) fn fetch(at: *const u8) {
 
 /// The most memory that this process has held so far, in bytes; `None` where the system does not say.
 pub fn peak() -> Option<u64> {
+    // Not the other call's figure, where it can be had: that one starts with what the parent held.
+    #[cfg(target_os = "linux")]
+    if let Ok(status) = std::fs::read_to_string("/proc/self/status")
+        && let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))
+        && let Some(Ok(kilobytes)) = line.split_whitespace().next().map(str::parse::<u64>)
+    {
+        return Some(kilobytes * 1024);
+    }
     #[cfg(unix)]
     {
         // SAFETY: the structure is plain numbers, and the call fills it or fails.
