@@ -76,6 +76,27 @@ impl Shapes {
     }
 }
 
+macro_rules! products {
+    ($($(#[$meta:meta])* $name:ident: $instruction:literal;)*) => {
+        $(
+            $(#[$meta])*
+            #[inline(always)]
+            pub fn $name<const SUM: u8, const A: u8, const B: u8>(&self) {
+                // SAFETY: there are such tiles; whoever chose their shapes made them fit.
+                unsafe {
+                    asm!(
+                        concat!($instruction, " tmm{sum}, tmm{a}, tmm{b}"),
+                        sum = const SUM,
+                        a = const A,
+                        b = const B,
+                        options(nostack, nomem, preserves_flags),
+                    );
+                }
+            }
+        )*
+    };
+}
+
 /// Tiles of certain shapes, this thread's as long as this lives. Of two only the later one's shapes hold.
 pub(crate) struct Tiles(PhantomData<*const ()>);
 
@@ -132,44 +153,14 @@ impl Tiles {
         unsafe { asm!("tilezero tmm{tile}", tile = const TILE, options(nostack, nomem, preserves_flags)) };
     }
 
-    /// `SUM += A B` of bytes, all with signs, into 32 bits. Four rows of the right side lie in one of tile `B`: its
-    /// columns' four bytes.
-    #[inline(always)]
-    pub fn signed<const SUM: u8, const A: u8, const B: u8>(&self) {
-        // SAFETY: there are such tiles; whoever chose their shapes made them fit.
-        unsafe {
-            asm!(
-                "tdpbssd tmm{sum}, tmm{a}, tmm{b}",
-                sum = const SUM, a = const A, b = const B,
-                options(nostack, nomem, preserves_flags),
-            );
-        }
-    }
-
-    /// The same with a left side without signs.
-    #[inline(always)]
-    pub fn unsigned<const SUM: u8, const A: u8, const B: u8>(&self) {
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "tdpbusd tmm{sum}, tmm{a}, tmm{b}",
-                sum = const SUM, a = const A, b = const B,
-                options(nostack, nomem, preserves_flags),
-            );
-        }
-    }
-
-    /// `SUM += A B` of bf16 numbers, into f32. Two rows of the right side lie in one of tile `B`: its columns' pairs.
-    #[inline(always)]
-    pub fn halves<const SUM: u8, const A: u8, const B: u8>(&self) {
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "tdpbf16ps tmm{sum}, tmm{a}, tmm{b}",
-                sum = const SUM, a = const A, b = const B,
-                options(nostack, nomem, preserves_flags),
-            );
-        }
+    products! {
+        /// `SUM += A B` of bytes, all with signs, into 32 bits. Four rows of the right side lie in one of tile `B`: its
+        /// columns' four bytes.
+        signed: "tdpbssd";
+        /// The same with a left side without signs.
+        unsigned: "tdpbusd";
+        /// `SUM += A B` of bf16 numbers, into f32. Two rows of the right side lie in one of tile `B`: its columns' pairs.
+        halves: "tdpbf16ps";
     }
 }
 

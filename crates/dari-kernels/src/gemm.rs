@@ -211,7 +211,7 @@ pub enum Threads {
 fn block(level: Level) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => 768,
+        level if level.has_avx512() => 768,
         _ => 256,
     }
 }
@@ -265,9 +265,7 @@ thread_local! {
 fn f32_run(level: Level) -> (Shape, Run<f32, f32>, Run<f32, f32>) {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
-            (tile::AVX512, tile::avx512::f32, tile::avx512::f32_packed)
-        }
+        level if level.has_avx512() => (tile::AVX512, tile::avx512::f32, tile::avx512::f32_packed),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => (tile::AVX2, tile::avx2::f32, tile::avx2::f32_packed),
         #[cfg(target_arch = "aarch64")]
@@ -331,6 +329,7 @@ pub fn product_of(
     if products == Products::Bf16 && level.has_bf16_products() {
         let panels = bf16::panels(b, threads);
         let (shape, rows) = bf16_run(level);
+        // Tiles take rows alone.
         let (values, left, run): (_, _, Run<u32, u32>) = if a.column_stride == 1 || level == Level::Amx {
             let values = bf16::rows(a, threads);
             let left = Left::Rows { first: values.as_ptr(), row: a.columns.div_ceil(2) };
@@ -555,9 +554,7 @@ impl Call<'_> {
         let _ = products;
         let (shape, run): (Shape, Run<f32, u16>) = match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
-                (tile::AVX512_LOW, tile::avx512::bf16)
-            }
+            level if level.has_avx512() => (tile::AVX512_LOW, tile::avx512::bf16),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => (tile::AVX2, tile::avx2::bf16),
             #[cfg(target_arch = "aarch64")]

@@ -149,6 +149,11 @@ impl Level {
         }
     }
 
+    /// Whether AVX-512 is there, with more or without.
+    pub fn has_avx512(self) -> bool {
+        self >= Level::Avx512
+    }
+
     /// Whether products of bf16 numbers are an instruction of their own.
     pub fn has_bf16_products(self) -> bool {
         matches!(self, Level::Avx512Bf16 | Level::Amx)
@@ -185,17 +190,14 @@ macro_rules! leveled {
                 fn avx2($($argument: $kind),*) $(-> $result)? { body($($argument),*) }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($argument: $kind),*) $(-> $result)? { body($($argument),*) }
-                match $crate::level::Level::current() {
-                    $crate::level::Level::Avx512
-                    | $crate::level::Level::Avx512Vnni
-                    | $crate::level::Level::Avx512Bf16
-                    | $crate::level::Level::Amx => {
-                        // SAFETY: a current level is available on this very machine.
-                        return unsafe { avx512($($argument),*) };
-                    }
+                let level = $crate::level::Level::current();
+                if level.has_avx512() {
+                    // SAFETY: a current level is available on this very machine.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if level == $crate::level::Level::Avx2 {
                     // SAFETY: as above.
-                    $crate::level::Level::Avx2 => return unsafe { avx2($($argument),*) },
-                    $crate::level::Level::Portable | $crate::level::Level::Neon => {}
+                    return unsafe { avx2($($argument),*) };
                 }
             }
             body($($argument),*)

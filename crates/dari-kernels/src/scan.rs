@@ -290,12 +290,10 @@ fn products(level: Level, codes: &[i8], levels: &[i16], out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
     match level {
         // SAFETY: levels are asked for only where this machine has them.
-        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
-            return unsafe { x86::products_avx512(codes, levels, out) };
-        }
+        level if level.has_avx512() => return unsafe { x86::products_avx512(codes, levels, out) },
         // SAFETY: as above.
         Level::Avx2 => return unsafe { x86::products_avx2(codes, levels, out) },
-        Level::Portable | Level::Neon => {}
+        _ => {}
     }
     let _ = level;
     for (codes, out) in codes.chunks_exact(levels.len()).zip(out) {

@@ -175,6 +175,21 @@ leveled! {
 mod tests {
     use half::bf16;
 
+    use crate::gemm::{Matrix, Threads};
+
+    #[test]
+    fn rows_of_a_transposed_matrix_are_its_columns() {
+        for [rows, columns] in [[1, 1], [37, 5], [40, 33], [16, 64], [70, 131]] {
+            let x: Vec<f32> = (0..rows * columns).map(|i| (i * 7919 % 1000) as f32 - 500.0).collect();
+            let turned: Vec<f32> = (0..rows * columns).map(|i| x[i % columns * rows + i / columns]).collect();
+            let columns_of = Matrix::new(&x, columns, rows).transposed();
+            for threads in [Threads::One, Threads::Pool] {
+                let expected = super::rows(Matrix::new(&turned, rows, columns), threads);
+                assert_eq!(super::rows(columns_of, threads), expected, "{rows} x {columns}");
+            }
+        }
+    }
+
     #[test]
     fn rounds_to_nearest_even() {
         let values = [0.0, -0.0, 1.0, 1.003_906_2, 1.011_718_8, f32::INFINITY, f32::NAN, 3.4e38, 1e-40];

@@ -201,13 +201,12 @@ impl<A: Copy + Default + Send + 'static, B> Product<A, B> {
                 }
             };
             // All groups of rows meet a few panels, then the next ones; or each group meets all panels.
-            let sweeps = if self.shape.group_by_group { groups } else { 1 };
-            for sweep in 0..sweeps {
-                let own = groups * sweep / sweeps..groups * (sweep + 1) / sweeps;
+            let at_once = if self.shape.group_by_group { 1 } else { groups };
+            for first in (0..groups).step_by(at_once) {
                 let mut panel = panels[0];
                 while panel < panels[1] {
                     let width = if panel + side_by_side <= panels[1] { side_by_side } else { 1 };
-                    own.clone().for_each(|index| run(index, panel, width));
+                    (first..first + at_once).for_each(|index| run(index, panel, width));
                     panel += width;
                 }
             }

@@ -23,9 +23,9 @@ pub(super) struct Register(pub [u8; WORDS]);
 /// A stretch of panels side by side, laid open.
 #[derive(Default)]
 pub(super) struct Open {
-    /// `[parts, PAIRS, panels]`.
+    /// `[parts, PAIRS, panels]`; by tiles of bytes panel by panel, four inputs a register.
     pub words: Vec<Register>,
-    /// `[parts, runs, panels, 2]`: scales and minima.
+    /// `[parts, runs, panels, 2]`, or panel by panel too: scales and minima.
     pub scales: Vec<[[f32; LANES]; 2]>,
 }
 

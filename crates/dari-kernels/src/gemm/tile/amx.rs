@@ -106,6 +106,20 @@ unsafe fn multiply<K: Kind, const TALL: bool, const WIDE: bool>(rows: usize, til
         let tiles = shaped(rows);
         let second = c.wrapping_add(ROWS * c_row);
         let apart = c_row * size_of::<f32>();
+        macro_rules! each_sum {
+            ($method:ident $(, $apart:ident)?) => {
+                tiles.$method::<0>($(c.cast(), $apart)?);
+                if WIDE {
+                    tiles.$method::<1>($(c.add(PANEL).cast(), $apart)?);
+                }
+                if TALL {
+                    tiles.$method::<2>($(second.cast(), $apart)?);
+                }
+                if TALL && WIDE {
+                    tiles.$method::<3>($(second.add(PANEL).cast(), $apart)?);
+                }
+            };
+        }
         if tile.add {
             if !full {
                 c.write_bytes(0, TALLEST * WIDEST);
@@ -117,27 +131,9 @@ unsafe fn multiply<K: Kind, const TALL: bool, const WIDE: bool>(rows: usize, til
                     );
                 }
             }
-            tiles.load::<0>(c.cast(), apart);
-            if WIDE {
-                tiles.load::<1>(c.add(PANEL).cast(), apart);
-            }
-            if TALL {
-                tiles.load::<2>(second.cast(), apart);
-            }
-            if TALL && WIDE {
-                tiles.load::<3>(second.add(PANEL).cast(), apart);
-            }
+            each_sum!(load, apart);
         } else {
-            tiles.clear::<0>();
-            if WIDE {
-                tiles.clear::<1>();
-            }
-            if TALL {
-                tiles.clear::<2>();
-            }
-            if TALL && WIDE {
-                tiles.clear::<3>();
-            }
+            each_sum!(clear);
         }
         let steps = |a: *const u8, a_row: usize, b: *const u8, b_panel: usize| {
             tiles.load::<6>(b, BYTES);
@@ -174,16 +170,7 @@ unsafe fn multiply<K: Kind, const TALL: bool, const WIDE: bool>(rows: usize, til
             }
             steps(last_a.as_ptr().cast(), BYTES, last_b.as_ptr().cast(), STEPS * BYTES);
         }
-        tiles.store::<0>(c.cast(), apart);
-        if WIDE {
-            tiles.store::<1>(c.add(PANEL).cast(), apart);
-        }
-        if TALL {
-            tiles.store::<2>(second.cast(), apart);
-        }
-        if TALL && WIDE {
-            tiles.store::<3>(second.add(PANEL).cast(), apart);
-        }
+        each_sum!(store, apart);
         SHAPED.set(Some((rows, tiles)));
         if !full {
             for row in 0..rows {
