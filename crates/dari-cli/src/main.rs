@@ -18,6 +18,9 @@ use std::process::ExitCode;
 
 use crate::cli::Command;
 
+#[global_allocator]
+static HEAP: dari_kernels::memory::Heap = dari_kernels::memory::Heap;
+
 fn main() -> ExitCode {
     dari_kernels::memory::keep();
     // candle's own threads would wait for each other, awake, on the cores that ours compute on.

@@ -1,5 +1,7 @@
 //! Memory: what the allocator keeps, large pages, lines asked for ahead, how much is held and how fast it is read.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::team;
@@ -17,6 +19,68 @@ pub fn keep() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEEP);
             libc::mallopt(libc::M_TOP_PAD, 64 << 20);
         }
+        // From here on the heap's growth is seen.
+        Heap::look(Heap::LARGE);
+    }
+}
+
+/// The system's allocator, which asks for large pages as its heap grows: activations, keys and values then lie in
+/// them as well. A program takes it as its `#[global_allocator]`; elsewhere than with glibc it is the system's alone.
+pub struct Heap;
+
+impl Heap {
+    /// Bytes from which on an allocation looks whether the heap has grown.
+    const LARGE: usize = 1 << 14;
+
+    fn look(size: usize) {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        if size >= Heap::LARGE {
+            use std::sync::atomic::AtomicUsize;
+            /// Where the heap ended when last seen; nowhere yet.
+            static END: AtomicUsize = AtomicUsize::new(0);
+            // SAFETY: without an increment the call only says where the heap ends.
+            let end = unsafe { libc::sbrk(0) };
+            let before = END.load(Ordering::Relaxed);
+            if end.addr() != before {
+                END.store(end.addr(), Ordering::Relaxed);
+                if before != 0 && end.addr() > before {
+                    // From the page on in which it ended, which is whole now.
+                    let start = before / HUGE_PAGE * HUGE_PAGE;
+                    ask_for_huge_pages(end.with_addr(start).cast(), end.addr() - start);
+                }
+            }
+        }
+        #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+        let _ = (size, Heap::LARGE);
+    }
+}
+
+// SAFETY: memory is the system's allocator's in every case.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        let start = unsafe { System.alloc(layout) };
+        Heap::look(layout.size());
+        start
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        let start = unsafe { System.alloc_zeroed(layout) };
+        Heap::look(layout.size());
+        start
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        let start = unsafe { System.realloc(start, layout, size) };
+        Heap::look(size);
+        start
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(start, layout) };
     }
 }
 
@@ -36,22 +100,28 @@ pub fn set_variable(name: &str, value: &str) -> bool {
     true
 }
 
-/// Asks for pages of 2 MB where whole ones lie in memory that is about to be filled: weights of hundreds
+/// Bytes of a large page.
+#[cfg(target_os = "linux")]
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Asks for large pages where whole ones lie in memory that is about to be filled: weights of hundreds
 /// of megabytes are read from end to end, and each page of 4 KB is looked up.
-pub(crate) fn huge_pages<T>(values: &mut [T]) {
+pub(crate) fn huge_pages<T>(room: &mut [MaybeUninit<T>]) {
+    ask_for_huge_pages(room.as_mut_ptr().cast(), size_of_val(room));
+}
+
+fn ask_for_huge_pages(start: *mut u8, bytes: usize) {
     #[cfg(target_os = "linux")]
     {
-        const HUGE: usize = 2 << 20;
-        let start = values.as_mut_ptr().addr().next_multiple_of(HUGE) - values.as_mut_ptr().addr();
-        let length = size_of_val(values).saturating_sub(start) / HUGE * HUGE;
+        let before = start.addr().next_multiple_of(HUGE_PAGE) - start.addr();
+        let length = bytes.saturating_sub(before) / HUGE_PAGE * HUGE_PAGE;
         if length > 0 {
-            let from = values.as_mut_ptr().wrapping_byte_add(start);
-            // SAFETY: whole pages inside the slice; the call changes how they are mapped, not what they hold.
-            unsafe { libc::madvise(from.cast(), length, libc::MADV_HUGEPAGE) };
+            // SAFETY: the call changes how pages are mapped, not what they hold, and fails where none are.
+            unsafe { libc::madvise(start.wrapping_add(before).cast(), length, libc::MADV_HUGEPAGE) };
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = values;
+    let _ = (start, bytes);
 }
 
 /// Asks for the line of the cache at an address, which need not be one that may be read.

@@ -66,8 +66,11 @@ pub struct Lines {
 impl Lines {
     /// Zeros.
     pub fn new(len: usize) -> Lines {
-        let mut lines = vec![Line([0; 64]); len.div_ceil(64)];
-        memory::huge_pages(&mut lines);
+        let count = len.div_ceil(64);
+        let mut lines = Vec::with_capacity(count);
+        // Before it is touched: small pages stay small.
+        memory::huge_pages(lines.spare_capacity_mut());
+        lines.resize(count, Line([0; 64]));
         Lines { lines, len }
     }
 
