@@ -28,8 +28,7 @@ fn asked_for() -> Option<(usize, usize)> {
 fn main() {
     keep();
     // Weights of a few hundred kilobytes, 128 MB of them.
-    let mut all: Vec<Vec<u8>> =
-        (0..512usize).map(|index| vec![index as u8; (256 << 10) + index]).collect();
+    let mut all: Vec<Vec<u8>> = (0..512usize).map(|index| vec![index as u8; (256 << 10) + index]).collect();
     for weight in all.iter_mut().step_by(3) {
         weight.extend_from_slice(&[7; 100_000]);
     }

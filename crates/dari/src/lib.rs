@@ -12,6 +12,18 @@
 //!
 //! An [`Engine`] is a loaded model, asked for what it can do: embed, compare, classify. Searching
 //! is [`rank`] over embeddings. No server, no terminal and no database is compiled with this crate.
+//!
+//! Weights are read faster from large pages, and buffers that come again should not be asked of the system
+//! again. Both are a program's own to choose; the binary does it so:
+//!
+//! ```no_run
+//! #[global_allocator]
+//! static HEAP: dari::memory::Heap = dari::memory::Heap;
+//!
+//! fn main() {
+//!     dari::memory::keep();
+//! }
+//! ```
 
 pub mod conversation;
 mod devices;
@@ -26,6 +38,7 @@ mod talk;
 pub use dari_data as data;
 pub use dari_data::image::{Limits, Picture};
 pub use dari_files as files;
+pub use dari_kernels::memory;
 pub use dari_models as models;
 pub use dari_models::capability::Matching;
 pub use dari_models::generate::{Ended, Guesses, Sampling};
