@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::team;
 
 /// Makes glibc's allocator keep freed memory: buffers of the same sizes come and go at every step, and giving
-/// them back to the system costs a page fault for every 4 KB when they come again. Elsewhere it does nothing. Call
-/// it once, at start.
+/// them back to the system costs a page fault for every 4 KB when they come again. [`Heap`] sees it grow from here on.
+/// Elsewhere it does nothing. Call it once, at start.
 pub fn keep() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -19,13 +19,13 @@ pub fn keep() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEEP);
             libc::mallopt(libc::M_TOP_PAD, 64 << 20);
         }
-        // From here on the heap's growth is seen.
         Heap::look(Heap::LARGE);
     }
 }
 
-/// The system's allocator, which asks for large pages as its heap grows: activations, keys and values then lie in
-/// them as well. A program takes it as its `#[global_allocator]`; elsewhere than with glibc it is the system's alone.
+/// The system's allocator, which asks for large pages as its heap grows: weights smaller than such a page, activations,
+/// keys and values then lie in them as well. A program takes it as its `#[global_allocator]` and calls [`keep`], without
+/// which large blocks lie outside the heap; elsewhere than with glibc on Linux it is the system's alone.
 pub struct Heap;
 
 impl Heap {
